@@ -1,0 +1,5 @@
+"""Lets ``python -m broker`` be the ``broker`` command."""
+
+from broker.cli import main
+
+main()

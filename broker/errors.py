@@ -1,0 +1,282 @@
+"""Everything the broker answers instead of a token, and the closed list of reasons it records."""
+
+from enum import Enum
+from typing import ClassVar, Self
+
+
+class Reason(Enum):
+    """
+    Why a request was refused.
+
+    The name in lower case is the audit record's ``reason``. The sentence is what the caller may
+    read: what to fix, and nothing that helps to guess. Reasons that must look alike from outside
+    have the same sentence.
+    """
+
+    sentence: str
+
+    def __new__(cls, sentence: str) -> Self:
+        """Give each member a value of its own, since members of equal value would be merged."""
+        member = object.__new__(cls)
+        member._value_ = len(cls.__members__) + 1
+        member.sentence = sentence
+        return member
+
+    # The container of a token (RFC 7515, RFC 8725).
+    ALG_NOT_ALLOWED = "The token is signed with an algorithm that is not accepted for its issuer."
+    KEY_ALG_MISMATCH = "The token's algorithm does not fit its key."
+    UNKNOWN_KEY = "The token is signed with a key that its issuer does not publish."
+    CRIT_UNSUPPORTED = "The token carries a critical header that is not supported."
+    MALFORMED_TOKEN = "The token is not a compact JWS."
+    JWE_REFUSED = "Encrypted tokens are not accepted."
+    SIG_INVALID = "The token's signature does not verify."
+    TOKEN_TOO_LARGE = "The token is too large."
+    WRONG_TOKEN_TYPE = "The token is not of the type it was presented as."
+    KEY_NOT_FOR_SIG = "The token is signed with a key that is not meant for signatures."
+
+    # JSON and claims (RFC 7519).
+    DUPLICATE_MEMBER = "The token carries a JSON member twice."
+    JSON_TOO_DEEP = "The token's JSON is nested too deeply."
+    CLAIM_MALFORMED = "The token lacks a required claim or carries a malformed one."
+    CLAIM_INCONSISTENT = "The token's claims contradict each other."
+    LIFETIME_TOO_LONG = "The token's lifetime is longer than is accepted."
+    NOT_YET_VALID = "The token is not valid yet."
+    TOKEN_EXPIRED = "The token has expired."
+    AUD_MISMATCH = "The token is not addressed to this recipient."
+    ISS_UNKNOWN = "The token's issuer is not trusted here."
+    CNF_UNSUPPORTED = "The token is bound to a key in a way that is not supported here."
+    POP_REQUIRED = "The token is bound to a key; proof of that key is required."
+
+    # Issuers and their keys.
+    ISSUER_DISABLED = "The token's issuer is not trusted here."
+    ISSUER_NOT_FOR_PURPOSE = "The token's issuer is not trusted for this purpose."
+    ISSUER_NOT_FOR_CLIENT = "The token's issuer is not accepted from this client."
+    KEY_SOURCE_UNAVAILABLE = "The keys of the token's issuer cannot be had at the moment."
+
+    # The client (RFC 6749 2.3, RFC 7523).
+    CLIENT_AUTH_MISSING = "Client authentication is required."
+    CLIENT_UNKNOWN = "Client authentication failed."
+    CLIENT_DISABLED = "Client authentication failed."
+    BAD_SECRET = "Client authentication failed."
+    BASIC_MALFORMED = "Client authentication failed."
+    AUTH_METHOD_REFUSED = "Client authentication failed."
+    KEY_REVOKED = "Client authentication failed."
+    MULTIPLE_CLIENT_AUTH = "Use exactly one client authentication method."
+    CLIENT_ID_MISMATCH = "The client_id parameter does not name the authenticated client."
+    AUD_NOT_SOLE_ISSUER = "The client assertion must be addressed to the issuer and nobody else."
+    ASSERTION_TYPE = "The client_assertion_type is missing or not supported."
+    REPLAY = "This one-time token was used before."
+    CREDENTIAL_IN_QUERY = "Credentials are not accepted in the query."
+    PUBLIC_CLIENT_FORBIDDEN = "The client is not registered for this grant."
+    GRANT_NOT_ALLOWED = "The client is not registered for this grant."
+
+    # The request.
+    PARAM_MISSING = "A required parameter is missing."
+    PARAM_NOT_ALLOWED = "A parameter does not belong to this grant."
+    DUPLICATE_PARAM = "A parameter is repeated."
+    PARAM_TOO_LARGE = "A parameter is too large."
+    BODY_MALFORMED = "The request body cannot be read."
+    BODY_TOO_LARGE = "The request is too large."
+    CONTENT_TYPE = "The content type must be application/x-www-form-urlencoded."
+    CONTENT_ENCODING = "Compressed request bodies are not accepted."
+    GRANT_UNSUPPORTED = "The grant type is not supported."
+    TYPE_UNSUPPORTED = "The token type is not supported."
+    REQUESTED_TYPE = "The requested token type is not supported."
+    DEADLINE_EXCEEDED = "The request's deadline passed before a token was issued."
+
+    # The target (RFC 8707).
+    TARGET_UNKNOWN = "The target is unknown or not available to this request."
+    TARGET_REFUSED = "The target is unknown or not available to this request."
+    POLICY_NO_PERMIT = "The target is unknown or not available to this request."
+    POLICY_FORBIDDEN = "The target is unknown or not available to this request."
+    POLICY_ERROR = "The target is unknown or not available to this request."
+    TARGET_MISSING = "Name the resource that the token is for."
+    TARGET_MALFORMED = "The resource must be an absolute URI without a fragment."
+    TARGET_CONFLICT = "The audience and the resource name different targets."
+    SINGLE_TARGET_ONLY = "Ask for one target per token."
+
+    # Scopes.
+    SCOPE_MALFORMED = "The scope parameter is malformed."
+    SCOPE_UNKNOWN = "A requested scope is not defined for the resource."
+    SCOPE_EXCEEDS_SUBJECT = "None of the requested scopes can be granted."
+    SCOPE_NOT_PERMITTED = "None of the requested scopes can be granted."
+
+    # The subject and the delegation (RFC 8693).
+    SUBJECT_NOT_FOR_CALLER = "The subject token was not issued to or for this client."
+    SUBJECT_NOT_FOR_BROKER = "The subject token was not issued for exchange here."
+    SUBJECT_AUD_MISMATCH = "The identity token was not issued to this client."
+    SUBJECT_EXPIRED = "The subject token has expired."
+    SUBJECT_RESERVED = "The subject token's sub is not acceptable."
+    REVOKED = "The token is no longer valid."
+    ANCESTOR_REVOKED = "The token is no longer valid."
+    PRINCIPAL_DISABLED = "The token is no longer valid."
+    TENANT_MISMATCH = "The tokens and the client belong to different tenants."
+    CHAIN_TOO_DEEP = "The chain of actors is too long."
+    CHAIN_LOOP = "The client already stands in the chain of actors."
+    CHAIN_MALFORMED = "The act claim is malformed."
+    MAY_ACT_DENIED = "The subject token does not allow this actor."
+    ACTOR_NOT_CALLER = "The actor token does not name the authenticated client."
+    ACTOR_EXPIRED = "The actor token has expired."
+    ACTOR_REVOKED = "The actor token is no longer valid."
+    ACTOR_AUD_MISMATCH = "The actor token is not addressed to this issuer."
+    ACTOR_WRONG_TYPE = "The actor token is not of a type that can name an actor."
+    ACTOR_DELEGATED = "The actor token is itself delegated."
+    ISSUED_TOO_LARGE = "The token to issue would be too large."
+    BORN_EXPIRED = "Too little remains of the lifetime of the tokens presented."
+    STEP_UP_REQUIRED = "A stronger or fresher login of the user is required."
+
+    # The broker's own parts.
+    REPLAY_STORE_UNAVAILABLE = "The service is temporarily unavailable."
+    REVOCATION_UNAVAILABLE = "The service is temporarily unavailable."
+    SIGNER_UNAVAILABLE = "The service is temporarily unavailable."
+    AUDIT_UNAVAILABLE = "The service is temporarily unavailable."
+    OVERLOADED = "The service is temporarily unavailable."
+    PERMISSION_MISSING = "The client may not use this operation."
+    INTERNAL_ERROR = "The request could not be completed."
+
+    @property
+    def code(self) -> str:
+        """The reason as the audit record spells it, such as ``subject_expired``."""
+        return self.name.lower()
+
+
+class TokenRejected(Exception):
+    """
+    A presented token is not acceptable.
+
+    It is not an answer yet: the slot the token was presented in chooses the OAuth code
+    (``invalid_request`` for a subject token, ``invalid_grant`` for an assertion, and so on).
+    ``detail`` is for the audit record alone and never holds any part of a token.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason.code)
+        self.reason = reason
+        self.detail = detail
+
+
+class OAuthError(Exception):
+    """
+    An answer in the error format of RFC 6749 5.2, on either face.
+
+    A subclass fixes the registered code, the HTTP status and the gRPC status together, so that
+    no call site can pair them wrongly. ``parameter`` names the request parameter at fault.
+    """
+
+    error: ClassVar[str] = "server_error"
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, reason: Reason, *, parameter: str = "", detail: str = "") -> None:
+        super().__init__(f"{self.error}: {reason.code}")
+        self.reason = reason
+        self.parameter = parameter
+        self.detail = detail
+
+    @property
+    def description(self) -> str:
+        """The sentence for ``error_description``: fixed text in the characters RFC 6749 allows."""
+        return self.reason.sentence
+
+
+class InvalidRequest(OAuthError):
+    """The request is malformed, or a subject or actor token is bad (RFC 8693 2.2.2)."""
+
+    error = "invalid_request"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request exceeds a size limit; nothing in it was parsed."""
+
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class InvalidClient(OAuthError):
+    """Client authentication failed (RFC 6749 5.2)."""
+
+    error = "invalid_client"
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class InvalidGrant(OAuthError):
+    """An assertion presented as a grant is bad (RFC 7523 3.1)."""
+
+    error = "invalid_grant"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class UnauthorizedClient(OAuthError):
+    """The client may not use this grant or operation (RFC 6749 5.2)."""
+
+    error = "unauthorized_client"
+    http_status = 400
+    grpc_status = "PERMISSION_DENIED"
+
+
+class UnsupportedGrantType(OAuthError):
+    """No such grant here (RFC 6749 5.2)."""
+
+    error = "unsupported_grant_type"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidScope(OAuthError):
+    """The scope is malformed, unknown, or nothing of it can be granted (RFC 6749 5.2)."""
+
+    error = "invalid_scope"
+    http_status = 400
+    grpc_status = "PERMISSION_DENIED"
+
+
+class InvalidTarget(OAuthError):
+    """The resource or audience is unknown, forbidden or malformed (RFC 8707 2)."""
+
+    error = "invalid_target"
+    http_status = 400
+    grpc_status = "PERMISSION_DENIED"
+
+
+class InsufficientUserAuthentication(OAuthError):
+    """
+    The user must log in again, more strongly or more recently (RFC 9470).
+
+    ``acr_values`` lists the acceptable context classes, separated by spaces; ``max_age`` is the
+    greatest acceptable age of the login in seconds. Either may be absent.
+    """
+
+    error = "insufficient_user_authentication"
+    http_status = 400
+    grpc_status = "FAILED_PRECONDITION"
+
+    def __init__(
+        self, reason: Reason, *, acr_values: str = "", max_age: int | None = None, detail: str = ""
+    ) -> None:
+        super().__init__(reason, detail=detail)
+        self.acr_values = acr_values
+        self.max_age = max_age
+
+
+class TemporarilyUnavailable(OAuthError):
+    """
+    Something that a token needs is away; the request may be repeated.
+
+    ``retry_after`` is in seconds.
+    """
+
+    error = "temporarily_unavailable"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+    def __init__(self, reason: Reason, *, retry_after: int = 2, detail: str = "") -> None:
+        super().__init__(reason, detail=detail)
+        self.retry_after = retry_after
+
+
+class ServerError(OAuthError):
+    """The broker failed; what happened stands in its log and audit record only."""

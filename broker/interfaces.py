@@ -1,0 +1,158 @@
+"""Every seam of the broker, on one page: what the core asks of the parts around it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from broker.model import (
+    Client,
+    Decision,
+    KeySource,
+    OneTimeId,
+    PolicyQuery,
+    RequestContext,
+    Resource,
+    ScopeExplanation,
+    TrustedIssuer,
+)
+
+Now = Callable[[], int]
+"""The clock: unix seconds. It is always an argument, so that a test can hold it."""
+
+
+class SigningKey(Protocol):
+    """
+    One of our keys, able to sign.
+
+    ``sign`` returns the raw JWS signature (RFC 7515): for ES256 the 64 bytes of r and s. It raises
+    ``TemporarilyUnavailable`` when the key cannot be reached, within the key store's own deadline.
+    """
+
+    @property
+    def kid(self) -> str: ...
+    @property
+    def algorithm(self) -> str: ...
+    def sign(self, signing_input: bytes) -> bytes: ...
+
+
+class KeyStore(Protocol):
+    """
+    Our signing keys. It never returns a key for signing that verifiers cannot see yet.
+
+    ``public_keys`` is the published set as JWK members, public ones only, each with ``kid``, ``alg``
+    and ``use``. It keeps answering with the last good set while the engine behind it is away.
+    ``close`` stops threads and forgets what is secret.
+    """
+
+    def signing_key(self, algorithm: str) -> SigningKey: ...
+    def public_keys(self) -> Sequence[Mapping[str, str]]: ...
+    def close(self) -> None: ...
+
+
+class VerificationKey(Protocol):
+    """
+    Somebody's public key, bound to one algorithm (RFC 8725 3.1).
+
+    ``verify`` tells whether the signature is right; it never raises for a wrong one.
+    """
+
+    @property
+    def kid(self) -> str | None: ...
+    @property
+    def algorithm(self) -> str: ...
+    def verify(self, signing_input: bytes, signature: bytes) -> bool: ...
+
+
+class KeyRing(Protocol):
+    """
+    Other people's keys, fetched, checked and remembered.
+
+    ``key`` raises ``TokenRejected`` (``unknown_key``, ``key_alg_mismatch``, ``key_not_for_sig``) when
+    the source has no such key, and ``TemporarilyUnavailable`` (``key_source_unavailable``) when it
+    cannot know. It never fetches for a source that the registry does not hold, and at most once per
+    source and cool-down. It never tries several keys on one signature.
+    """
+
+    def key(self, source: KeySource, kid: str | None, algorithm: str) -> VerificationKey: ...
+
+
+class Registry(Protocol):
+    """
+    What the operator declared. Ids compare byte for byte; disabled entries are returned as such.
+
+    ``resource`` also finds a resource by one of its logical audience names. ``is_subject_disabled``
+    takes a subject as minted here.
+    """
+
+    def client(self, client_id: str) -> Client | None: ...
+    def resource(self, name: str) -> Resource | None: ...
+    def issuer(self, issuer: str) -> TrustedIssuer | None: ...
+    def is_subject_disabled(self, sub: str) -> bool: ...
+
+
+class ReplayGuard(Protocol):
+    """
+    Remembers which one-time ids have been spent.
+
+    ``spend`` is atomic over all ids given, across threads and processes: of two callers with one id
+    exactly one is told yes. It returns the first id that was spent before, having spent none, or
+    ``None`` when all are spent now. A guard that cannot answer raises ``TemporarilyUnavailable``
+    (``replay_store_unavailable``); it never guesses. ``check`` raises likewise when it could not.
+    """
+
+    def spend(self, one_time_ids: Sequence[OneTimeId]) -> OneTimeId | None: ...
+    def check(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class RevocationList(Protocol):
+    """
+    Remembers which of our tokens were withdrawn before their time.
+
+    ``until`` is the unix second at which the token would have expired. Raises
+    ``TemporarilyUnavailable`` (``revocation_unavailable``) when it cannot know.
+    """
+
+    def revoke(self, jti: str, until: int) -> None: ...
+    def is_revoked(self, jti: str) -> bool: ...
+
+
+class PolicyEngine(Protocol):
+    """
+    Decides. An engine that fails answers with ``Verdict.ERROR``; it does not raise.
+
+    ``digest`` is the SHA-256 of the policy set in force, in hex. ``explain`` decides anew, with the
+    policies' files and lines and, for each scope denied, the permits that came nearest.
+    """
+
+    @property
+    def digest(self) -> str: ...
+    def decide(self, query: PolicyQuery) -> Decision: ...
+    def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]: ...
+
+
+class AuditEntry(Protocol):
+    """
+    The record being written about one request.
+
+    ``note`` adds facts by their field names, which come from a closed list; a later value replaces
+    an earlier one. No fact may hold a token or a secret.
+    """
+
+    def note(self, **facts: Any) -> None: ...
+
+
+class AuditLog(Protocol):
+    """
+    The durable witness.
+
+    ``entry`` opens a record, whose id is the context's ``request_id``. Leaving its block writes it: as permitted, or, when the block raises, as
+    denied with the reason of the ``OAuthError`` (anything else is recorded as ``internal_error``).
+    The block is left only once the record is on disk; if it cannot be, ``TemporarilyUnavailable``
+    (``audit_unavailable``) replaces whatever the block returned or raised. ``check`` raises it too
+    while the writer is closed.
+    """
+
+    def entry(self, event: str, context: RequestContext) -> AbstractContextManager[AuditEntry]: ...
+    def check(self) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,437 @@
+"""The nouns of the broker, frozen: what is registered, what is asked, what is proved, what is issued."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+JsonObject = Mapping[str, Any]
+
+
+# ---- what an operator registers
+
+
+class Purpose(StrEnum):
+    """What a trusted issuer's tokens may be used for here."""
+
+    USER = "user"
+    WORKLOAD = "workload"
+    ACCESS_TOKEN = "access_token"
+    ID_JAG = "id_jag"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """
+    Where somebody else's public keys come from: exactly one of the four is set.
+
+    ``jwks`` is a JWK set (RFC 7517 5) given in the configuration or read from a file at load.
+    ``discovery`` is an issuer whose metadata document names its ``jwks_uri``.
+    """
+
+    jwks: JsonObject | None = None
+    jwks_uri: str | None = None
+    discovery: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """
+    Somebody else's issuer whose tokens are accepted, for the stated purposes only.
+
+    ``issuer`` compares byte for byte with the ``iss`` claim. ``algorithms`` is the pin: nothing
+    else is accepted, whatever its keys could do. ``subject_prefix`` keeps equal ``sub`` values of
+    two issuers apart. ``max_token_lifetime`` bounds ``exp - iat`` of what it signs.
+    """
+
+    issuer: str
+    purposes: frozenset[Purpose]
+    algorithms: frozenset[str]
+    keys: KeySource
+    subject_prefix: str = ""
+    tenant: str | None = None
+    foreign_actors: str = "keep"
+    max_token_lifetime: timedelta = timedelta(hours=24)
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHash:
+    """
+    A stored client secret: ``sha256:<hex>`` for a generated one, an argon2id string for a chosen one.
+
+    ``not_after`` is the unix second after which it no longer authenticates.
+    """
+
+    encoded: str = field(repr=False)
+    not_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """
+    An OAuth client that authenticates here: an agent, an MCP server, an operator's tool.
+
+    ``auth_methods`` are the registered method names it may use. ``grants`` are grant type URIs.
+    ``issuers``, when not ``None``, limits whose subject tokens it may present. ``issuer_client_ids``
+    gives its id at other issuers where that differs. ``profile`` is its ``sub_profile`` in ``act``.
+    """
+
+    client_id: str
+    auth_methods: frozenset[str]
+    grants: frozenset[str]
+    secrets: tuple[SecretHash, ...] = field(default=(), repr=False)
+    keys: KeySource | None = None
+    algorithms: frozenset[str] = frozenset({"ES256", "RS256"})
+    issuers: frozenset[str] | None = None
+    issuer_client_ids: Mapping[str, str] = field(default_factory=dict)
+    groups: frozenset[str] = frozenset()
+    profile: str = "service"
+    tenant: str | None = None
+    has_token_endpoint_audience: bool = False
+    is_explainer: bool = False
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A scope of a resource, and the inbound scopes that it may be derived from."""
+
+    name: str
+    derives_from: frozenset[str]
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """
+    Something a token can be for (RFC 8707): a downstream API, or an MCP server towards its agents.
+
+    ``owner`` is the client id of the MCP server that receives tokens addressed to it.
+    ``audiences`` are logical names that resolve to it.
+    """
+
+    resource: str
+    scopes: Mapping[str, Scope]
+    owner: str | None = None
+    audiences: frozenset[str] = frozenset()
+    signing_algorithm: str | None = None
+    max_lifetime: timedelta | None = None
+    tenant: str | None = None
+    is_disabled: bool = False
+
+
+# ---- what is asked
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """
+    The circumstances of a request that are not part of what it asks.
+
+    ``request_id`` is made by the face, unique, and is the id of the audit record: the decision id
+    that a refused caller is told. ``face`` is ``http`` or ``grpc``. ``deadline`` is a moment of the monotonic clock in seconds,
+    after which nobody waits for the answer any more.
+    """
+
+    face: str
+    request_id: str
+    peer: str = ""
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredential:
+    """
+    What a caller sent to authenticate itself, as sent and unproved.
+
+    ``unverified_authorization`` is the ``Authorization`` header or metadata value; it appears more
+    than once when the caller sent it so. The rest are the request parameters of the same name.
+    """
+
+    unverified_authorization: tuple[str, ...] = field(default=(), repr=False)
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    client_assertion: str | None = field(default=None, repr=False)
+    client_assertion_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """
+    A token request as read from the wire: parameters by their registered names, nothing verified.
+
+    ``present`` holds the names of all parameters that arrived with a value, so that a grant can
+    refuse the ones it has no use for.
+    """
+
+    grant_type: str
+    credential: ClientCredential
+    subject_token: str | None = field(default=None, repr=False)
+    subject_token_type: str | None = None
+    actor_token: str | None = field(default=None, repr=False)
+    actor_token_type: str | None = None
+    assertion: str | None = field(default=None, repr=False)
+    resources: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+    requested_token_type: str | None = None
+    present: frozenset[str] = frozenset()
+
+
+# ---- what is proved
+
+
+@dataclass(frozen=True, slots=True)
+class OneTimeId:
+    """
+    An id that may be spent once: ``kind`` is the sort of token, so that ids never meet across sorts.
+
+    ``until`` is the unix second after which the token could not be accepted anyway.
+    """
+
+    kind: str
+    issuer: str
+    jti: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatedClient:
+    """A client that proved who it is, the method it used, and the one-time id to spend, if any."""
+
+    client: Client
+    method: str
+    one_time_id: OneTimeId | None = None
+    assertion_digest: bytes = field(default=b"", repr=False)
+
+
+class Relation(StrEnum):
+    """Why the authenticated client is entitled to present a subject token."""
+
+    AUDIENCE = "audience"
+    """It owns the resource that the token is addressed to: it is that MCP server."""
+    ISSUED_TO = "issued_to"
+    """The token was issued to it."""
+    IDENTITY = "identity"
+    """It is the audience of an ID token."""
+    SELF = "self"
+    """There is no subject token: the client acts for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """
+    Who a token is about. ``sub`` is the value that will be minted; ``issuer`` vouched for it.
+
+    ``kind`` is ``user`` or ``client``.
+    """
+
+    sub: str
+    issuer: str
+    kind: str = "user"
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How and when the user logged in at first; never refreshed by an exchange (RFC 9068 2.2.1)."""
+
+    auth_time: int | None = None
+    acr: str | None = None
+    amr: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InputToken:
+    """A verified token that a grant was given, as the audit record names it."""
+
+    slot: str
+    issuer: str
+    jti: str | None
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """
+    What a grant proves: who, through whom, how far at most, and until when.
+
+    ``scopes`` are those the subject token carries, or ``None`` where it has no scopes of its own
+    and policy alone bounds (an ID token). ``not_after`` is the earliest true expiry of all inputs,
+    in unix seconds, or ``None`` where there is none. ``inherited_act`` is the subject token's own
+    ``act``, unchanged; ``actor`` is the new outermost actor, or ``None`` where the chain stays as it
+    is. ``mcp_client`` and ``mcp_server`` are what the minted token will name besides the resource.
+    """
+
+    subject: Subject
+    relation: Relation
+    scopes: frozenset[str] | None
+    not_after: int | None
+    actor: JsonObject | None = None
+    inherited_act: JsonObject | None = None
+    subject_audience: str | None = None
+    mcp_client: str | None = None
+    mcp_server: str | None = None
+    foreign_actors_from: str | None = None
+    authentication: Authentication = Authentication()
+    inputs: tuple[InputToken, ...] = ()
+    one_time_ids: tuple[OneTimeId, ...] = ()
+    is_delegation_required: bool = False
+
+    @property
+    def act(self) -> JsonObject | None:
+        """The chain to mint: the new actor around the inherited chain (RFC 8693 4.1)."""
+        if self.actor is None:
+            return self.inherited_act
+        if self.inherited_act is None:
+            return self.actor
+        return {**self.actor, "act": self.inherited_act}
+
+    @property
+    def chain_depth(self) -> int:
+        """How many actors the minted chain has."""
+        return len(actors_of(self.act))
+
+
+def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
+    """The actors of a chain, newest first, each without the ones inside it."""
+    actors = []
+    while act is not None:
+        actors.append({name: value for name, value in act.items() if name != "act"})
+        act = act.get("act")
+    return tuple(actors)
+
+
+# ---- what policy says
+
+
+class Action(StrEnum):
+    """What policy is asked to permit."""
+
+    EXCHANGE = "exchange"
+    IMPERSONATE = "impersonate"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyQuery:
+    """
+    One question to policy: may this client, on this delegation, have these scopes of this resource?
+
+    ``scopes`` are candidates that the registry and the subject token already allow, so policy can
+    only take away. Nothing in it is unverified. ``now`` is in unix seconds.
+    """
+
+    client: Client
+    delegation: Delegation
+    resource: Resource
+    scopes: tuple[Scope, ...]
+    now: int
+
+
+class Verdict(StrEnum):
+    """What policy says to one scope."""
+
+    PERMIT = "permit"
+    NO_PERMIT = "no_permit"
+    """No permit matched: the default."""
+    FORBIDDEN = "forbidden"
+    """A guardrail said no."""
+    ERROR = "error"
+    """Evaluation failed, which denies."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeDecision:
+    """Policy's answer for one scope, and the ``@id`` of each policy that decided it."""
+
+    scope: str
+    verdict: Verdict
+    policy_ids: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """A login that policy would accept instead (RFC 9470): context classes, greatest age in seconds."""
+
+    acr_values: str = ""
+    max_age: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    Policy's answer to a query.
+
+    ``max_lifetime`` is the least ``@max_ttl`` of the permits that decided. ``is_impersonation`` says
+    that policy permits a token without ``act``. ``step_up`` is set when nothing was permitted and a
+    stronger login would change that. ``policy_digest`` is the SHA-256 of the policy set, in hex.
+    """
+
+    scopes: tuple[ScopeDecision, ...]
+    policy_digest: str
+    max_lifetime: timedelta | None = None
+    is_impersonation: bool = False
+    step_up: StepUp | None = None
+
+    @property
+    def granted(self) -> tuple[str, ...]:
+        """The scopes permitted, in the order they were asked."""
+        return tuple(one.scope for one in self.scopes if one.verdict is Verdict.PERMIT)
+
+    @property
+    def policy_ids(self) -> tuple[str, ...]:
+        """The deciding policies of all scopes, each once, sorted."""
+        return tuple(sorted({policy_id for one in self.scopes for policy_id in one.policy_ids}))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReference:
+    """Where a policy stands: its ``@id``, its file relative to the policy folder, its first line."""
+
+    policy_id: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class NearestMiss:
+    """A permit that did not match: its failing conditions in Cedar, and the least change as a sentence."""
+
+    policy: PolicyReference
+    failed_conditions: tuple[str, ...]
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeExplanation:
+    """Policy's answer for one scope with its grounds; the nearest miss comes first."""
+
+    scope: str
+    verdict: Verdict
+    policies: tuple[PolicyReference, ...] = ()
+    nearest_misses: tuple[NearestMiss, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+# ---- what is issued
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """
+    A token that is about to leave.
+
+    ``expires_in`` is in seconds. ``claims`` is what was signed, for the audit record and explain.
+    """
+
+    token: str = field(repr=False)
+    issued_token_type: str
+    token_type: str
+    expires_in: int
+    scopes: tuple[str, ...]
+    resource: str
+    claims: JsonObject = field(repr=False)
+    kid: str = ""

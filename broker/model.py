@@ -131,8 +131,8 @@ class RequestContext:
     The circumstances of a request that are not part of what it asks.
 
     ``request_id`` is made by the face, unique, and is the id of the audit record: the decision id
-    that a refused caller is told. ``face`` is ``http`` or ``grpc``. ``deadline`` is a moment of the monotonic clock in seconds,
-    after which nobody waits for the answer any more.
+    that a refused caller is told. ``face`` is ``http`` or ``grpc``. ``deadline`` is a moment of the
+    monotonic clock in seconds, after which nobody waits for the answer any more.
     """
 
     face: str
@@ -204,7 +204,6 @@ class AuthenticatedClient:
     client: Client
     method: str
     one_time_id: OneTimeId | None = None
-    assertion_digest: bytes = field(default=b"", repr=False)
 
 
 class Relation(StrEnum):
@@ -414,6 +413,33 @@ class ScopeExplanation:
     policies: tuple[PolicyReference, ...] = ()
     nearest_misses: tuple[NearestMiss, ...] = ()
     errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainRequest:
+    """A token exchange to explain, and the client whose request it would be; ``None`` is the caller."""
+
+    exchange: TokenRequest
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """
+    What would happen to a request, and why.
+
+    ``error`` and ``reason`` are empty when a token would be issued; then ``claims`` is what it would
+    say, ``expires_in`` how many seconds it would live, and ``lifetime_limit`` what limits that.
+    """
+
+    is_permitted: bool
+    policy_digest: str
+    scopes: tuple[ScopeExplanation, ...] = ()
+    error: str = ""
+    reason: str = ""
+    claims: JsonObject | None = None
+    expires_in: int = 0
+    lifetime_limit: str = ""
 
 
 # ---- what is issued

@@ -1,0 +1,94 @@
+"""The gate that every grant passes: what policy permits of what was proved and asked."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from broker.endpoints.target import Candidates, Target, candidate_scopes
+from broker.errors import (
+    InsufficientUserAuthentication,
+    InvalidScope,
+    InvalidTarget,
+    OAuthError,
+    Reason,
+)
+from broker.interfaces import Now, PolicyEngine
+from broker.model import Client, Decision, Delegation, PolicyQuery, Scope, Verdict
+
+_PROBE: Final = Scope("probe", frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The question put to policy, its answer, and the refusal it amounts to, if it does."""
+
+    query: PolicyQuery
+    decision: Decision
+    refusal: OAuthError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """
+    Asks policy about one request and turns a no into the right refusal.
+
+    A resource that policy keeps from this request altogether is refused like one that does not
+    exist: the same code, the same sentence, the same work.
+    """
+
+    policy: PolicyEngine
+    now: Now
+
+    def judge(
+        self,
+        client: Client,
+        delegation: Delegation,
+        *,
+        target: Target,
+        asked: tuple[str, ...] | None,
+    ) -> Judgement:
+        """
+        What policy makes of the request.
+
+        When nothing of it can be granted anyway, policy is asked about all scopes of the resource: the
+        answer then tells only whether this request may know that the resource exists.
+        """
+        candidates = candidate_scopes(asked, target.resource, delegation)
+        scopes = candidates.scopes or tuple(target.resource.scopes.values()) or (_PROBE,)
+        query = PolicyQuery(client, delegation, target.resource, scopes, self.now())
+        decision = self.policy.decide(query)
+        return Judgement(query, decision, self._refusal(query, decision, target, candidates))
+
+    def _refusal(
+        self, query: PolicyQuery, decision: Decision, target: Target, candidates: Candidates
+    ) -> OAuthError | None:
+        if target.refused is not None:
+            return InvalidTarget(target.refused, parameter="resource")
+        if decision.granted and candidates.refusal is not None:
+            return InvalidScope(candidates.refusal, parameter="scope")
+        if decision.granted:
+            return None
+        if decision.step_up is not None:
+            return InsufficientUserAuthentication(
+                Reason.STEP_UP_REQUIRED,
+                acr_values=decision.step_up.acr_values,
+                max_age=decision.step_up.max_age,
+            )
+        if self._is_resource_open(query, decision):
+            return InvalidScope(Reason.SCOPE_NOT_PERMITTED, parameter="scope")
+        return InvalidTarget(_denial(decision), parameter="resource")
+
+    def _is_resource_open(self, query: PolicyQuery, decision: Decision) -> bool:
+        """Whether some other scope of the resource would have been permitted."""
+        others = tuple(
+            scope for scope in query.resource.scopes.values() if scope not in query.scopes
+        )
+        if not others or any(one.verdict is Verdict.ERROR for one in decision.scopes):
+            return False
+        return bool(self.policy.decide(replace(query, scopes=others)).granted)
+
+
+def _denial(decision: Decision) -> Reason:
+    verdicts = {one.verdict for one in decision.scopes}
+    if Verdict.ERROR in verdicts:
+        return Reason.POLICY_ERROR
+    return Reason.POLICY_FORBIDDEN if Verdict.FORBIDDEN in verdicts else Reason.POLICY_NO_PERMIT

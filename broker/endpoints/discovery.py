@@ -1,0 +1,66 @@
+"""What everybody may know: the server metadata (RFC 8414) and the key set, derived from what is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from broker.interfaces import KeyStore
+from broker.oauth import (
+    AUTH_PRIVATE_KEY_JWT,
+    AUTH_SECRET_BASIC,
+    AUTH_SECRET_POST,
+    VERIFICATION_ALGORITHMS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The published keys as JWK members, and the seconds for which they may be kept."""
+
+    keys: tuple[Mapping[str, str], ...]
+    max_age: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryEndpoint:
+    """
+    Publishes what works here, and nothing that does not.
+
+    ``grant_types`` are those of the grants that are wired in. An ``authorization_endpoint`` is named
+    although there is no interactive flow, because the MCP SDKs refuse metadata without one; it answers
+    with an explanation, and ``response_types_supported`` is empty.
+    """
+
+    issuer: str
+    key_store: KeyStore
+    grant_types: tuple[str, ...]
+    jwks_max_age: timedelta
+
+    @property
+    def token_endpoint(self) -> str:
+        """Where tokens are asked for over HTTP, on the issuer's own origin."""
+        return self.issuer.rstrip("/") + "/token"
+
+    def metadata(self) -> Mapping[str, Any]:
+        """The RFC 8414 document."""
+        base = self.issuer.rstrip("/")
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": base + "/authorize",
+            "token_endpoint": self.token_endpoint,
+            "jwks_uri": base + "/jwks",
+            "response_types_supported": [],
+            "grant_types_supported": list(self.grant_types),
+            "token_endpoint_auth_methods_supported": [
+                AUTH_SECRET_BASIC,
+                AUTH_SECRET_POST,
+                AUTH_PRIVATE_KEY_JWT,
+            ],
+            "token_endpoint_auth_signing_alg_values_supported": list(VERIFICATION_ALGORITHMS),
+        }
+
+    def key_set(self) -> KeySet:
+        """The keys that tokens of this issuer verify with (RFC 7517 5)."""
+        keys = sorted(self.key_store.public_keys(), key=lambda jwk: jwk["kid"])
+        return KeySet(tuple(keys), int(self.jwks_max_age.total_seconds()))

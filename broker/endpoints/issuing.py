@@ -1,0 +1,184 @@
+"""The steps from a read request to the claims of a token, shared by issuing and explaining."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from broker.client_auth import ClientAuthenticator
+from broker.endpoints.decision import Gate, Judgement
+from broker.endpoints.target import Target, read_scopes, read_target
+from broker.errors import (
+    InvalidRequest,
+    Reason,
+    TokenRejected,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+)
+from broker.grants import Grant
+from broker.interfaces import AuditEntry, Registry
+from broker.model import (
+    AuthenticatedClient,
+    Client,
+    ClientCredential,
+    Delegation,
+    OneTimeId,
+    TokenRequest,
+    actors_of,
+)
+from broker.oauth import CLIENT_PARAMETERS, KNOWN_PARAMETERS
+from broker.tokens.minter import Lifetime, Minter
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A request after its grant: what was proved, what is asked for, and what to spend for it."""
+
+    grant: Grant
+    client: Client
+    delegation: Delegation
+    target: Target
+    asked: tuple[str, ...] | None
+    one_time_ids: tuple[OneTimeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """The claims that would be signed, for how long, and by which algorithm."""
+
+    claims: Mapping[str, Any]
+    lifetime: Lifetime
+    algorithm: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Issuing:
+    """
+    The order of things, which no grant can change: authenticate, prove, decide, draft.
+
+    Each step tells the audit entry what it found, so that a refusal is recorded with all that was
+    known by then.
+    """
+
+    registry: Registry
+    authenticator: ClientAuthenticator
+    grants: Mapping[str, Grant]
+    gate: Gate
+    minter: Minter
+    default_resource: str | None
+
+    def authenticate(self, credential: ClientCredential, entry: AuditEntry) -> AuthenticatedClient:
+        """The caller; raises as ``ClientAuthenticator.authenticate`` does."""
+        authenticated = self.authenticator.authenticate(credential)
+        entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
+        return authenticated
+
+    def prove(
+        self, request: TokenRequest, authenticated: AuthenticatedClient, entry: AuditEntry
+    ) -> Proved:
+        """What the request proves and asks; raises the grant's own refusal for a bad token."""
+        grant = self._grant(request, authenticated.client)
+        try:
+            asked = read_scopes(request)
+            delegation = grant.prove(request, authenticated)
+        except TokenRejected as rejected:
+            raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
+        _note_delegation(entry, delegation)
+        target = read_target(request, self.registry, default=self.default_resource)
+        entry.note(resource=target.resource.resource if target.refused is None else None)
+        own = () if authenticated.one_time_id is None else (authenticated.one_time_id,)
+        return Proved(
+            grant,
+            authenticated.client,
+            delegation,
+            target,
+            asked,
+            own + delegation.one_time_ids,
+        )
+
+    def _grant(self, request: TokenRequest, client: Client) -> Grant:
+        grant = self.grants.get(request.grant_type)
+        if grant is None:
+            reason = Reason.GRANT_UNSUPPORTED if request.grant_type else Reason.PARAM_MISSING
+            error = UnsupportedGrantType if request.grant_type else InvalidRequest
+            raise error(reason, parameter="grant_type")
+        if grant.grant_type not in client.grants:
+            raise UnauthorizedClient(Reason.GRANT_NOT_ALLOWED)
+        strange = (request.present & KNOWN_PARAMETERS) - CLIENT_PARAMETERS - grant.parameters
+        if strange:
+            raise InvalidRequest(Reason.PARAM_NOT_ALLOWED, parameter=min(strange))
+        return grant
+
+    def judge(self, proved: Proved, entry: AuditEntry) -> Judgement:
+        """What policy says; the refusal in it, if any, is the caller's to raise."""
+        judgement = self.gate.judge(
+            proved.client, proved.delegation, target=proved.target, asked=proved.asked
+        )
+        decision = judgement.decision
+        entry.note(
+            policy_ids=decision.policy_ids,
+            policy_digest=decision.policy_digest,
+            scope_decisions=[
+                {"scope": one.scope, "verdict": one.verdict.value, "policy_ids": one.policy_ids}
+                for one in decision.scopes
+            ],
+        )
+        return judgement
+
+    def draft(self, proved: Proved, judgement: Judgement, entry: AuditEntry) -> Drafted:
+        """The claims to sign; raises ``InvalidRequest`` when nothing is left of the lifetime."""
+        decision, resource = judgement.decision, proved.target.resource
+        delegation = proved.delegation
+        if decision.is_impersonation and not delegation.is_delegation_required:
+            delegation = replace(delegation, actor=None)
+        lifetime = self.minter.lifetime_for(
+            delegation, resource, policy_limit=decision.max_lifetime
+        )
+        claims = self.minter.claims(
+            proved.client,
+            delegation,
+            resource=resource,
+            scopes=decision.granted,
+            lifetime=lifetime,
+        )
+        entry.note(
+            actors=actors_of(delegation.act),
+            chain_depth=delegation.chain_depth,
+            lifetime=lifetime.seconds,
+            lifetime_limit=lifetime.limit,
+        )
+        return Drafted(claims, lifetime, resource.signing_algorithm)
+
+
+def note_request(entry: AuditEntry, request: TokenRequest) -> None:
+    """Record what was asked, before any of it is believed."""
+    entry.note(
+        grant_type=request.grant_type,
+        unverified_client_id=request.credential.client_id,
+        targets_asked=[*request.resources, *request.audiences],
+        scopes_asked=list(request.scopes or ()),
+    )
+
+
+def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
+    subject = delegation.subject
+    entry.note(
+        subject=subject.sub,
+        subject_issuer=subject.issuer,
+        subject_kind=subject.kind,
+        tenant=subject.tenant,
+        relation=delegation.relation.value,
+        actors=actors_of(delegation.act),
+        chain_depth=delegation.chain_depth,
+        mcp_client=delegation.mcp_client,
+        mcp_server=delegation.mcp_server,
+        foreign_actors_from=delegation.foreign_actors_from,
+        inputs=[
+            {
+                "slot": one.slot,
+                "issuer": one.issuer,
+                "jti": one.jti,
+                "expires_at": one.expires_at,
+            }
+            for one in delegation.inputs
+        ],
+    )

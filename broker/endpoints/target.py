@@ -1,0 +1,115 @@
+"""What a request asks for: one registered resource, and the scopes that may be considered at all."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from broker.errors import InvalidScope, InvalidTarget, Reason
+from broker.interfaces import Registry
+from broker.model import Delegation, Resource, Scope, TokenRequest
+from broker.tokens.claims import is_scope_token
+from broker.tokens.resource_uri import normalise_resource
+
+_MOST_TARGETS: Final = 16
+_MOST_SCOPES: Final = 100
+_LONGEST_AUDIENCE: Final = 2048
+
+NO_SUCH_RESOURCE: Final = Resource("urn:broker:no-such-resource", scopes={})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    The one target of a request.
+
+    ``refused`` is set when there is no such resource or it is switched off; the request then goes the
+    way of a forbidden one, so that both look and last alike.
+    """
+
+    resource: Resource
+    refused: Reason | None = None
+
+
+def read_target(request: TokenRequest, registry: Registry, *, default: str | None) -> Target:
+    """
+    The resource that ``resource`` and ``audience`` name together (RFC 8693 2.1, RFC 8707 2).
+
+    Raises ``InvalidTarget`` when they are malformed, name several targets, or name none and there is
+    no ``default``.
+    """
+    names = _distinct_names(request)
+    if not names:
+        if default is None:
+            raise InvalidTarget(Reason.TARGET_MISSING, parameter="resource")
+        names = (default,)
+    found = {name: registry.resource(name) for name in names}
+    targets = {name if one is None else one.resource for name, one in found.items()}
+    if len(targets) > 1:
+        is_conflict = bool(request.audiences) and bool(request.resources)
+        reason = Reason.TARGET_CONFLICT if is_conflict else Reason.SINGLE_TARGET_ONLY
+        raise InvalidTarget(reason, parameter="resource")
+    resource = found[names[0]]
+    if resource is None:
+        return Target(NO_SUCH_RESOURCE, Reason.TARGET_UNKNOWN)
+    if resource.is_disabled:
+        return Target(NO_SUCH_RESOURCE, Reason.TARGET_REFUSED)
+    return Target(resource)
+
+
+def _distinct_names(request: TokenRequest) -> tuple[str, ...]:
+    if len(request.resources) + len(request.audiences) > _MOST_TARGETS:
+        raise InvalidTarget(Reason.SINGLE_TARGET_ONLY, parameter="resource")
+    for audience in request.audiences:
+        if not 0 < len(audience) <= _LONGEST_AUDIENCE:
+            raise InvalidTarget(Reason.TARGET_MALFORMED, parameter="audience")
+    resources = [normalise_resource(resource) for resource in request.resources]
+    return tuple(dict.fromkeys((*resources, *request.audiences)))
+
+
+def read_scopes(request: TokenRequest) -> tuple[str, ...] | None:
+    """The scopes asked for, or ``None``; raises ``InvalidScope`` when malformed (RFC 6749 3.3)."""
+    scopes = request.scopes
+    if scopes is None:
+        return None
+    is_sound = len(scopes) <= _MOST_SCOPES and len(set(scopes)) == len(scopes)
+    if not is_sound or not all(is_scope_token(scope) for scope in scopes):
+        raise InvalidScope(Reason.SCOPE_MALFORMED, parameter="scope")
+    return scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """
+    The scopes that policy will be asked about.
+
+    ``refusal`` says why the request must fail if these are none: a scope unknown, or none derivable.
+    """
+
+    scopes: tuple[Scope, ...]
+    refusal: Reason | None = None
+
+
+def candidate_scopes(
+    asked: tuple[str, ...] | None, resource: Resource, delegation: Delegation
+) -> Candidates:
+    """
+    The scopes of ``resource`` that were asked for and may derive from what the subject token has.
+
+    Nobody asked for means all that can be derived. A scope derives from the inbound scopes that the
+    registry names for it, and at its own resource from itself.
+    """
+    if asked is None:
+        wanted = tuple(resource.scopes.values())
+    elif any(name not in resource.scopes for name in asked):
+        return Candidates((), Reason.SCOPE_UNKNOWN)
+    else:
+        wanted = tuple(resource.scopes[name] for name in asked)
+    derivable = tuple(scope for scope in wanted if _is_derivable(scope, resource, delegation))
+    return Candidates(derivable, None if derivable else Reason.SCOPE_EXCEEDS_SUBJECT)
+
+
+def _is_derivable(scope: Scope, resource: Resource, delegation: Delegation) -> bool:
+    if delegation.scopes is None:
+        return True
+    if delegation.subject_audience == resource.resource:
+        return scope.name in delegation.scopes
+    return not scope.derives_from.isdisjoint(delegation.scopes)

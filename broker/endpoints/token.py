@@ -1,0 +1,78 @@
+"""The token endpoint: one pipeline for every grant and both faces."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from broker.client_auth.assertion import ONE_TIME_KIND as CLIENT_ASSERTION_KIND
+from broker.endpoints.issuing import Issuing, note_request
+from broker.errors import InvalidClient, OAuthError, Reason, TemporarilyUnavailable
+from broker.grants import Grant
+from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
+from broker.model import IssuedToken, OneTimeId, RequestContext, TokenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEndpoint:
+    """
+    Issues tokens.
+
+    One-time ids are spent after everything else was checked and before anything is signed; the audit
+    record is on disk before the token is returned (RFC 6749 3.2, RFC 8693 2).
+    """
+
+    issuing: Issuing
+    replay: ReplayGuard
+    audit: AuditLog
+
+    def issue(self, context: RequestContext, read: Callable[[], TokenRequest]) -> IssuedToken:
+        """
+        The token for the request that ``read`` takes from the wire.
+
+        ``read`` runs inside the audit entry, so that a request that cannot be read is recorded as a
+        refusal like any other. Raises ``OAuthError`` and nothing else on purpose.
+        """
+        with self.audit.entry("token.issue", context) as entry:
+            request = read()
+            note_request(entry, request)
+            authenticated = self.issuing.authenticate(request.credential, entry)
+            proved = self.issuing.prove(request, authenticated, entry)
+            judgement = self.issuing.judge(proved, entry)
+            if judgement.refusal is not None:
+                raise judgement.refusal
+            drafted = self.issuing.draft(proved, judgement, entry)
+            _check_deadline(context)
+            self._spend(proved.one_time_ids, proved.grant)
+            issued = self.issuing.minter.mint(drafted.claims, algorithm=drafted.algorithm)
+            _note_issued(entry, issued)
+        return issued
+
+    def _spend(self, one_time_ids: Sequence[OneTimeId], grant: Grant) -> None:
+        if not one_time_ids:
+            return
+        spent_before = self.replay.spend(one_time_ids)
+        if spent_before is None:
+            return
+        # An actor token that is a second assertion is the grant's to refuse, not the client's.
+        is_credential = (
+            spent_before.kind == CLIENT_ASSERTION_KIND and spent_before is one_time_ids[0]
+        )
+        error: type[OAuthError] = InvalidClient if is_credential else grant.refusal
+        raise error(Reason.REPLAY)
+
+
+def _check_deadline(context: RequestContext) -> None:
+    """Nothing is spent or signed for a caller that has stopped waiting."""
+    if context.deadline is not None and time.monotonic() > context.deadline:
+        raise TemporarilyUnavailable(Reason.DEADLINE_EXCEEDED)
+
+
+def _note_issued(entry: AuditEntry, issued: IssuedToken) -> None:
+    entry.note(
+        jti=issued.claims["jti"],
+        kid=issued.kid,
+        issued_token_type=issued.issued_token_type,
+        issued_at=issued.claims["iat"],
+        expires_at=issued.claims["exp"],
+        scopes_granted=list(issued.scopes),
+    )

@@ -1,0 +1,75 @@
+"""The chain of actors: what is inherited, who is added, and when that is refused (RFC 8693 4.1, 4.4)."""
+
+from dataclasses import dataclass
+
+from broker.errors import Reason, TokenRejected
+from broker.grants._subject import CLIENT_SUBJECT_PREFIX, ProvedSubject
+from broker.model import Client, JsonObject, actors_of
+
+
+@dataclass(frozen=True, slots=True)
+class CallingActor:
+    """The authenticated client as an actor, and how many actors a chain may have."""
+
+    issuer: str
+    client: Client
+    max_actors: int
+
+    @property
+    def as_claim(self) -> JsonObject:
+        """The object that ``act`` will hold for it."""
+        return {
+            "iss": self.issuer,
+            "sub": self.client.client_id,
+            "sub_profile": self.client.profile,
+        }
+
+    def is_named_by(self, actor: JsonObject) -> bool:
+        """Whether an actor object means this client: both issuer and subject, never one alone."""
+        return actor.get("iss") == self.issuer and actor.get("sub") == self.client.client_id
+
+
+def continue_chain(
+    caller: CallingActor, proved: ProvedSubject
+) -> tuple[JsonObject | None, JsonObject | None]:
+    """
+    The actor to add, if any, and the chain it is put around, unchanged.
+
+    Nobody is added when the caller is the outermost actor already, or is itself the subject: equal
+    parties are no delegation. Raises ``TokenRejected`` for a chain that would loop or grow too long;
+    it is never cut.
+    """
+    _check_may_act(caller, proved)
+    inherited = proved.act
+    actors = actors_of(inherited)
+    is_own_subject = proved.subject.sub == CLIENT_SUBJECT_PREFIX + caller.client.client_id
+    is_outermost = bool(actors) and caller.is_named_by(actors[0])
+    is_added = not is_outermost and not (is_own_subject and not actors)
+    if any(caller.is_named_by(actor) for actor in actors[1:]) or (
+        is_added and any(caller.is_named_by(actor) for actor in actors)
+    ):
+        raise TokenRejected(Reason.CHAIN_LOOP)
+    if len(actors) + is_added > caller.max_actors:
+        raise TokenRejected(Reason.CHAIN_TOO_DEEP)
+    return (caller.as_claim if is_added else None), inherited
+
+
+def _check_may_act(caller: CallingActor, proved: ProvedSubject) -> None:
+    """
+    Where the subject token says who may act, every member must name the caller (RFC 8693 4.4).
+
+    A malformed ``may_act`` names nobody; it does not count as absent.
+    """
+    if "may_act" not in proved.claims:
+        return
+    may_act = proved.claims["may_act"]
+    if not isinstance(may_act, dict) or not {"sub", "client_id"} & may_act.keys():
+        raise TokenRejected(Reason.MAY_ACT_DENIED)
+    namespace = may_act.get("iss", proved.token_issuer)
+    caller_ids = {caller.issuer: caller.client.client_id, proved.token_issuer: proved.caller_id}
+    caller_id = caller_ids.get(namespace) if isinstance(namespace, str) else None
+    expected = {"iss": namespace, "sub": caller_id, "client_id": caller_id}
+    if caller_id is None or any(
+        name not in expected or value != expected[name] for name, value in may_act.items()
+    ):
+        raise TokenRejected(Reason.MAY_ACT_DENIED)

@@ -1,0 +1,199 @@
+"""The subject token: who it is about, and why this client is entitled to present it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from broker.errors import InvalidRequest, Reason, TokenRejected
+from broker.grants._grant import GrantTools
+from broker.model import (
+    Authentication,
+    Client,
+    InputToken,
+    JsonObject,
+    Relation,
+    Resource,
+    Subject,
+    TokenRequest,
+    TrustedIssuer,
+)
+from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from broker.tokens.verifier import ACCESS_TOKEN, FOREIGN_JWT, ID_TOKEN, Profile, VerifiedToken
+
+CLIENT_SUBJECT_PREFIX: Final = "client:"
+
+_PROFILES: Final[Mapping[str, Profile]] = {
+    TOKEN_TYPE_ACCESS_TOKEN: ACCESS_TOKEN,
+    TOKEN_TYPE_JWT: FOREIGN_JWT,
+    TOKEN_TYPE_ID_TOKEN: ID_TOKEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedSubject:
+    """
+    A verified subject token that the client may present, read as the facts a delegation needs.
+
+    ``may_act_issuer`` is the namespace of a ``may_act`` that names none itself, and ``caller_id`` is the
+    client's id in that namespace.
+    """
+
+    subject: Subject
+    relation: Relation
+    scopes: frozenset[str] | None
+    audience: str
+    act: JsonObject | None
+    claims: JsonObject
+    token_issuer: str
+    caller_id: str
+    mcp_client: str | None
+    mcp_server: str | None
+    foreign_actors_from: str | None
+    authentication: Authentication
+    as_input: InputToken
+
+
+def prove_subject(tools: GrantTools, request: TokenRequest, client: Client) -> ProvedSubject:
+    """
+    The subject of the request.
+
+    Raises ``InvalidRequest`` for missing parameters and unsupported types, and ``TokenRejected`` for a
+    token that is bad, or good but taken from somebody else (RFC 8693 2.1, 2.2.2).
+    """
+    token = (request.subject_token or "").strip()
+    if not token:
+        raise InvalidRequest(Reason.PARAM_MISSING, parameter="subject_token")
+    if not request.subject_token_type:
+        raise InvalidRequest(Reason.PARAM_MISSING, parameter="subject_token_type")
+    profile = _PROFILES.get(request.subject_token_type)
+    if profile is None:
+        raise InvalidRequest(Reason.TYPE_UNSUPPORTED, parameter="subject_token_type")
+    try:
+        verified = tools.tokens.verify(token, profile, client=client)
+    except TokenRejected as rejected:
+        if rejected.reason is Reason.TOKEN_EXPIRED:
+            raise TokenRejected(Reason.SUBJECT_EXPIRED) from rejected
+        raise
+    caller_id = _caller_id(verified, client)
+    relation = _relation(tools, verified, client, is_identity=profile is ID_TOKEN)
+    own_object = _mcp_object(tools, verified)
+    return ProvedSubject(
+        subject=_subject(tools, verified, own_object),
+        relation=relation,
+        scopes=verified.scopes,
+        audience=verified.audience,
+        act=_inherited_act(verified),
+        claims=verified.claims,
+        token_issuer=verified.issuer,
+        caller_id=caller_id,
+        mcp_client=_mcp_client(verified, own_object, relation, client),
+        mcp_server=_mcp_server(verified, own_object, relation),
+        foreign_actors_from=_foreign_actors_from(verified, own_object),
+        authentication=verified.authentication,
+        as_input=InputToken("subject", verified.issuer, verified.jti, verified.expires_at),
+    )
+
+
+def _caller_id(verified: VerifiedToken, client: Client) -> str:
+    if verified.is_own:
+        return client.client_id
+    return client.issuer_client_ids.get(verified.issuer, client.client_id)
+
+
+def _relation(
+    tools: GrantTools, verified: VerifiedToken, client: Client, *, is_identity: bool
+) -> Relation:
+    """Signature and issuer are not enough: the token must have been given to this very client."""
+    caller_id = _caller_id(verified, client)
+    if is_identity:
+        authorized_party = verified.claims.get("azp", caller_id)
+        if verified.audience != caller_id or authorized_party != caller_id:
+            raise TokenRejected(Reason.SUBJECT_AUD_MISMATCH)
+        return Relation.IDENTITY
+    addressee = tools.registry.resource(verified.audience)
+    if addressee is not None and addressee.resource == verified.audience:
+        return _relation_by_resource(addressee, verified, client)
+    if verified.is_own:
+        raise TokenRejected(Reason.AUD_MISMATCH)
+    # Client ids of another issuer mean something here only in a token made out to this broker.
+    if verified.audience == tools.issuer and verified.client_id == caller_id:
+        return Relation.ISSUED_TO
+    raise TokenRejected(Reason.SUBJECT_NOT_FOR_BROKER)
+
+
+def _relation_by_resource(addressee: Resource, verified: VerifiedToken, client: Client) -> Relation:
+    if addressee.is_disabled:
+        raise TokenRejected(Reason.SUBJECT_NOT_FOR_CALLER, "its resource is disabled")
+    if addressee.owner == client.client_id:
+        return Relation.AUDIENCE
+    if verified.is_own and verified.client_id == client.client_id:
+        return Relation.ISSUED_TO
+    raise TokenRejected(Reason.SUBJECT_NOT_FOR_CALLER)
+
+
+def _mcp_object(tools: GrantTools, verified: VerifiedToken) -> JsonObject:
+    """Our own statement in an own token; the same claim from anybody else says nothing here."""
+    if not verified.is_own:
+        return {}
+    value = verified.claims.get(tools.mcp_claim)
+    return value if isinstance(value, dict) else {}
+
+
+def _subject(tools: GrantTools, verified: VerifiedToken, own_object: JsonObject) -> Subject:
+    trusted = verified.trusted_issuer
+    if trusted is None:
+        origin = own_object.get("subject_issuer", tools.issuer)
+        _check_origin(tools, origin)
+        kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
+        return Subject(verified.sub, origin, kind, own_object.get("tenant"))
+    subject = Subject(_foreign_sub(verified.sub, trusted), trusted.issuer, "user", trusted.tenant)
+    if tools.registry.is_subject_disabled(subject.sub):
+        raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
+    return subject
+
+
+def _check_origin(tools: GrantTools, origin: str) -> None:
+    """Switching an issuer off also ends what was derived from its tokens before."""
+    if origin == tools.issuer:
+        return
+    trusted = tools.registry.issuer(origin)
+    if trusted is None or trusted.is_disabled:
+        raise TokenRejected(Reason.ISSUER_DISABLED, "the issuer that first vouched for the subject")
+
+
+def _foreign_sub(sub: str, trusted: TrustedIssuer) -> str:
+    minted = trusted.subject_prefix + sub
+    if minted.startswith(CLIENT_SUBJECT_PREFIX):
+        raise TokenRejected(Reason.SUBJECT_RESERVED)
+    return minted
+
+
+def _inherited_act(verified: VerifiedToken) -> JsonObject | None:
+    trusted = verified.trusted_issuer
+    if trusted is None or verified.act is None or trusted.foreign_actors == "keep":
+        return verified.act
+    if trusted.foreign_actors == "refuse":
+        raise TokenRejected(Reason.CHAIN_MALFORMED, "its issuer may not assert actors")
+    return None
+
+
+def _foreign_actors_from(verified: VerifiedToken, own_object: JsonObject) -> str | None:
+    """Actors that another issuer asserted are marked as such for good."""
+    if verified.is_own:
+        return own_object.get("foreign_actors_from")
+    return verified.issuer if _inherited_act(verified) is not None else None
+
+
+def _mcp_client(
+    verified: VerifiedToken, own_object: JsonObject, relation: Relation, client: Client
+) -> str | None:
+    if "client" in own_object:
+        return str(own_object["client"])
+    return verified.client_id if relation is Relation.AUDIENCE else client.client_id
+
+
+def _mcp_server(verified: VerifiedToken, own_object: JsonObject, relation: Relation) -> str | None:
+    if relation is Relation.AUDIENCE:
+        return verified.audience
+    server = own_object.get("server")
+    return str(server) if server is not None else None

@@ -1,0 +1,78 @@
+"""Token exchange (RFC 8693): a subject token, and who will act with what it allows."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from broker.errors import InvalidRequest, OAuthError, Reason, TokenRejected
+from broker.grants._actor import prove_actor
+from broker.grants._chain import CallingActor, continue_chain
+from broker.grants._grant import GrantTools
+from broker.grants._subject import ProvedSubject, prove_subject
+from broker.model import AuthenticatedClient, Delegation, OneTimeId, TokenRequest
+from broker.oauth import GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class TokenExchange:
+    """
+    Exchanges a token for one that is narrower and meant for another resource.
+
+    Delegation is the rule: the authenticated client becomes the outermost actor, around the chain
+    that the subject token brings.
+    """
+
+    grant_type: ClassVar[str] = GRANT_TOKEN_EXCHANGE
+    parameters: ClassVar[frozenset[str]] = frozenset(
+        {
+            "subject_token",
+            "subject_token_type",
+            "actor_token",
+            "actor_token_type",
+            "resource",
+            "audience",
+            "scope",
+            "requested_token_type",
+        }
+    )
+    refusal: ClassVar[type[OAuthError]] = InvalidRequest
+
+    tools: GrantTools
+
+    def prove(self, request: TokenRequest, authenticated: AuthenticatedClient) -> Delegation:
+        """Who the subject token is about, that this client may present it, and who acts."""
+        if request.requested_token_type not in (None, TOKEN_TYPE_ACCESS_TOKEN):
+            raise InvalidRequest(Reason.REQUESTED_TYPE, parameter="requested_token_type")
+        client = authenticated.client
+        proved = prove_subject(self.tools, request, client)
+        actor_token = prove_actor(self.tools, request, authenticated)
+        actor, inherited = continue_chain(
+            CallingActor(self.tools.issuer, client, self.tools.max_actors), proved
+        )
+        inputs = [proved.as_input]
+        one_time_ids: list[OneTimeId] = []
+        if actor_token is not None:
+            inputs.append(actor_token.as_input)
+            one_time_ids.extend(actor_token.one_time_ids)
+        _check_tenants(proved, client.tenant)
+        return Delegation(
+            subject=proved.subject,
+            relation=proved.relation,
+            scopes=proved.scopes,
+            not_after=min(one.expires_at for one in inputs),
+            actor=actor,
+            inherited_act=inherited,
+            subject_audience=proved.audience,
+            mcp_client=proved.mcp_client,
+            mcp_server=proved.mcp_server,
+            foreign_actors_from=proved.foreign_actors_from,
+            authentication=proved.authentication,
+            inputs=tuple(inputs),
+            one_time_ids=tuple(one_time_ids),
+            is_delegation_required=actor_token is not None or inherited is not None,
+        )
+
+
+def _check_tenants(proved: ProvedSubject, client_tenant: str | None) -> None:
+    """A client of one tenant never acts for a subject of another, or of none."""
+    if client_tenant is not None and proved.subject.tenant != client_tenant:
+        raise TokenRejected(Reason.TENANT_MISMATCH)

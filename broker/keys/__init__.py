@@ -1,0 +1,1 @@
+"""Our own signing keys: embedded for one machine, or kept by Vault, which signs."""

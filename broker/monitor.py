@@ -1,0 +1,194 @@
+"""The thread in a worker that carries out reload orders, checks the worker's health and reports it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from broker.errors import OAuthError, Reason, TokenRejected
+from broker.lifeline import ORPHANED, CheckStatus, Lifeline, WorkerStatus
+
+_TICK = 0.2
+_REPORT_EVERY = 1.0
+
+_log = structlog.get_logger("broker.monitor")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    One thing that must be well for a worker to be ready. ``run`` raises when it is not.
+
+    It runs ``every`` so often. While it fails the pauses double up to ``longest``, so that a
+    dependency in trouble is not pressed harder by being asked how it is; ``longest`` stays under
+    five seconds, so that recovery is noticed in time. ``run`` keeps a deadline of its own: while
+    it blocks the worker does not report, and after five seconds it counts as not ready.
+    """
+
+    name: str
+    run: Callable[[], None]
+    every: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=4)
+
+
+@dataclass(slots=True)
+class _Watch:
+    check: Check
+    due: float
+    pause: float
+    status: CheckStatus | None = None
+
+
+def _nothing() -> None:
+    return
+
+
+def _ignore(_result: str) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """
+    What a worker does when told.
+
+    ``reload`` loads what is new and swaps it in at once, or raises and keeps the last good;
+    ``reloaded`` is then told ``ok`` or ``failed``. ``drain`` is called once, when the broker is
+    about to stop. ``beat`` is called before every report, for measures that change by themselves.
+    """
+
+    reload: Callable[[], None] = _nothing
+    reloaded: Callable[[str], None] = _ignore
+    drain: Callable[[], None] = _nothing
+    beat: Callable[[], None] = _nothing
+
+
+class WorkerMonitor:
+    """
+    Looks for orders every 200 ms, runs the checks that are due, and reports every second.
+
+    A check whose answer changes is reported at once. ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        lifeline: Lifeline,
+        checks: Sequence[Check],
+        *,
+        hooks: Hooks = Hooks(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lifeline = lifeline
+        self._hooks = hooks
+        self._clock = clock
+        self._watches = [_Watch(check, 0.0, check.every.total_seconds()) for check in checks]
+        # A worker starts from what the supervisor loaded before the first order. One that starts
+        # later has therefore every order since then still to carry out.
+        self._generation = 0
+        self._is_drained = False
+        self._report_due = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """
+        Carry out what was ordered so far, check and report once, then go on in a thread.
+
+        Called in the main thread of the process that serves, before it takes requests: a worker
+        that starts after a reload then never answers from what was before.
+        """
+        self._lifeline.share_fate()
+        self.step()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; it is waited for no longer than a check may take."""
+        self._stopped.set()
+        self._thread.join(timeout=5)
+
+    def step(self) -> None:
+        """Do what is due now."""
+        self._obey()
+        now = self._clock()
+        has_changed = False
+        for watch in self._watches:
+            if now >= watch.due:
+                has_changed |= self._look(watch)
+        now = self._clock()
+        if has_changed or now >= self._report_due:
+            self._report_due = now + _REPORT_EVERY
+            self._guard("beat", self._hooks.beat)
+            self._lifeline.report(self._status(now))
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_TICK):
+            if self._lifeline.is_orphaned:
+                os._exit(ORPHANED)
+            self.step()
+
+    def _obey(self) -> None:
+        ordered = self._lifeline.generation
+        if ordered != self._generation:
+            # Orders that arrive while this one is carried out are seen at the next tick.
+            is_done = self._guard("reload", self._hooks.reload)
+            self._generation = ordered
+            result = "ok" if is_done else "failed"
+            self._guard("reloaded", lambda: self._hooks.reloaded(result))
+        if self._lifeline.draining and not self._is_drained:
+            self._is_drained = True
+            self._guard("drain", self._hooks.drain)
+
+    def _guard(self, hook: str, call: Callable[[], None]) -> bool:
+        # A monitor that died of a hook would take the worker's reports with it.
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - Whatever a hook raises ends in the log.
+            _log.exception("hook_failed", worker=self._lifeline.name, hook=hook)
+            return False
+        return True
+
+    def _look(self, watch: _Watch) -> bool:
+        """Run a check and set when it is due again; tell whether its answer changed."""
+        failure = _failure(watch.check.run)
+        reason = "" if failure is None else _code(failure)
+        now = self._clock()
+        every = watch.check.every.total_seconds()
+        watch.due = now + (watch.pause if reason else every)
+        watch.pause = min(watch.pause * 2, watch.check.longest.total_seconds()) if reason else every
+        before = watch.status
+        if before is not None and before.reason == reason:
+            return False
+        watch.status = CheckStatus(watch.check.name, reason, now)
+        if reason:
+            _log.warning("check_failed", check=watch.check.name, reason=reason, exc_info=failure)
+        elif before is not None:
+            _log.info("check_recovered", check=watch.check.name)
+        return True
+
+    def _status(self, now: float) -> WorkerStatus:
+        return WorkerStatus(
+            worker=self._lifeline.name,
+            pid=os.getpid(),
+            at=now,
+            generation=self._generation,
+            checks=tuple(watch.status for watch in self._watches if watch.status is not None),
+        )
+
+
+def _failure(run: Callable[[], None]) -> Exception | None:
+    try:
+        run()
+    except Exception as failure:  # noqa: BLE001 - Whatever a check raises, it has failed.
+        return failure
+    return None
+
+
+def _code(failure: Exception) -> str:
+    """Why a check failed, from the closed list of reasons."""
+    if isinstance(failure, OAuthError | TokenRejected):
+        return failure.reason.code
+    return Reason.INTERNAL_ERROR.code

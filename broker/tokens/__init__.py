@@ -1,0 +1,1 @@
+"""Tokens: reading them strictly, verifying them by the rules of their slot, and minting ours."""

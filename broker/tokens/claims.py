@@ -1,0 +1,172 @@
+"""Claims read one by one with their types, so that no later step meets a surprise (RFC 7519 4)."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.errors import Reason, TokenRejected
+from broker.model import Authentication, JsonObject, actors_of
+
+LONGEST_TEXT: Final = 255
+LONGEST_URI: Final = 2048
+_LATEST_TIME: Final = 253_402_300_799
+_MOST_AMR: Final = 16
+_MOST_SCOPES: Final = 100
+_MOST_ACTORS_READ: Final = 16
+
+# Control, format and surrogate characters have no place in an identifier: they hide in a log.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_FORBIDDEN_IN_ACTOR: Final = frozenset({"exp", "nbf", "iat", "aud", "cnf", "jti", "may_act"})
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When a token was issued and when it expires, in unix seconds; the expiry is the true one."""
+
+    issued_at: int | None
+    expires_at: int
+
+
+def read_times(
+    claims: Mapping[str, Any], *, now: int, leeway: int, longest: int, is_iat_required: bool = True
+) -> Times:
+    """
+    The times of a token that is valid at ``now``.
+
+    ``leeway`` and ``longest`` are in seconds; the leeway serves acceptance alone. A token is accepted
+    while ``now < exp + leeway`` and once ``nbf`` and ``iat`` are at most ``now + leeway``.
+    """
+    expires_at = _time(claims, "exp")
+    issued_at = _time(claims, "iat") if is_iat_required or "iat" in claims else None
+    not_before = _time(claims, "nbf") if "nbf" in claims else None
+    if not_before is not None and not_before > expires_at:
+        raise TokenRejected(Reason.CLAIM_INCONSISTENT, "nbf is after exp")
+    if issued_at is not None and expires_at <= issued_at:
+        raise TokenRejected(Reason.CLAIM_INCONSISTENT, "exp is not after iat")
+    if now >= expires_at + leeway:
+        raise TokenRejected(Reason.TOKEN_EXPIRED)
+    starts_at = max(issued_at or 0, not_before or 0)
+    if starts_at > now + leeway:
+        raise TokenRejected(Reason.NOT_YET_VALID)
+    if expires_at - (now - leeway if issued_at is None else issued_at) > longest:
+        raise TokenRejected(Reason.LIFETIME_TOO_LONG)
+    return Times(issued_at, expires_at)
+
+
+def _time(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TokenRejected(Reason.CLAIM_MALFORMED, name)
+    if not (math.isfinite(value) and 0 <= value <= _LATEST_TIME):
+        raise TokenRejected(Reason.CLAIM_MALFORMED, name)
+    return int(value)
+
+
+def read_text(claims: Mapping[str, Any], name: str, *, longest: int = LONGEST_TEXT) -> str:
+    """A required claim that identifies something: a printable string of 1 to ``longest`` characters."""
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest or _UNPRINTABLE.search(value):
+        raise TokenRejected(Reason.CLAIM_MALFORMED, name)
+    return value
+
+
+def read_optional_text(
+    claims: Mapping[str, Any], name: str, *, longest: int = LONGEST_TEXT
+) -> str | None:
+    """The same for a claim that may be absent; ``null`` is malformed, not absent."""
+    return read_text(claims, name, longest=longest) if name in claims else None
+
+
+def read_sole_audience(claims: Mapping[str, Any]) -> str:
+    """
+    The one audience of a token: a string, or an array of one string (RFC 7519 4.1.3).
+
+    A token for several recipients is refused, since any of them could have leaked it.
+    """
+    value = claims.get("aud")
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= LONGEST_URI
+        or _UNPRINTABLE.search(value)
+    ):
+        raise TokenRejected(Reason.AUD_MISMATCH)
+    return value
+
+
+def read_scope(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The scopes a token carries (RFC 9068 2.2.3); a token without the claim carries none."""
+    if "scope" not in claims:
+        return frozenset()
+    value = claims["scope"]
+    if not isinstance(value, str):
+        raise TokenRejected(Reason.CLAIM_MALFORMED, "scope")
+    scopes = value.split(" ") if value else []
+    if len(scopes) > _MOST_SCOPES or not all(is_scope_token(scope) for scope in scopes):
+        raise TokenRejected(Reason.CLAIM_MALFORMED, "scope")
+    return frozenset(scopes)
+
+
+def is_scope_token(value: str) -> bool:
+    """Whether a string is a ``scope-token`` (RFC 6749 3.3) of at most 255 characters."""
+    return _SCOPE_TOKEN.fullmatch(value) is not None
+
+
+def read_authentication(claims: Mapping[str, Any]) -> Authentication:
+    """How the user logged in, as far as the token tells (RFC 9068 2.2.1)."""
+    amr = claims.get("amr", [])
+    if not isinstance(amr, list) or len(amr) > _MOST_AMR:
+        raise TokenRejected(Reason.CLAIM_MALFORMED, "amr")
+    return Authentication(
+        auth_time=_time(claims, "auth_time") if "auth_time" in claims else None,
+        acr=read_optional_text(claims, "acr"),
+        amr=tuple(read_text({"amr": value}, "amr") for value in amr),
+    )
+
+
+def read_act(claims: Mapping[str, Any]) -> JsonObject | None:
+    """
+    The actor chain of a token, unchanged (RFC 8693 4.1).
+
+    Every actor must be an object that names itself by ``sub`` and carries claims about identity only.
+    """
+    if "act" not in claims:
+        return None
+    act: Any = claims["act"]
+    remaining = _MOST_ACTORS_READ
+    inner = act
+    while inner is not None:
+        if not isinstance(inner, dict) or not _FORBIDDEN_IN_ACTOR.isdisjoint(inner):
+            raise TokenRejected(Reason.CHAIN_MALFORMED)
+        remaining -= 1
+        if remaining < 0:
+            raise TokenRejected(Reason.CHAIN_TOO_DEEP)
+        read_text(inner, "sub", longest=LONGEST_URI)
+        if "iss" in inner:
+            read_text(inner, "iss", longest=LONGEST_URI)
+        if "act" in inner and inner["act"] is None:
+            raise TokenRejected(Reason.CHAIN_MALFORMED)
+        inner = inner.get("act")
+    if not actors_of(act):
+        raise TokenRejected(Reason.CHAIN_MALFORMED)
+    return act if isinstance(act, dict) else None
+
+
+def check_unbound(claims: Mapping[str, Any]) -> None:
+    """
+    Refuse a token that is bound to a key (RFC 7800).
+
+    Proof of possession is not taken here yet, and a bound token is never treated as a bearer token.
+    """
+    if "cnf" not in claims:
+        return
+    confirmation = claims["cnf"]
+    is_known = isinstance(confirmation, dict) and set(confirmation) in ({"jkt"}, {"x5t#S256"})
+    raise TokenRejected(Reason.POP_REQUIRED if is_known else Reason.CNF_UNSUPPORTED)

@@ -1,0 +1,120 @@
+"""Public keys in JWK form become verification keys, each bound to one algorithm (RFC 7517, RFC 8725 3.1)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+from jwt.exceptions import InvalidKeyError
+
+from broker.errors import Reason, TokenRejected
+
+_SMALLEST_RSA: Final = 2048
+_LARGEST_RSA: Final = 8192
+_RSA_EXPONENT: Final = 65537
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+_ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
+    "ES384": ECAlgorithm(ECAlgorithm.SHA384),
+    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
+    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+    "EdDSA": OKPAlgorithm(),
+    "Ed25519": OKPAlgorithm(),
+}
+_SHAPE: Final[Mapping[str, tuple[str, str | None]]] = {
+    "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"),
+    "RS256": ("RSA", None),
+    "PS256": ("RSA", None),
+    "EdDSA": ("OKP", "Ed25519"),
+    "Ed25519": ("OKP", "Ed25519"),
+}
+_PARSERS: Final[Mapping[str, type[ECAlgorithm | RSAAlgorithm | OKPAlgorithm]]] = {
+    "EC": ECAlgorithm,
+    "RSA": RSAAlgorithm,
+    "OKP": OKPAlgorithm,
+}
+
+
+class JwkRejected(ValueError):
+    """A JWK that is never used: its sentence is for the operator's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class JwkVerificationKey:
+    """A parsed public key and the one algorithm it verifies with."""
+
+    kid: str | None
+    algorithm: str
+    _public_key: Any = field(repr=False)
+
+    def verify(self, signing_input: bytes, signature: bytes) -> bool:
+        """Whether the signature is right; anything odd about it makes it wrong, not an error."""
+        try:
+            return _ALGORITHMS[self.algorithm].verify(signing_input, self._public_key, signature)
+        except (ValueError, TypeError):
+            return False
+
+
+def verification_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationKey:
+    """
+    The key of a JWK, for verification with ``algorithm``.
+
+    Raises ``TokenRejected`` (``key_alg_mismatch``, ``key_not_for_sig``) when the key is sound but not
+    for this, and ``JwkRejected`` when it is not fit for use at all: private or symmetric members, a
+    weak or enormous RSA key, an unknown curve.
+    """
+    check_jwk(jwk)
+    if not is_for_signatures(jwk):
+        raise TokenRejected(Reason.KEY_NOT_FOR_SIG)
+    stated = jwk.get("alg")
+    shape = _SHAPE.get(algorithm)
+    if shape is None or (stated is not None and stated != algorithm):
+        raise TokenRejected(Reason.KEY_ALG_MISMATCH)
+    kty, curve = shape
+    if jwk.get("kty") != kty or (curve is not None and jwk.get("crv") != curve):
+        raise TokenRejected(Reason.KEY_ALG_MISMATCH)
+    kid = jwk.get("kid")
+    return JwkVerificationKey(kid if isinstance(kid, str) else None, algorithm, _parse(jwk))
+
+
+def is_for_signatures(jwk: Mapping[str, Any]) -> bool:
+    """Whether ``use`` and ``key_ops`` allow the key to verify (RFC 7517 4.2, 4.3)."""
+    operations = jwk.get("key_ops")
+    return jwk.get("use", "sig") == "sig" and (
+        operations is None or (isinstance(operations, list) and "verify" in operations)
+    )
+
+
+def check_jwk(jwk: Mapping[str, Any]) -> None:
+    """Raise ``JwkRejected`` for a key that must never be used, whatever it says it is for."""
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        raise JwkRejected("the key has private or symmetric members")
+    if jwk.get("kty") not in _PARSERS:
+        raise JwkRejected("the key type is not EC, RSA or OKP")
+    if jwk["kty"] != "RSA" and jwk.get("crv") not in ("P-256", "P-384", "Ed25519"):
+        raise JwkRejected("the curve is not P-256, P-384 or Ed25519")
+    _parse(jwk)
+
+
+def _parse(jwk: Mapping[str, Any]) -> Any:
+    # The other members say what the key is for, which is judged elsewhere; only the key itself is parsed.
+    material = {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
+    if len(str(material.get("n", ""))) > _LARGEST_RSA // 4:
+        raise JwkRejected("the RSA key is too large")
+    try:
+        key = _PARSERS[jwk["kty"]].from_jwk(json.dumps(material))
+    except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, KeyError) as error:
+        raise JwkRejected("the key cannot be parsed") from error
+    if isinstance(key, rsa.RSAPublicKey):
+        if not _SMALLEST_RSA <= key.key_size <= _LARGEST_RSA:
+            raise JwkRejected("the RSA key is not of 2,048 to 8,192 bits")
+        if key.public_numbers().e != _RSA_EXPONENT:
+            raise JwkRejected("the RSA exponent is not 65537")
+    elif not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        raise JwkRejected("the key is not a public key of a known kind")
+    return key

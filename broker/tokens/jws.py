@@ -1,0 +1,132 @@
+"""The compact JWS container, read strictly before any library sees it (RFC 7515, RFC 8725 3)."""
+
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from broker.errors import Reason, TokenRejected
+from broker.tokens.strict_json import StrictJsonError, loads_strict
+
+MAX_TOKEN_CHARACTERS: Final = 16_384
+_LONGEST_KID: Final = 512
+_LONGEST_MEMORISED_HEADER: Final = 512
+
+_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)", re.ASCII)
+_JWE: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}", re.ASCII)
+_TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+# The last character of a segment may carry bits beyond the last byte; only zeros are canonical.
+_LAST_OF_TWO: Final = frozenset(b"AQgw")
+_LAST_OF_THREE: Final = frozenset(b"AEIMQUYcgkosw048")
+_KEY_CARRIERS: Final = frozenset({"jwk", "jku", "x5u", "x5c"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """
+    A JOSE header whose form is right; nothing it says is proved.
+
+    ``typ`` is lower case without ``application/`` and empty when absent (RFC 7515 4.1.9).
+    """
+
+    unverified_algorithm: str
+    unverified_kid: str | None
+    unverified_typ: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedToken:
+    """A token taken apart: its container is sound, and nothing in it is proved yet."""
+
+    header: Header
+    unverified_claims: Mapping[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+def read_token(token: str) -> UnverifiedToken:
+    """
+    The parts of a compact JWS with a JSON object as its payload.
+
+    Raises ``TokenRejected`` for anything else: another serialization, JWE, characters outside
+    base64url, critical or key-carrying headers, JSON that is not strict, and tokens of more than
+    16,384 characters, which are refused before they are decoded.
+    """
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise TokenRejected(Reason.TOKEN_TOO_LARGE)
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        raise TokenRejected(Reason.JWE_REFUSED if _JWE.fullmatch(token) else Reason.MALFORMED_TOKEN)
+    header_segment, payload_segment, signature_segment = match.groups()
+    header = _read_header(header_segment)
+    claims = _read_object(payload_segment)
+    return UnverifiedToken(
+        header=header,
+        unverified_claims=claims,
+        signing_input=token[: match.end(2)].encode("ascii"),
+        signature=decode_segment(signature_segment),
+    )
+
+
+def decode_segment(segment: str) -> bytes:
+    """The bytes of a base64url segment without padding; raises ``TokenRejected`` if not canonical."""
+    raw = segment.encode("ascii")
+    remainder = len(raw) % 4
+    is_canonical = (
+        remainder == 0
+        or (remainder == 2 and raw[-1] in _LAST_OF_TWO)
+        or (remainder == 3 and raw[-1] in _LAST_OF_THREE)
+    )
+    if not is_canonical:
+        raise TokenRejected(Reason.MALFORMED_TOKEN)
+    try:
+        return binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"=" * (-len(raw) % 4))
+    except binascii.Error:
+        raise TokenRejected(Reason.MALFORMED_TOKEN) from None
+
+
+def _read_object(segment: str) -> Mapping[str, Any]:
+    try:
+        value = loads_strict(decode_segment(segment))
+    except StrictJsonError as error:
+        raise TokenRejected(error.reason) from None
+    if not isinstance(value, dict):
+        raise TokenRejected(Reason.MALFORMED_TOKEN)
+    return value
+
+
+def _read_header(segment: str) -> Header:
+    # Headers of one issuer repeat, so their reading is remembered; long ones would only fill memory.
+    if len(segment) <= _LONGEST_MEMORISED_HEADER:
+        return _read_short_header(segment)
+    return _header_of(_read_object(segment))
+
+
+@lru_cache(maxsize=256)
+def _read_short_header(segment: str) -> Header:
+    return _header_of(_read_object(segment))
+
+
+def _header_of(members: Mapping[str, Any]) -> Header:
+    algorithm = members.get("alg")
+    if not isinstance(algorithm, str):
+        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
+    if "crit" in members or "b64" in members:
+        raise TokenRejected(Reason.CRIT_UNSUPPORTED)
+    if not _KEY_CARRIERS.isdisjoint(members):
+        raise TokenRejected(Reason.UNKNOWN_KEY, "the header carries or points to a key")
+    if "enc" in members or "zip" in members:
+        raise TokenRejected(Reason.JWE_REFUSED)
+    kid = members.get("kid")
+    if "kid" in members and (not isinstance(kid, str) or len(kid) > _LONGEST_KID):
+        raise TokenRejected(Reason.UNKNOWN_KEY, "kid is not a short string")
+    typ = members.get("typ", "")
+    if not isinstance(typ, str):
+        raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
+    return Header(
+        unverified_algorithm=algorithm,
+        unverified_kid=kid,
+        unverified_typ=typ.lower().removeprefix("application/"),
+    )

@@ -1,0 +1,199 @@
+"""A token becomes verified claims by the rules of the slot it was presented in, or a rejection."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from broker.errors import Reason, TokenRejected
+from broker.interfaces import KeyRing, Now, Registry, RevocationList, VerificationKey
+from broker.model import (
+    Authentication,
+    Client,
+    JsonObject,
+    Purpose,
+    TrustedIssuer,
+)
+from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN
+from broker.tokens.claims import (
+    LONGEST_URI,
+    check_unbound,
+    read_act,
+    read_authentication,
+    read_optional_text,
+    read_scope,
+    read_sole_audience,
+    read_text,
+    read_times,
+)
+from broker.tokens.jws import UnverifiedToken, read_token
+from broker.tokens.own_keys import OwnKeys
+
+LONGEST_OWN_LIFETIME: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    The rules of a slot: which ``typ`` values (lower case), from whom, for which purpose.
+
+    Profiles are mutually exclusive: a token that fits one fits no other (RFC 8725 3.12).
+    """
+
+    typs: frozenset[str]
+    purpose: Purpose
+    is_own_accepted: bool = False
+    is_jti_required: bool = False
+    has_scope: bool = True
+
+
+ACCESS_TOKEN: Final = Profile(
+    typs=frozenset({TYP_ACCESS_TOKEN}),
+    purpose=Purpose.ACCESS_TOKEN,
+    is_own_accepted=True,
+    is_jti_required=True,
+)
+FOREIGN_JWT: Final = Profile(typs=frozenset({"jwt", ""}), purpose=Purpose.ACCESS_TOKEN)
+ID_TOKEN: Final = Profile(
+    typs=frozenset({"jwt", ""}),
+    purpose=Purpose.USER,
+    has_scope=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """
+    A token whose signature, issuer, type and times are right.
+
+    ``trusted_issuer`` is ``None`` for our own tokens. ``scopes`` is ``None`` for a kind of token that
+    has none. ``claims`` is the rest, verified as signed but not otherwise interpreted.
+    """
+
+    issuer: str
+    trusted_issuer: TrustedIssuer | None
+    sub: str
+    audience: str
+    client_id: str | None
+    scopes: frozenset[str] | None
+    issued_at: int
+    expires_at: int
+    jti: str | None
+    act: JsonObject | None
+    authentication: Authentication
+    claims: JsonObject = field(repr=False)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this broker issued it."""
+        return self.trusted_issuer is None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVerifier:
+    """Verifies tokens of trusted issuers and of this broker. ``leeway`` serves acceptance alone."""
+
+    issuer: str
+    registry: Registry
+    key_ring: KeyRing
+    own_keys: OwnKeys
+    revocations: RevocationList
+    now: Now
+    leeway: timedelta
+
+    def verify(self, token: str, profile: Profile, *, client: Client) -> VerifiedToken:
+        """
+        The verified content of ``token``, presented by ``client``.
+
+        Raises ``TokenRejected``, or ``TemporarilyUnavailable`` where keys or revocations cannot be had.
+        """
+        unverified = read_token(token)
+        if unverified.header.unverified_typ not in profile.typs:
+            raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
+        unverified_issuer = unverified.unverified_claims.get("iss")
+        if profile.is_own_accepted and unverified_issuer == self.issuer:
+            return self._verify_own(unverified, profile)
+        return self._verify_foreign(unverified, profile, client)
+
+    def _verify_own(self, unverified: UnverifiedToken, profile: Profile) -> VerifiedToken:
+        algorithms = frozenset(SIGNING_ALGORITHMS)
+        _check_signature(unverified, algorithms, self.own_keys.key)
+        verified = self._read(unverified, profile, None, LONGEST_OWN_LIFETIME)
+        if verified.jti is None or self.revocations.is_revoked(verified.jti):
+            raise TokenRejected(Reason.REVOKED)
+        client = self.registry.client(verified.client_id or "")
+        if client is None or client.is_disabled:
+            raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the client it was issued to")
+        if self.registry.is_subject_disabled(verified.sub):
+            raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
+        return verified
+
+    def _verify_foreign(
+        self, unverified: UnverifiedToken, profile: Profile, client: Client
+    ) -> VerifiedToken:
+        trusted = self._trusted_issuer(unverified.unverified_claims.get("iss"), profile, client)
+
+        def find_key(kid: str | None, algorithm: str) -> VerificationKey:
+            return self.key_ring.key(trusted.keys, kid, algorithm)
+
+        _check_signature(unverified, trusted.algorithms, find_key)
+        return self._read(unverified, profile, trusted, trusted.max_token_lifetime)
+
+    def _trusted_issuer(self, issuer: object, profile: Profile, client: Client) -> TrustedIssuer:
+        trusted = self.registry.issuer(issuer) if isinstance(issuer, str) else None
+        if trusted is None:
+            raise TokenRejected(Reason.ISS_UNKNOWN)
+        if trusted.is_disabled:
+            raise TokenRejected(Reason.ISSUER_DISABLED)
+        if profile.purpose not in trusted.purposes:
+            raise TokenRejected(Reason.ISSUER_NOT_FOR_PURPOSE)
+        if client.issuers is not None and trusted.issuer not in client.issuers:
+            raise TokenRejected(Reason.ISSUER_NOT_FOR_CLIENT)
+        return trusted
+
+    def _read(
+        self,
+        unverified: UnverifiedToken,
+        profile: Profile,
+        trusted: TrustedIssuer | None,
+        longest: timedelta,
+    ) -> VerifiedToken:
+        """Read the claims, whose signature has been checked by now."""
+        claims = unverified.unverified_claims
+        times = read_times(
+            claims,
+            now=self.now(),
+            leeway=int(self.leeway.total_seconds()),
+            longest=int(longest.total_seconds()),
+        )
+        check_unbound(claims)
+        client_claim = "client_id" if "client_id" in claims else "azp"
+        jti = read_text(claims, "jti") if profile.is_jti_required else None
+        return VerifiedToken(
+            issuer=self.issuer if trusted is None else trusted.issuer,
+            trusted_issuer=trusted,
+            sub=read_text(claims, "sub"),
+            audience=read_sole_audience(claims),
+            client_id=read_optional_text(claims, client_claim, longest=LONGEST_URI),
+            scopes=read_scope(claims) if profile.has_scope else None,
+            issued_at=times.issued_at or 0,
+            expires_at=times.expires_at,
+            jti=jti or read_optional_text(claims, "jti"),
+            act=read_act(claims),
+            authentication=read_authentication(claims),
+            claims=claims,
+        )
+
+
+def _check_signature(
+    unverified: UnverifiedToken,
+    algorithms: frozenset[str],
+    find_key: Callable[[str | None, str], VerificationKey],
+) -> None:
+    """Check the signature with the one key that the header names, under the issuer's pin."""
+    header = unverified.header
+    if header.unverified_algorithm not in algorithms:
+        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
+    key = find_key(header.unverified_kid, header.unverified_algorithm)
+    if not key.verify(unverified.signing_input, unverified.signature):
+        raise TokenRejected(Reason.SIG_INVALID)

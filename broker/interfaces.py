@@ -146,8 +146,9 @@ class AuditLog(Protocol):
     """
     The durable witness.
 
-    ``entry`` opens a record, whose id is the context's ``request_id``. Leaving its block writes it: as permitted, or, when the block raises, as
-    denied with the reason of the ``OAuthError`` (anything else is recorded as ``internal_error``).
+    ``entry`` opens a record, whose id is the context's ``request_id``. Leaving its block writes it:
+    as permitted, or, when the block raises, as denied with the reason of the ``OAuthError`` (anything
+    else is recorded as ``internal_error``).
     The block is left only once the record is on disk; if it cannot be, ``TemporarilyUnavailable``
     (``audit_unavailable``) replaces whatever the block returned or raised. ``check`` raises it too
     while the writer is closed.

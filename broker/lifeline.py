@@ -107,6 +107,11 @@ class Lifeline:
         """Whether the supervisor is gone. A worker that finds itself so must end at once."""
         return self._ready(self._parent, timeout=0)
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What becomes readable, and stays so, when ``wait`` would end; for an event loop to watch."""
+        return (self._parent,) if self._wake is None else (self._parent, self._wake[0])
+
     def tie(self, supervisor_pid: int) -> None:
         """
         Bind the calling process, a direct child of the supervisor, to orders and fate.
@@ -135,8 +140,7 @@ class Lifeline:
 
         A supervisor that is gone counts as having asked.
         """
-        descriptors = [self._parent] if self._wake is None else [self._parent, self._wake[0]]
-        return self._ready(*descriptors, timeout=timeout) or self._is_stopping
+        return self._ready(*self.descriptors, timeout=timeout) or self._is_stopping
 
     def report(self, status: WorkerStatus) -> bool:
         """Send a report without waiting; it is dropped, and ``False`` told, when nobody takes it."""
@@ -216,7 +220,9 @@ class Anchor:
 
         Each forked process calls this first: a pipe ends only when its last writer is gone.
         """
-        os.close(self._alive_write)
+        if self._alive_write >= 0:
+            os.close(self._alive_write)
+            self._alive_write = -1
 
     def close(self) -> None:
         """Close all; whoever still hangs on a lifeline is orphaned."""

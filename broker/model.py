@@ -1,5 +1,8 @@
 """The nouns of the broker, frozen: what is registered, what is asked, what is proved, what is issued."""
 
+import os
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -139,6 +142,14 @@ class RequestContext:
     request_id: str
     peer: str = ""
     deadline: float | None = None
+
+
+def new_request_id() -> str:
+    """A fresh id; those of later milliseconds sort after it (UUID version 7, RFC 9562 5.7)."""
+    stamp = time.time_ns() // 1_000_000
+    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) & ~(0x3 << 62) | (0x7 << 76) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
 
 
 @dataclass(frozen=True, slots=True)

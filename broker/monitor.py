@@ -163,11 +163,18 @@ class WorkerMonitor:
         if before is not None and before.reason == reason:
             return False
         watch.status = CheckStatus(watch.check.name, reason, now)
-        if reason:
-            _log.warning("check_failed", check=watch.check.name, reason=reason, exc_info=failure)
+        if failure is not None:
+            self._log_failure(watch.check.name, failure)
         elif before is not None:
-            _log.info("check_recovered", check=watch.check.name)
+            _log.info("check_recovered", worker=self._lifeline.name, check=watch.check.name)
         return True
+
+    def _log_failure(self, check: str, failure: Exception) -> None:
+        facts = {"worker": self._lifeline.name, "check": check, "reason": _code(failure)}
+        if isinstance(failure, OAuthError | TokenRejected):
+            _log.warning("check_failed", **facts, detail=failure.detail)
+        else:
+            _log.error("check_failed", **facts, exc_info=failure)
 
     def _status(self, now: float) -> WorkerStatus:
         return WorkerStatus(

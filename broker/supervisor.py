@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -72,7 +72,7 @@ class Supervisor:
     """
     Keeps children running until told to stop, as an ordinary process or as the first of a container.
 
-    SIGTERM or SIGINT: readiness goes down at once and stays down for ``drain_delay``, so that
+    SIGTERM or SIGINT: readiness goes down at once, ``drain_delay`` before anything stops, so that
     load balancers look elsewhere; then the children are asked to stop, and what has not ended
     within ``grace`` is killed. SIGHUP orders a reload. A supervisor that dies itself, however,
     takes its children along (``Lifeline``).
@@ -99,6 +99,7 @@ class Supervisor:
         self._wake = os.pipe()
         self._pid = 0
         self._is_stopping = False
+        self._is_impatient = False
 
     def run(self) -> int:
         """
@@ -107,25 +108,28 @@ class Supervisor:
         It is 0 after an ordered stop, and 1 when a child could not be brought up. Called once, in
         the main thread, with no other thread about.
         """
-        if threading.active_count() > 1:
-            raise RuntimeError("The supervisor forks, so it must run before any thread is started.")
         self._pid = os.getpid()
-        with self._signals():
-            try:
+        try:
+            if threading.active_count() > 1:
+                raise RuntimeError("The supervisor forks, so it must run before any thread starts.")
+            with self._signals():
                 return self._supervise()
-            finally:
-                self._kill(self._running())
-                self._anchor.close()
+        finally:
+            self._kill(self._running())
+            self._anchor.close()
+            for descriptor in self._wake:
+                os.close(descriptor)
 
     def _supervise(self) -> int:
         while not self._is_stopping:
             self._start_due()
             self._sleep(self._until_next_start())
             self._reap()
-            if hopeless := [child for child in self._children if self._is_hopeless(child)]:
-                self._give_up(hopeless[0])
+            hopeless = next(filter(self._is_hopeless, self._children), None)
+            if hopeless is not None and not self._is_stopping:
+                self._give_up(hopeless)
                 return 1
-        self._stop()
+        self._stop(self._drain_delay)
         return 0
 
     # Signals only take notes and end the sleep; all work is done in the loop above.
@@ -145,6 +149,8 @@ class Supervisor:
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if signum in _STOP:
+            # Only a person presses Ctrl-C twice.
+            self._is_impatient |= self._is_stopping and signum == signal.SIGINT
             self._is_stopping = True
         elif signum == signal.SIGHUP:
             self._anchor.order_reload()
@@ -170,18 +176,25 @@ class Supervisor:
         lifeline = self._anchor.lifeline(child.spec.name)
         _flush()
         # A signal that came between the fork and the child's own handlers would be lost on it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
-        child.pid = os.fork()
-        if child.pid == 0:
-            self._be(child.spec, lifeline, blocked)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+        try:
+            child.pid = os.fork()
+            if child.pid == 0:
+                self._be(child.spec, lifeline, mask)
+            # Both sides do this, so that the group exists whoever comes first.
+            with contextlib.suppress(OSError):
+                os.setpgid(child.pid, child.pid)
+        except OSError as failure:
+            # Out of processes or memory; that may pass.
+            child.due = time.monotonic() + self._limits.longest_pause.total_seconds()
+            _log.error("fork_failed", worker=child.spec.name, error=failure.strerror)
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         child.started = time.monotonic()
-        # Both sides do this, so that the group exists whoever comes first.
-        with contextlib.suppress(OSError):
-            os.setpgid(child.pid, child.pid)
         _log.info("worker_started", worker=child.spec.name, pid=child.pid)
 
-    def _be(self, spec: ChildSpec, lifeline: Lifeline, mask: set[signal.Signals]) -> NoReturn:
+    def _be(self, spec: ChildSpec, lifeline: Lifeline, mask: Iterable[int]) -> NoReturn:
         """Live the child's life; nothing of the supervisor's survives in it."""
         status = 1
         try:
@@ -198,7 +211,7 @@ class Supervisor:
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - Nothing may unwind into the supervisor's code.
             _log.exception("worker_failed", worker=spec.name)
         finally:
             # Exit handlers and buffers that were inherited belong to the supervisor.
@@ -253,17 +266,17 @@ class Supervisor:
 
     def _give_up(self, child: _Child) -> None:
         self._is_stopping = True
-        self._stop()
+        self._stop(drain_delay=0)
         _log.critical(
             "giving_up",
             reason=f"The {child.spec.name} process failed {child.failures} times in a row at start.",
             end=child.last_end,
         )
 
-    def _stop(self) -> None:
+    def _stop(self, drain_delay: float) -> None:
         self._anchor.drain()
-        _log.info("stopping", drain_delay=self._drain_delay, grace=self._grace)
-        self._await([], until=time.monotonic() + self._drain_delay)
+        _log.info("stopping", drain_delay=drain_delay, grace=self._grace)
+        self._wait_for(until=time.monotonic() + drain_delay, is_over=lambda: False)
         end = time.monotonic() + self._grace
         first = [child for child in self._running() if not child.spec.is_last]
         self._stop_all(first, until=end - min(1.0, self._grace / 5))
@@ -273,15 +286,12 @@ class Supervisor:
     def _stop_all(self, children: Sequence[_Child], *, until: float) -> None:
         for child in children:
             os.kill(child.pid, signal.SIGTERM)
-        self._await(children, until=until)
+        self._wait_for(until=until, is_over=lambda: not any(child.pid for child in children))
         self._kill([child for child in children if child.pid])
 
-    def _await(self, children: Sequence[_Child], *, until: float) -> None:
-        """Wait until these have ended, or, with none given, only for the time to pass."""
+    def _wait_for(self, *, until: float, is_over: Callable[[], bool]) -> None:
         self._reap()
-        while (left := until - time.monotonic()) > 0 and (
-            not children or any(child.pid for child in children)
-        ):
+        while not is_over() and not self._is_impatient and (left := until - time.monotonic()) > 0:
             self._sleep(left)
             self._reap()
 
@@ -289,9 +299,11 @@ class Supervisor:
         for child in children:
             _log.warning("worker_killed", worker=child.spec.name, pid=child.pid)
             _signal_group(child.pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child.pid, 0)
-            child.pid = 0
+        # Even a killed process can be held up by a device; the broker's end does not wait for it.
+        until = time.monotonic() + 1
+        while any(child.pid for child in children) and time.monotonic() < until:
+            self._sleep(0.1)
+            self._reap()
 
     def _running(self) -> list[_Child]:
         return [child for child in self._children if child.pid]

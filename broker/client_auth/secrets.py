@@ -5,7 +5,7 @@ import hmac
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -28,11 +28,16 @@ class SecretVerifier:
     A generated secret has 256 bits, so a plain SHA-256 protects it and costs next to nothing. A chosen
     one is hashed by argon2id; at most ``parallel`` of these run at once, and a success is remembered
     by a keyed hash that lives in this process only. Every failure costs one argon2id computation while
-    ``has_chosen_secrets``, so that the time tells nothing about the client.
+    ``has_chosen_secrets`` says so, and the time tells nothing about the client.
     """
 
     def __init__(
-        self, *, has_chosen_secrets: bool, now: Now, parallel: int = 2, patience: float = 2.0
+        self,
+        *,
+        has_chosen_secrets: Callable[[], bool],
+        now: Now,
+        parallel: int = 2,
+        patience: float = 2.0,
     ) -> None:
         self._has_chosen_secrets = has_chosen_secrets
         self._now = now
@@ -42,7 +47,7 @@ class SecretVerifier:
         self._memory_key = os.urandom(32)
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
-        self._decoy = self._hasher.hash(os.urandom(16)) if has_chosen_secrets else ""
+        self._decoy: str | None = None
 
     def is_one_of(self, secret: str, stored: Sequence[SecretHash]) -> bool:
         """
@@ -58,9 +63,14 @@ class SecretVerifier:
         is_generated_match = self._matches_generated(raw, current)
         if raw and (is_generated_match or self._matches_chosen(raw, current)):
             return True
-        if self._has_chosen_secrets:
-            self._verify_slowly(self._decoy, raw)
+        if self._has_chosen_secrets():
+            self._spend_time(raw)
         return False
+
+    def _spend_time(self, raw: bytes) -> None:
+        if self._decoy is None:
+            self._decoy = self._hasher.hash(os.urandom(16))
+        self._verify_slowly(self._decoy, raw)
 
     def _matches_generated(self, raw: bytes, stored: Sequence[SecretHash]) -> bool:
         digest = GENERATED_PREFIX + hashlib.sha256(raw).hexdigest()

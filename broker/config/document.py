@@ -26,7 +26,9 @@ _MAX_DEPTH: Final = 16
 _MAX_NODES: Final = 200_000
 
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
-_REAL: Final = re.compile(r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?")
+_REAL: Final = re.compile(
+    r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?"
+)
 _WORDS: Final = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -57,7 +59,8 @@ class Node:
         if isinstance(self.content, dict):
             return self.content.get(step)
         if isinstance(self.content, list) and isinstance(step, int) and step < len(self.content):
-            return self.content[step]  # type: ignore[no-any-return]
+            inner: Node = self.content[step]
+            return inner
         return None
 
     def find(self, path: Path) -> "Node | None":
@@ -122,7 +125,7 @@ class _Composer:
         except (YAMLError, ValueError, RecursionError):
             raise ConfigError([Problem(Mark(self._source), "", "is not YAML")]) from None
         if not isinstance(root.content, dict):
-            self._problems.append(self._problem(root.mark, "the file must be a mapping of settings"))
+            self._problems.append(self._problem(root.mark, "must be a mapping of settings"))
         if self._problems:
             raise ConfigError(self._problems)
         return root
@@ -141,23 +144,24 @@ class _Composer:
     def _node(self, event: Event, events: Iterator[Event], *, depth: int) -> Node:
         mark = self._mark(event.start_mark.line, event.start_mark.column)
         if isinstance(event, AliasEvent):
-            return self._aliased(event.anchor, mark)
-        if event.tag is not None:
-            self._problems.append(self._problem(mark, "tags are not accepted"))
+            return self._aliased(str(event.anchor), mark)
         self._spend(1, mark)
         node = Node(mark)
-        if event.anchor is not None:
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
             # A node is not there for aliases until it is complete, so none can contain itself.
-            self._anchors[event.anchor] = None
+            self._anchors[anchor] = None
+        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
+            self._problems.append(self._problem(mark, "tags are not accepted"))
         if isinstance(event, ScalarEvent):
             node.content = read_scalar(event.value) if event.implicit[0] else event.value
         elif isinstance(event, CollectionStartEvent):
             if depth > _MAX_DEPTH:
-                raise ConfigError([self._problem(mark, f"is nested deeper than {_MAX_DEPTH} levels")])
+                raise ConfigError([self._problem(mark, f"is nested over {_MAX_DEPTH} levels deep")])
             fill = self._fill_mapping if isinstance(event, MappingStartEvent) else self._fill_list
             fill(node, events, depth=depth)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = node
+        if anchor is not None:
+            self._anchors[anchor] = node
         return node
 
     def _fill_list(self, node: Node, events: Iterator[Event], *, depth: int) -> None:
@@ -190,7 +194,7 @@ class _Composer:
         if isinstance(event, ScalarEvent) and event.tag is None and event.anchor is None:
             if event.value == "<<" and event.implicit[0]:
                 self._problems.append(self._problem(mark, "merge keys are not accepted"))
-            return event.value
+            return str(event.value)
         self._problems.append(self._problem(mark, "the name of a setting must be plain text"))
         if not isinstance(event, AliasEvent):
             self._node(event, events, depth=depth + 1)

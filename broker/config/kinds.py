@@ -3,15 +3,15 @@
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from broker.config import values
 from broker.config.settings import Address
 from broker.oauth import VERIFICATION_ALGORITHMS
 
 
-def _schema(**members: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", **members})
+def _schema(kind: str, **members: Any) -> WithJsonSchema:
+    return WithJsonSchema({"title": kind, "type": "string", **members})
 
 
 def lasting(least: str, most: str, *, reason: str = "") -> AfterValidator:
@@ -45,20 +45,9 @@ def holding(least: int, most: int, *, reason: str = "") -> AfterValidator:
         if not least <= len(found) <= most:
             because = f": {reason}" if reason and len(found) < least else ""
             raise values.refusal(f"must have {least} to {most} entries{because}")
-        if isinstance(found, list) and any(entry in found[:at] for at, entry in enumerate(found)):
+        names = [entry for entry in found if isinstance(entry, str)]
+        if len(names) != len(set(names)):
             raise values.refusal("names an entry twice")
-        return found
-
-    return AfterValidator(check)
-
-
-def one_of(*names: str) -> AfterValidator:
-    """One of the names listed."""
-    listed = ", ".join(names)
-
-    def check(found: str) -> str:
-        if found not in names:
-            raise values.refusal(f"must be one of {listed}", known=names)
         return found
 
     return AfterValidator(check)
@@ -67,39 +56,50 @@ def one_of(*names: str) -> AfterValidator:
 Duration = Annotated[
     timedelta,
     PlainValidator(values.read_duration),
-    _schema(pattern="^([0-9]+(d|h|ms|m|s))+$", examples=["5m"]),
+    _schema("duration", pattern="^([0-9]+(d|h|ms|m|s))+$", examples=["5m"]),
 ]
 Size = Annotated[
     int,
     PlainValidator(values.read_size),
-    WithJsonSchema({"type": ["integer", "string"], "pattern": "^[0-9]+(KiB|MiB|GiB)?$"}),
+    WithJsonSchema(
+        {"title": "size", "type": ["integer", "string"], "pattern": "^[0-9]+(KiB|MiB|GiB)?$"}
+    ),
 ]
-Moment = Annotated[int, PlainValidator(values.read_moment), _schema(format="date-time")]
+Moment = Annotated[int, PlainValidator(values.read_moment), _schema("time", format="date-time")]
 ListenAddress = Annotated[
-    Address, PlainValidator(values.read_address), _schema(examples=["127.0.0.1:8080"])
+    Address,
+    PlainValidator(values.read_address),
+    _schema("address and port", examples=["127.0.0.1:8080"]),
 ]
-Url = Annotated[str, AfterValidator(values.read_url), _schema(format="uri")]
-OwnIssuer = Annotated[str, AfterValidator(values.read_own_issuer), _schema(format="uri")]
-ResourceUri = Annotated[str, AfterValidator(values.read_resource), _schema(format="uri")]
+Url = Annotated[str, AfterValidator(values.read_url), _schema("URL", format="uri")]
+OwnIssuer = Annotated[str, AfterValidator(values.read_own_issuer), _schema("URL", format="uri")]
+ResourceUri = Annotated[str, AfterValidator(values.read_resource), _schema("URI", format="uri")]
 Identifier = Annotated[
-    str, AfterValidator(values.read_identifier), _schema(pattern="^[!-~]{1,255}$")
+    str, AfterValidator(values.read_identifier), _schema("identifier", pattern="^[!-~]{1,255}$")
 ]
-ClientId = Annotated[str, AfterValidator(values.read_client_id), _schema(pattern="^[!-~]{1,255}$")]
-SubjectPrefix = Annotated[str, AfterValidator(values.read_subject_prefix), _schema()]
+ClientId = Annotated[
+    str, AfterValidator(values.read_client_id), _schema("identifier", pattern="^[!-~]{1,255}$")
+]
+SubjectPrefix = Annotated[str, AfterValidator(values.read_subject_prefix), _schema("text")]
 Scope = Annotated[
-    str, AfterValidator(values.read_scope), _schema(pattern=r"^[!#-\[\]-~]{1,255}$")
+    str, AfterValidator(values.read_scope), _schema("scope", pattern=r"^[!#-\[\]-~]{1,255}$")
 ]
 Algorithm = Annotated[
-    str, AfterValidator(values.read_algorithm), _schema(enum=list(VERIFICATION_ALGORITHMS))
+    str,
+    AfterValidator(values.read_algorithm),
+    _schema("algorithm", enum=list(VERIFICATION_ALGORITHMS)),
 ]
 SecretHashText = Annotated[
     str,
     PlainValidator(values.read_secret_hash),
-    _schema(pattern=r"^(sha256:[0-9a-f]{64}|\$argon2id\$.+)$"),
+    _schema("hash", pattern=r"^(sha256:[0-9a-f]{64}|\$argon2id\$.+)$"),
 ]
-VaultName = Annotated[str, AfterValidator(values.read_vault_name), _schema()]
-VaultPath = Annotated[str, AfterValidator(values.read_vault_path), _schema()]
-ClaimName = Annotated[str, AfterValidator(values.read_claim_name), _schema()]
-FileName = Annotated[str, AfterValidator(values.read_path), _schema()]
-Network = Annotated[str, AfterValidator(values.read_network), _schema()]
-SubjectName = Annotated[str, AfterValidator(values.read_subject), _schema()]
+VaultName = Annotated[str, AfterValidator(values.read_vault_name), _schema("name")]
+VaultPath = Annotated[str, AfterValidator(values.read_vault_path), _schema("path of names")]
+ClaimName = Annotated[str, AfterValidator(values.read_claim_name), _schema("claim name")]
+FileName = Annotated[str, AfterValidator(values.read_path), _schema("path")]
+Network = Annotated[str, AfterValidator(values.read_network), _schema("address or network")]
+HostName = Annotated[
+    str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?$")
+]
+SubjectName = Annotated[str, AfterValidator(values.read_subject), _schema("text")]

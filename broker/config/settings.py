@@ -2,11 +2,14 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, Literal
 
-from broker.model import Client, Resource, TrustedIssuer
+from broker.config.durations import write_duration
+from broker.model import Client, Resource, SecretHash, TrustedIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,18 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class GrpcSettings:
-    """The gRPC face. ``max_concurrent`` is the number of calls beyond which new ones are refused."""
+    """
+    The gRPC face.
+
+    ``max_concurrent`` is the number of calls beyond which new ones are refused. ``has_reflection``
+    lets clients read the services from the server itself.
+    """
 
     tls: TlsSettings | None
     max_message_bytes: int
     max_concurrent: int
     threads: int
+    has_reflection: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,20 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """
+    How other people's keys are fetched.
+
+    ``private_networks`` are ranges in CIDR form that may be reached although they are private.
+    ``key_hosts`` gives, by issuer, the hosts besides its own that its metadata may name.
+    """
+
+    ca_file: Path | None
+    private_networks: tuple[str, ...]
+    key_hosts: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSettings:
     """The tokens issued, and the leeway in accepting others."""
 
@@ -153,9 +176,9 @@ class TokenSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The operational log: ``format`` is ``json`` or ``console``, ``level`` a level's name."""
+    """The operational log; ``level`` is the name of the least severity that is written."""
 
-    format: str
+    format: Literal["json", "console"]
     level: str
 
 
@@ -176,11 +199,37 @@ class Settings:
     keys: KeySettings
     state: StateSettings
     audit: AuditSettings
+    fetch: FetchSettings
     tokens: TokenSettings
     log: LogSettings
+    drain_delay: timedelta
     policies: Path
     default_resource: str | None = None
     clients: tuple[Client, ...] = ()
     resources: tuple[Resource, ...] = ()
     issuers: tuple[TrustedIssuer, ...] = ()
     disabled_subjects: frozenset[str] = field(default_factory=frozenset)
+
+    def masked(self) -> dict[str, Any]:
+        """
+        The settings as plain values, for people to read.
+
+        Nothing in it helps to authenticate: of a secret's hash only the scheme is shown.
+        """
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretHash):
+        scheme = "argon2id" if value.encoded.startswith("$argon2id$") else "sha256"
+        return {"hash": f"{scheme}:…", "not_after": value.not_after}
+    if is_dataclass(value) and not isinstance(value, Address):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, frozenset | tuple | list):
+        listed = [_plain(inner) for inner in value]
+        return sorted(listed) if isinstance(value, frozenset) else listed
+    if isinstance(value, timedelta):
+        return write_duration(value)
+    return str(value) if isinstance(value, Address | Path | StrEnum) else value

@@ -41,8 +41,11 @@ def read_file(path: FilePath) -> Node:
     """
     source = str(path)
     try:
+        mode = path.stat().st_mode
+        # A pipe or a device would keep us waiting.
+        if not stat.S_ISREG(mode):
+            raise _refusal(source, "is not a file")
         with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
             raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "bad name"

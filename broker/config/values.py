@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+from broker.config.durations import parse_duration
 from broker.config.settings import Address
 from broker.errors import InvalidTarget
 from broker.oauth import VERIFICATION_ALGORITHMS
 from broker.tokens.resource_uri import normalise_resource
 
-_DURATION: Final = re.compile(
-    r"(?:([0-9]{1,4})d)?(?:([0-9]{1,5})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,8})s)?(?:([0-9]{1,9})ms)?"
-)
 _SIZE: Final = re.compile(r"([0-9]{1,12})(|KiB|MiB|GiB)")
 _SIZE_UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})"
+)
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
     r"(?:[/][!$-;=@-Z_a-z~%]*)?"
@@ -38,7 +38,8 @@ _CLAIM_NAME: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 def refusal(sentence: str, *, known: Sequence[str] = ()) -> PydanticCustomError:
     """What a reader of a value raises: the sentence, and the names among which to look for a near one."""
     # The sentence is a value of the template, since braces in it would be taken for placeholders.
-    return PydanticCustomError("refused", "{sentence}", {"sentence": sentence, "known": list(known)})
+    facts = {"sentence": sentence, "known": list(known)}
+    return PydanticCustomError("refused", "{sentence}", facts)
 
 
 def text_of(value: Any) -> str:
@@ -49,24 +50,11 @@ def text_of(value: Any) -> str:
 
 
 def read_duration(value: Any) -> timedelta:
-    """``"5m"``, ``"1h30m"``, ``"500ms"``: numbers with units, the greatest unit first."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-    if match is None:
+    """A duration, which is never a bare number: nobody could tell its unit."""
+    found = parse_duration(value) if isinstance(value, str) else None
+    if found is None:
         raise refusal("must be a duration with its unit, such as 30s, 5m or 1h30m")
-    days, hours, minutes, seconds, milliseconds = (int(part or 0) for part in match.groups())
-    return timedelta(
-        days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds
-    )
-
-
-def write_duration(value: timedelta) -> str:
-    """A duration as a person would write it in the file."""
-    milliseconds = value // timedelta(milliseconds=1)
-    parts = []
-    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, milliseconds = divmod(milliseconds, length)
-        parts.append(f"{count}{unit}" if count else "")
-    return "".join(parts) or "0s"
+    return found
 
 
 def read_size(value: Any) -> int:
@@ -174,6 +162,13 @@ def read_subject_prefix(value: str) -> str:
     return value
 
 
+def read_subject(value: str) -> str:
+    """A subject as minted: a ``client:`` one, or whatever an issuer calls its users."""
+    if not 0 < len(value) <= 255 or not value.isprintable():
+        raise refusal("must be 1 to 255 printable characters")
+    return value
+
+
 def read_resource(value: str) -> str:
     """A resource URI; it is brought to its normal form later, when duplicates are looked for."""
     if "*" in value:
@@ -217,7 +212,7 @@ def read_secret_hash(value: Any) -> str:
         )
     memory, passes, lanes = (int(match[name]) for name in "mtp")
     if not (7168 <= memory <= 262_144 and 1 <= passes <= 10 and 1 <= lanes <= 8):
-        raise refusal("has a cost that is too low to protect the secret or too high to pay each time")
+        raise refusal("has a cost too low to protect the secret, or too high to pay each time")
     return value if isinstance(value, str) else ""
 
 

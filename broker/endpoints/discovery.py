@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import KeyStore
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
@@ -61,6 +62,12 @@ class DiscoveryEndpoint:
         }
 
     def key_set(self) -> KeySet:
-        """The keys that tokens of this issuer verify with (RFC 7517 5)."""
+        """
+        The keys that tokens of this issuer verify with (RFC 7517 5).
+
+        Raises ``TemporarilyUnavailable`` before any key is known, since an empty set would be kept.
+        """
         keys = sorted(self.key_store.public_keys(), key=lambda jwk: jwk["kid"])
+        if not keys:
+            raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
         return KeySet(tuple(keys), int(self.jwks_max_age.total_seconds()))

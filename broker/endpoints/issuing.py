@@ -9,6 +9,7 @@ from broker.endpoints.decision import Gate, Judgement
 from broker.endpoints.target import Target, read_scopes, read_target
 from broker.errors import (
     InvalidRequest,
+    InvalidTarget,
     Reason,
     TokenRejected,
     UnauthorizedClient,
@@ -22,6 +23,7 @@ from broker.model import (
     ClientCredential,
     Delegation,
     OneTimeId,
+    Relation,
     TokenRequest,
     actors_of,
 )
@@ -84,6 +86,7 @@ class Issuing:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         _note_delegation(entry, delegation)
         target = read_target(request, self.registry, default=self.default_resource)
+        _check_not_returned(delegation, target)
         entry.note(resource=target.resource.resource if target.refused is None else None)
         own = () if authenticated.one_time_id is None else (authenticated.one_time_id,)
         return Proved(
@@ -117,10 +120,7 @@ class Issuing:
         entry.note(
             policy_ids=decision.policy_ids,
             policy_digest=decision.policy_digest,
-            scope_decisions=[
-                {"scope": one.scope, "verdict": one.verdict.value, "policy_ids": one.policy_ids}
-                for one in decision.scopes
-            ],
+            scope_decisions=decision.scopes,
         )
         return judgement
 
@@ -140,13 +140,21 @@ class Issuing:
             scopes=decision.granted,
             lifetime=lifetime,
         )
-        entry.note(
-            actors=actors_of(delegation.act),
-            chain_depth=delegation.chain_depth,
-            lifetime=lifetime.seconds,
-            lifetime_limit=lifetime.limit,
-        )
+        entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
+        if delegation is not proved.delegation:
+            _note_chain(entry, delegation)
         return Drafted(claims, lifetime, resource.signing_algorithm)
+
+
+def _check_not_returned(delegation: Delegation, target: Target) -> None:
+    """
+    An MCP server gets no new token for its own resource out of one addressed to it.
+
+    It would be the received token again, passed on under another name.
+    """
+    is_own = delegation.subject_audience == target.resource.resource
+    if is_own and delegation.relation is Relation.AUDIENCE:
+        raise InvalidTarget(Reason.TARGET_REFUSED, parameter="resource")
 
 
 def note_request(entry: AuditEntry, request: TokenRequest) -> None:
@@ -161,24 +169,20 @@ def note_request(entry: AuditEntry, request: TokenRequest) -> None:
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
     subject = delegation.subject
+    _note_chain(entry, delegation)
     entry.note(
         subject=subject.sub,
         subject_issuer=subject.issuer,
         subject_kind=subject.kind,
         tenant=subject.tenant,
         relation=delegation.relation.value,
-        actors=actors_of(delegation.act),
-        chain_depth=delegation.chain_depth,
         mcp_client=delegation.mcp_client,
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,
-        inputs=[
-            {
-                "slot": one.slot,
-                "issuer": one.issuer,
-                "jti": one.jti,
-                "expires_at": one.expires_at,
-            }
-            for one in delegation.inputs
-        ],
+        inputs=delegation.inputs,
     )
+
+
+def _note_chain(entry: AuditEntry, delegation: Delegation) -> None:
+    actors = actors_of(delegation.act)
+    entry.note(actors=actors, chain_depth=len(actors))

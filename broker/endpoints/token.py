@@ -41,9 +41,11 @@ class TokenEndpoint:
             if judgement.refusal is not None:
                 raise judgement.refusal
             drafted = self.issuing.draft(proved, judgement, entry)
+            minter = self.issuing.minter
+            unsigned = minter.prepare(drafted.claims, algorithm=drafted.algorithm)
             _check_deadline(context)
             self._spend(proved.one_time_ids, proved.grant)
-            issued = self.issuing.minter.mint(drafted.claims, algorithm=drafted.algorithm)
+            issued = minter.mint(unsigned)
             _note_issued(entry, issued)
         return issued
 

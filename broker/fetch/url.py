@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
 
 from broker.fetch.addresses import Address, read_address
@@ -19,9 +20,9 @@ _URL: Final = re.compile(
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
     r"(?P<path>(?:/[!$-;=@-Z_a-z~%]*)?(?:\?[!$-;=?-Z_a-z~%/]*)?)"
 )
-_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
-_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def read_url(url: str) -> Target:
 
 def _ipv6(text: str) -> tuple[str, Address]:
     address = read_address(text)
-    if address is None:
+    if not isinstance(address, IPv6Address):
         raise FetchRefused(FetchReason.URL)
     return str(address), address
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import SigningKey
 from broker.keys.published import KeyUnfit, PublishedKey, published_key
+from broker.keys.unavailable import signer_unavailable
 
 _LARGEST_FILE: Final = 16_384
 # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
 _TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TO_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ES256: Final = ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1)
 _RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
@@ -60,7 +61,6 @@ class DevKeyStore:
     """
 
     def __init__(self, directory: Path, *, algorithms: Sequence[str] = ("ES256",)) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _private_directory(directory) as folder:
             self._keys: Mapping[str, DevSigningKey] = {
                 algorithm: _load_or_create(folder, directory=directory, algorithm=algorithm)
@@ -70,7 +70,7 @@ class DevKeyStore:
 
     def signing_key(self, algorithm: str) -> SigningKey:
         if not self._keys:
-            raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE, detail="key store closed")
+            raise signer_unavailable("the key store is closed")
         if algorithm not in self._keys:
             raise LookupError(f"no key is configured for {algorithm}")
         return self._keys[algorithm]
@@ -85,7 +85,11 @@ class DevKeyStore:
 @contextmanager
 def _private_directory(directory: Path) -> Iterator[int]:
     """Hold the directory open, so that what is checked is what the keys are read from."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileRefused(f"{directory} cannot be opened: {error.strerror}") from None
     try:
         _check_owner_and_mode(os.fstat(folder), directory)
         yield folder
@@ -98,7 +102,7 @@ def _load_or_create(folder: int, *, directory: Path, algorithm: str) -> DevSigni
     try:
         pem = _read(folder, name, path=directory / name)
     except FileNotFoundError:
-        _create(folder, name, pem=_new_key(algorithm))
+        _create(folder, name, pem=_new_key(algorithm), path=directory / name)
         # Another process may have been first: what stands in the file counts, not what was made here.
         pem = _read(folder, name, path=directory / name)
     return _parse(pem, algorithm, path=directory / name)
@@ -119,23 +123,29 @@ def _read(folder: int, name: str, *, path: Path) -> bytes:
         return file.read(_LARGEST_FILE)
 
 
-def _create(folder: int, name: str, *, pem: bytes) -> None:
+def _create(folder: int, name: str, *, pem: bytes, path: Path) -> None:
     """Put a whole key under its name at once, unless the name is taken by then."""
     draft = f".{name}.{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(draft, flags, 0o600, dir_fd=folder)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(descriptor)
+        _write(folder, draft, pem=pem)
         # A link, unlike a rename, never replaces what another process has put there.
         os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
     except FileExistsError:
         return
+    except OSError as error:
+        raise KeyFileRefused(f"{path} cannot be written: {error.strerror}") from None
     finally:
-        os.unlink(draft, dir_fd=folder)
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=folder)
+
+
+def _write(folder: int, name: str, *, pem: bytes) -> None:
+    descriptor = os.open(name, _TO_WRITE, 0o600, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _check_owner_and_mode(status: os.stat_result, path: Path) -> None:
@@ -165,11 +175,11 @@ def _pem(key: _PrivateKey) -> bytes:
 def _parse(pem: bytes, algorithm: str, *, path: Path) -> DevSigningKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-        published = published_key(key.public_key(), algorithm)
-    except KeyUnfit as error:
-        raise KeyFileRefused(f"{path}: {error}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileRefused(f"{path} does not hold a private key in PEM form") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise KeyFileRefused(f"{path} does not hold an EC or RSA key")
-    return DevSigningKey(published, algorithm, key)
+    try:
+        return DevSigningKey(published_key(key.public_key(), algorithm), algorithm, key)
+    except KeyUnfit as error:
+        raise KeyFileRefused(f"{path}: {error}") from None

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import hvac.adapters
 import hvac.exceptions
-import requests.exceptions
 import urllib3.exceptions
+from urllib3 import Timeout
 
-from broker.keys.bounded_http import bounded_session
+from broker.keys.bounded_http import BoundedAnswer, BoundedSession
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 
@@ -41,9 +41,9 @@ _FAULTS: Final[tuple[tuple[tuple[type[Exception], ...], Fault], ...]] = (
     ((hvac.exceptions.VaultDown, hvac.exceptions.VaultNotInitialized), Fault.SEALED),
     ((hvac.exceptions.InternalServerError, hvac.exceptions.BadGateway), Fault.FAILED),
     ((hvac.exceptions.VaultError,), Fault.REFUSED),
-    ((requests.exceptions.SSLError,), Fault.UNTRUSTED),
-    ((requests.exceptions.Timeout,), Fault.TIMED_OUT),
-    ((requests.exceptions.ConnectionError,), Fault.UNREACHABLE),
+    ((urllib3.exceptions.SSLError,), Fault.UNTRUSTED),
+    ((urllib3.exceptions.NewConnectionError,), Fault.UNREACHABLE),
+    ((urllib3.exceptions.TimeoutError, TimeoutError), Fault.TIMED_OUT),
     ((OSError, HTTPException, urllib3.exceptions.HTTPError), Fault.UNREACHABLE),
 )
 """The first row that fits counts. ``ValueError`` and the like come from an answer that misleads."""
@@ -63,8 +63,8 @@ class VaultServer:
     Where Vault is and how long it may take.
 
     ``url`` is https, or http on loopback. ``ca_file`` holds the only authorities that are believed;
-    without one they are those of the ``certifi`` package, never the environment's. The timeouts are
-    in seconds; ``read_timeout`` bounds the whole answer and not the pause between two bytes.
+    without one they are those of the operating system. The timeouts are in seconds, and
+    ``read_timeout`` bounds the whole answer and not the pause between two bytes.
     Raises ``ValueError`` for a URL or namespace that is not acceptable.
     """
 
@@ -86,17 +86,20 @@ class VaultServer:
             vault_path(self.namespace)
 
 
-def vault_path(*names: str) -> str:
+def vault_name(name: str) -> str:
     """
-    A path from configured names; a name may itself be a path, as mounts and namespaces are.
+    A configured name, as one segment of a path.
 
-    Raises ``ValueError`` for anything that could leave its place: ``..``, escapes, queries.
+    Raises ``ValueError`` for anything that could leave its place: slashes, ``..``, escapes, queries.
     """
-    segments = [segment for name in names for segment in name.split("/")]
-    for segment in segments:
-        if _NAME.fullmatch(segment) is None:
-            raise ValueError(f"not acceptable as a name in Vault: {segment[:64]!r}")
-    return "/".join(segments)
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"not acceptable as a name in Vault: {name[:64]!r}")
+    return name
+
+
+def vault_path(*names: str) -> str:
+    """A path from configured names, each of which may be a path itself, as mounts often are."""
+    return "/".join(vault_name(segment) for name in names for segment in name.split("/"))
 
 
 class VaultHttp:
@@ -108,14 +111,12 @@ class VaultHttp:
     """
 
     def __init__(self, server: VaultServer) -> None:
-        session = bounded_session(server.ca_file)
+        timeout = Timeout(connect=server.connect_timeout, read=server.read_timeout)
         self._adapter = hvac.adapters.JSONAdapter(
             base_uri=server.url,
-            verify=session.verify,
-            timeout=(server.connect_timeout, server.read_timeout),
-            allow_redirects=False,
-            session=session,
+            session=BoundedSession(server.url, ca_file=server.ca_file, timeout=timeout),
             namespace=server.namespace,
+            allow_redirects=False,
         )
 
     def get(self, path: str, *, token: str) -> Mapping[str, Any]:
@@ -145,15 +146,12 @@ class VaultHttp:
 
 
 def _fault_of(error: Exception) -> Fault:
-    # An answer whose head was in time and whose body was not arrives as a mere connection error.
-    if any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in error.args):
-        return Fault.TIMED_OUT
     fitting = (fault for kinds, fault in _FAULTS if isinstance(error, kinds))
     return next(fitting, Fault.MALFORMED)
 
 
-def _fault_of_answer(answer: requests.Response | object) -> Fault:
-    if isinstance(answer, requests.Response) and 300 <= answer.status_code < 400:
+def _fault_of_answer(answer: object) -> Fault:
+    if isinstance(answer, BoundedAnswer) and 300 <= answer.status_code < 400:
         return Fault.REDIRECTED
     return Fault.MALFORMED
 

@@ -148,15 +148,21 @@ def read_act(claims: Mapping[str, Any]) -> JsonObject | None:
         remaining -= 1
         if remaining < 0:
             raise TokenRejected(Reason.CHAIN_TOO_DEEP)
-        read_text(inner, "sub", longest=LONGEST_URI)
-        if "iss" in inner:
-            read_text(inner, "iss", longest=LONGEST_URI)
-        if "act" in inner and inner["act"] is None:
-            raise TokenRejected(Reason.CHAIN_MALFORMED)
+        _check_actor(inner)
         inner = inner.get("act")
     if not actors_of(act):
         raise TokenRejected(Reason.CHAIN_MALFORMED)
     return act if isinstance(act, dict) else None
+
+
+def _check_actor(actor: Mapping[str, Any]) -> None:
+    try:
+        read_text(actor, "sub", longest=LONGEST_URI)
+        read_optional_text(actor, "iss", longest=LONGEST_URI)
+    except TokenRejected as rejected:
+        raise TokenRejected(Reason.CHAIN_MALFORMED, rejected.detail) from rejected
+    if "act" in actor and actor["act"] is None:
+        raise TokenRejected(Reason.CHAIN_MALFORMED)
 
 
 def check_unbound(claims: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def check_jwk(jwk: Mapping[str, Any]) -> None:
     """Raise ``JwkRejected`` for a key that must never be used, whatever it says it is for."""
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise JwkRejected("the key has private or symmetric members")
-    if jwk.get("kty") not in _PARSERS:
+    if not isinstance(jwk.get("kty"), str) or jwk["kty"] not in _PARSERS:
         raise JwkRejected("the key type is not EC, RSA or OKP")
     if jwk["kty"] != "RSA" and jwk.get("crv") not in ("P-256", "P-384", "Ed25519"):
         raise JwkRejected("the curve is not P-256, P-384 or Ed25519")

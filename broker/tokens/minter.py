@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from broker.errors import InvalidRequest, Reason
-from broker.interfaces import KeyStore, Now
+from broker.interfaces import KeyStore, Now, SigningKey
 from broker.model import Client, Delegation, IssuedToken, Resource
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TYP_ACCESS_TOKEN
 
@@ -24,6 +24,15 @@ class Lifetime:
 
     seconds: int
     limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A token that lacks only its signature, and the key that will make it."""
+
+    claims: Mapping[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    key: SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +110,26 @@ class Minter:
         }
         return _without_nothing(claims)
 
-    def mint(self, claims: Mapping[str, Any], *, algorithm: str | None = None) -> IssuedToken:
+    def prepare(self, claims: Mapping[str, Any], *, algorithm: str | None = None) -> Unsigned:
         """
-        The signed token of these claims.
+        The token of these claims, complete but for its signature.
 
         Raises ``InvalidRequest`` (``issued_too_large``) rather than cutting anything off, and
-        ``TemporarilyUnavailable`` when the key cannot be reached.
+        ``TemporarilyUnavailable`` when no key can sign; nothing has been spent by then.
         """
         key = self.key_store.signing_key(algorithm or self.algorithm)
         payload = base64.urlsafe_b64encode(_ENCODER.encode(claims)).rstrip(b"=")
         signing_input = _header(key.algorithm, key.kid) + b"." + payload
         if len(signing_input) > self.max_token_bytes:
             raise InvalidRequest(Reason.ISSUED_TOO_LARGE)
-        signature = base64.urlsafe_b64encode(key.sign(signing_input)).rstrip(b"=")
+        return Unsigned(claims, signing_input, key)
+
+    def mint(self, unsigned: Unsigned) -> IssuedToken:
+        """The signed token; raises ``TemporarilyUnavailable`` when the key does not sign."""
+        claims, key = unsigned.claims, unsigned.key
+        signature = base64.urlsafe_b64encode(key.sign(unsigned.signing_input)).rstrip(b"=")
         return IssuedToken(
-            token=(signing_input + b"." + signature).decode("ascii"),
+            token=(unsigned.signing_input + b"." + signature).decode("ascii"),
             issued_token_type=TOKEN_TYPE_ACCESS_TOKEN,
             token_type="Bearer",  # noqa: S106 -- it is a scheme, not a secret.
             expires_in=claims["exp"] - claims["iat"],

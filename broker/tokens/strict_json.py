@@ -8,7 +8,8 @@ from typing import Any, Final, NoReturn
 from broker.errors import Reason
 
 MAX_DEPTH: Final = 16
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive throughout: an unterminated string must not be tried again from each of its quotes.
+_BRACKETS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _LONGEST_NUMBER: Final = 32
 
 

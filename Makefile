@@ -1,0 +1,88 @@
+# `make` prints this help. `make run` and `make test` are all a newcomer needs.
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+T ?= tests
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run dev test integration lint format types layers proto policy docs check bench image clean
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv where it is installed, else the standard library's venv, else virtualenv, else one clear line.
+$(BIN)/python:
+	@if command -v uv >/dev/null 2>&1; then uv venv -q $(VENV); \
+	elif $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1; then $(PYTHON) -m venv $(VENV); \
+	elif command -v virtualenv >/dev/null 2>&1; then virtualenv -q $(VENV); \
+	else echo "Install uv, or your system's package for Python's venv module, and run make again." >&2; exit 1; fi
+	@$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed." if sys.version_info < (3, 11) else 0)'
+
+define install
+	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -e "$(1)"; \
+	else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e "$(1)"; fi
+endef
+
+$(VENV)/.server: pyproject.toml | $(BIN)/python
+	@echo "Installing the broker into $(VENV) ..."
+	$(call install,.[server])
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing the broker and its test tools into $(VENV) (about a minute the first time) ..."
+	$(call install,.[dev])
+	@touch $@ $(VENV)/.server
+
+setup: $(VENV)/.dev ## The virtual environment with everything for development
+
+run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
+	@$(BIN)/broker dev
+
+dev: run ## The same as run
+
+test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
+	@$(BIN)/python -m pytest -n $(WORKERS) $(T)
+
+integration: $(VENV)/.dev ## Only the tests against a real OpenBao
+	@$(BIN)/python -m pytest -m openbao
+
+lint: $(VENV)/.dev ## ruff, codespell, buf lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
+	@cd proto && ../$(BIN)/buf lint
+
+format: $(VENV)/.dev ## Format the code and the protocol files
+	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
+	@cd proto && ../$(BIN)/buf format -w
+
+types: $(VENV)/.dev ## mypy, strict, over broker and tests
+	@$(BIN)/mypy
+
+layers: $(VENV)/.dev ## Who may import whom
+	@$(BIN)/lint-imports
+
+proto: $(VENV)/.dev ## Regenerate broker/v1 from proto/
+	@$(BIN)/python -m grpc_tools.protoc -Iproto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --python_out=. --grpc_python_out=. \
+	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/broker/v1/*.proto
+
+policy: $(VENV)/.dev ## Check the policies and run their decision tables
+	@$(BIN)/broker policy check policies
+	@$(BIN)/broker policy test policies
+
+docs: $(VENV)/.dev ## Regenerate the reference pages
+	@$(BIN)/python -m docs.generate
+
+check: lint types layers policy test ## Everything that CI demands
+
+bench: $(VENV)/.dev ## Server CPU and latency per exchange, beside the bare cryptographic work
+	@$(BIN)/python -m bench
+
+image: ## The container image
+	docker build -t delegation-broker .
+
+clean: ## Remove what was built
+	rm -rf $(VENV) .broker-dev build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

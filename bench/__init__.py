@@ -1,0 +1,1 @@
+"""What an exchange costs the server, beside the cryptography that it cannot do without."""

@@ -1,0 +1,250 @@
+"""The composition root: settings in, the parts of one process out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from typing import Final, Self
+
+import structlog
+
+from broker.assembly import Parts, TokenRules, assemble
+from broker.audit.log import FileAuditLog
+from broker.client_auth.secrets import CHOSEN_PREFIX
+from broker.config import ConfigError, Settings, load_settings
+from broker.config.settings import KeySettings, VaultAuthSettings, VaultSettings
+from broker.endpoints import Endpoints
+from broker.errors import OAuthError
+from broker.fetch import GuardedFetcher
+from broker.interfaces import AuditLog, KeyStore
+from broker.issuers import IssuerKeyRing
+from broker.keys.dev import DevKeyStore
+from broker.keys.transit_key import PublishedLongEnough
+from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
+from broker.keys.vault_http import VaultServer
+from broker.keys.vault_session import VaultSession
+from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.metrics import Metrics, ObservedAuditLog, ObservedKeyStore, ObservedPolicyEngine
+from broker.model import KeySource, RequestContext, new_request_id
+from broker.monitor import Check
+from broker.policy.problems import PolicyLoadError
+from broker.policy.reload import ReloadablePolicyEngine
+from broker.registry import FileRegistry, ReloadableRegistry
+from broker.state.memory import MemoryState
+from broker.state.sqlite import SqliteState
+
+_POLL_SECONDS: Final = 5
+_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
+# It has no dot, so no signature of it can ever pass for that of a JWS.
+_CANARY: Final = b"delegation broker: is the signer there?"
+
+_log = structlog.get_logger("broker.app")
+
+
+def now() -> int:
+    """The clock of a running broker: unix seconds."""
+    return int(time.time())
+
+
+@dataclass(slots=True)
+class Loaded:
+    """
+    What is loaded once, before any process is forked, and shared by all of them.
+
+    ``environ`` is what the settings were laid over with, to be used again on reload.
+    """
+
+    settings: Settings
+    environ: dict[str, str]
+    registry: ReloadableRegistry
+    policy: ReloadablePolicyEngine
+
+    @classmethod
+    def load(cls, settings: Settings, environ: dict[str, str]) -> Self:
+        """Read the policies and the registry; raises ``PolicyLoadError``."""
+        registry = ReloadableRegistry(_registry(settings))
+        return cls(settings, environ, registry, ReloadablePolicyEngine(settings.policies))
+
+
+class Process:
+    """
+    The parts of one worker process, made after the fork and closed before its end.
+
+    ``writer`` names the chain of its audit records. ``reload`` puts a new configuration in force as a
+    whole, or raises and keeps the last good one.
+    """
+
+    def __init__(self, loaded: Loaded, *, writer: str, metrics: Metrics) -> None:
+        settings = loaded.settings
+        self._loaded = loaded
+        self._key_store = ObservedKeyStore(open_key_store(settings), metrics, settings.keys.store)
+        self._state = _open_state(settings)
+        self._key_ring = _open_key_ring(settings)
+        self._file_audit = FileAuditLog(
+            settings.audit.directory,
+            writer=writer,
+            now=time.time,
+            segment_bytes=settings.audit.segment_size,
+            write_timeout=settings.audit.write_timeout.total_seconds(),
+            observe=metrics.observe_record,
+        )
+        self.audit: AuditLog = ObservedAuditLog(self._file_audit, metrics)
+        self.endpoints: Endpoints = assemble(
+            _rules(settings),
+            Parts(
+                registry=loaded.registry,
+                key_store=self._key_store,
+                key_ring=self._key_ring,
+                policy=ObservedPolicyEngine(loaded.policy, metrics),
+                replay=self._state,
+                revocations=self._state,
+                audit=self.audit,
+                now=now,
+                has_chosen_secrets=self._has_chosen_secrets,
+            ),
+        )
+        self._key_ring.warm(_key_sources(settings), within=0)
+
+    def checks(self) -> Sequence[Check]:
+        """What must be well for this process to be ready."""
+        return (
+            Check("audit", self.audit.check),
+            Check("state", self._state.check),
+            Check("keys", self._sign_canary, every=timedelta(seconds=2)),
+        )
+
+    def reload(self) -> None:
+        """
+        Read configuration and policies again, and put them in force if all of them are good.
+
+        Raises ``ConfigError`` or ``PolicyLoadError`` and keeps what was in force; either way the
+        audit log has a record of it. What a process is built from, such as addresses and keys, changes
+        with a restart only.
+        """
+        try:
+            settings = load_settings(self._loaded.settings.source, self._loaded.environ)
+            registry = _registry(settings)
+            self._loaded.policy.reload()
+        except (ConfigError, PolicyLoadError) as error:
+            _log.error("reload_refused", problems=str(error))
+            self._record("config.rejected", f"{type(error).__name__}: {error}"[:500])
+            raise
+        self._loaded.registry.replace(registry)
+        self._key_ring.keep_only(_key_sources(settings))
+        self._loaded.settings = settings
+        self._record("config.loaded", "")
+
+    def key_ages(self) -> Mapping[str, float]:
+        """For each issuer whose keys were fetched, how many seconds ago that was."""
+        return {
+            issuer: status.age
+            for issuer, status in self._key_ring.status().items()
+            if status.age is not None
+        }
+
+    def close(self) -> None:
+        """Stop every thread and write what is still to be written."""
+        self._key_ring.close()
+        self._key_store.close()
+        self._state.close()
+        self.audit.close()
+
+    def _record(self, event: str, detail: str) -> None:
+        context = RequestContext("service", new_request_id())
+        try:
+            with self.audit.entry(event, context) as entry:
+                entry.note(policy_digest=self._loaded.policy.digest, detail=detail or None)
+        except OAuthError:
+            _log.exception("reload_not_recorded")
+
+    def _sign_canary(self) -> None:
+        for algorithm in self._loaded.settings.keys.algorithms:
+            self._key_store.signing_key(algorithm).sign(_CANARY)
+
+    def _has_chosen_secrets(self) -> bool:
+        secrets_of_all = chain.from_iterable(
+            client.secrets for client in self._loaded.settings.clients
+        )
+        return any(secret.encoded.startswith(CHOSEN_PREFIX) for secret in secrets_of_all)
+
+
+def _rules(settings: Settings) -> TokenRules:
+    tokens = settings.tokens
+    return TokenRules(
+        issuer=settings.issuer,
+        mcp_claim=tokens.mcp_claim,
+        algorithm=settings.keys.algorithm,
+        lifetime=tokens.lifetime,
+        leeway=tokens.leeway,
+        max_actors=tokens.max_actors,
+        max_token_bytes=tokens.max_token_bytes,
+        jwks_max_age=tokens.jwks_max_age,
+        default_resource=settings.default_resource,
+    )
+
+
+def _registry(settings: Settings) -> FileRegistry:
+    return FileRegistry(
+        settings.clients,
+        settings.resources,
+        settings.issuers,
+        disabled_subjects=settings.disabled_subjects,
+    )
+
+
+def _key_sources(settings: Settings) -> list[KeySource]:
+    of_issuers = [issuer.keys for issuer in settings.issuers if not issuer.is_disabled]
+    of_clients = [client.keys for client in settings.clients if client.keys is not None]
+    return of_issuers + of_clients
+
+
+def _open_state(settings: Settings) -> MemoryState | SqliteState:
+    if settings.state.store == "memory":
+        return MemoryState(now=now)
+    return SqliteState(settings.state.directory / "state.sqlite", now=now)
+
+
+def _open_key_ring(settings: Settings) -> IssuerKeyRing:
+    fetch = settings.fetch
+    fetcher = GuardedFetcher(
+        # Only a broker that is itself on loopback, for development, may fetch from there.
+        allow_loopback=settings.issuer.startswith("http://"),
+        ca_file=fetch.ca_file,
+        private_networks=fetch.private_networks,
+    )
+    return IssuerKeyRing(fetcher, key_hosts=fetch.key_hosts)
+
+
+def open_key_store(settings: Settings) -> KeyStore:
+    """The configured key store; it starts, and recovers, while Vault is away."""
+    keys = settings.keys
+    if keys.vault is None:
+        return DevKeyStore(keys.directory, algorithms=keys.algorithms)
+    return _open_transit(keys, keys.vault, settings.tokens.jwks_max_age)
+
+
+def _open_transit(
+    keys: KeySettings, vault: VaultSettings, jwks_max_age: timedelta
+) -> VaultTransitKeyStore:
+    lead = jwks_max_age + timedelta(seconds=3 * _POLL_SECONDS) + _CLOCK_DIFFERENCE
+    return VaultTransitKeyStore(
+        VaultSession(
+            VaultServer(vault.url, namespace=vault.namespace, ca_file=vault.ca_file),
+            auth=_vault_auth(vault.auth),
+        ),
+        keys={algorithm: vault.keys[algorithm] for algorithm in keys.algorithms},
+        signing_version=PublishedLongEnough(now, lead),
+        mount=vault.mount,
+        refresh_interval=_POLL_SECONDS,
+    )
+
+
+def _vault_auth(auth: VaultAuthSettings) -> VaultAuth:
+    if auth.method == "approle" and auth.role_id_file and auth.secret_id_file:
+        return AppRoleAuth(auth.role_id_file, auth.secret_id_file, auth.mount or "approle")
+    if auth.method == "kubernetes" and auth.jwt_file:
+        return KubernetesAuth(auth.role, auth.jwt_file, auth.mount or "kubernetes")
+    if auth.method == "token_file" and auth.token_file:
+        return TokenFileAuth(auth.token_file)
+    raise ValueError(f"the settings of the Vault login {auth.method!r} are incomplete")

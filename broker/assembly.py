@@ -1,0 +1,116 @@
+"""The core put together: adapters in, endpoints out, by plain constructor calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from broker.client_auth import ClientAuthenticator, SecretVerifier
+from broker.client_auth.assertion import AssertionVerifier
+from broker.endpoints import Endpoints
+from broker.endpoints.decision import Gate
+from broker.endpoints.discovery import DiscoveryEndpoint
+from broker.endpoints.explain import ExplainEndpoint
+from broker.endpoints.issuing import Issuing
+from broker.endpoints.token import TokenEndpoint
+from broker.grants import GRANTS, GrantTools
+from broker.interfaces import (
+    AuditLog,
+    KeyRing,
+    KeyStore,
+    Now,
+    PolicyEngine,
+    Registry,
+    ReplayGuard,
+    RevocationList,
+)
+from broker.tokens.minter import Minter
+from broker.tokens.own_keys import OwnKeys
+from broker.tokens.verifier import TokenVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What an operator decides about tokens; the names are those of the settings."""
+
+    issuer: str
+    mcp_claim: str
+    algorithm: str = "ES256"
+    lifetime: timedelta = timedelta(minutes=5)
+    leeway: timedelta = timedelta(seconds=30)
+    max_actors: int = 5
+    max_token_bytes: int = 8192
+    jwks_max_age: timedelta = timedelta(minutes=5)
+    default_resource: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The adapters that the core works with, one for each seam."""
+
+    registry: Registry
+    key_store: KeyStore
+    key_ring: KeyRing
+    policy: PolicyEngine
+    replay: ReplayGuard
+    revocations: RevocationList
+    audit: AuditLog
+    now: Now
+    has_chosen_secrets: Callable[[], bool]
+
+
+def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
+    """The endpoints of one broker, as both faces serve them."""
+    discovery = DiscoveryEndpoint(rules.issuer, parts.key_store, tuple(GRANTS), rules.jwks_max_age)
+    assertions = AssertionVerifier(
+        rules.issuer,
+        discovery.token_endpoint,
+        parts.registry,
+        parts.key_ring,
+        parts.now,
+        rules.leeway,
+    )
+    tools = GrantTools(
+        issuer=rules.issuer,
+        registry=parts.registry,
+        tokens=TokenVerifier(
+            rules.issuer,
+            parts.registry,
+            parts.key_ring,
+            OwnKeys(parts.key_store),
+            parts.revocations,
+            parts.now,
+            rules.leeway,
+        ),
+        assertions=assertions,
+        mcp_claim=rules.mcp_claim,
+        max_actors=rules.max_actors,
+    )
+    issuing = Issuing(
+        registry=parts.registry,
+        authenticator=ClientAuthenticator(
+            parts.registry,
+            assertions,
+            SecretVerifier(has_chosen_secrets=parts.has_chosen_secrets, now=parts.now),
+        ),
+        grants={grant_type: grant(tools) for grant_type, grant in GRANTS.items()},
+        gate=Gate(parts.policy, parts.now),
+        minter=_minter(rules, parts),
+        default_resource=rules.default_resource,
+    )
+    return Endpoints(
+        token=TokenEndpoint(issuing, parts.replay, parts.audit),
+        discovery=discovery,
+        explain=ExplainEndpoint(issuing, parts.policy, parts.replay, parts.audit),
+    )
+
+
+def _minter(rules: TokenRules, parts: Parts) -> Minter:
+    return Minter(
+        issuer=rules.issuer,
+        key_store=parts.key_store,
+        now=parts.now,
+        lifetime=rules.lifetime,
+        algorithm=rules.algorithm,
+        mcp_claim=rules.mcp_claim,
+        max_token_bytes=rules.max_token_bytes,
+    )

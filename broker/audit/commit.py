@@ -1,0 +1,159 @@
+"""The group commit: many threads wait, one thread writes, one sync serves all of them."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import structlog
+
+from broker.audit.disk import DiskChain
+from broker.audit.record import Record
+from broker.errors import Reason, TemporarilyUnavailable
+
+_log = structlog.get_logger("broker.audit")
+
+_MOST_WAITING: Final = 4096
+_LARGEST_BATCH: Final = 512
+_PROBE_INTERVAL: Final = 0.25
+
+
+class _Waiting:
+    """A record and the thread that waits for it to be on disk, or without one the wish to stop."""
+
+    __slots__ = ("is_durable", "is_settled", "record")
+
+    def __init__(self, record: Record | None) -> None:
+        self.record = record
+        self.is_durable = False
+        self.is_settled = threading.Lock()
+        self.is_settled.acquire()
+
+    def settle(self, *, is_durable: bool) -> None:
+        self.is_durable = is_durable
+        self.is_settled.release()
+
+
+class GroupCommit:
+    """
+    Writes the records of many threads to one chain, from a thread of its own.
+
+    After a failure it refuses at once and tries four times a second to begin a new segment; when
+    that works it accepts again, by itself. ``timeout`` is in seconds and bounds every wait; a write
+    that takes longer refuses those who come after it at once.
+    """
+
+    def __init__(self, chain: DiskChain, *, timeout: float) -> None:
+        self._chain = chain
+        self._timeout = timeout
+        self._process = os.getpid()
+        self._queue: SimpleQueue[_Waiting] = SimpleQueue()
+        self._failure = ""
+        self._busy_since: float | None = None
+        self._is_closed = False
+        try:
+            chain.open("start")
+        except OSError as failure:
+            self._fail(failure)
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def write(self, record: Record) -> None:
+        """
+        Return once the record is on disk.
+
+        Raises ``TemporarilyUnavailable`` when it is not; after a timeout it may still get there.
+        """
+        self.check()
+        if self._queue.qsize() >= _MOST_WAITING:
+            raise _unavailable("too many records are waiting")
+        waiting = _Waiting(record)
+        self._queue.put(waiting)
+        if not waiting.is_settled.acquire(timeout=self._timeout):
+            raise _unavailable("the write takes too long")
+        if not waiting.is_durable:
+            raise _unavailable(self._failure or "the write failed")
+
+    def check(self) -> None:
+        """Raise ``TemporarilyUnavailable`` while nothing can be written."""
+        if self._is_closed:
+            raise _unavailable("closed")
+        if self._failure:
+            raise _unavailable(self._failure)
+        if os.getpid() != self._process:
+            raise _unavailable("opened by another process")
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._timeout:
+            raise _unavailable("the write takes too long")
+
+    def close(self) -> None:
+        """Write what waits, close the chain, and stop."""
+        if self._is_closed or os.getpid() != self._process:
+            return
+        self._is_closed = True
+        self._queue.put(_Waiting(None))
+        self._thread.join(self._timeout)
+
+    def _run(self) -> None:
+        is_running = True
+        while is_running:
+            batch = self._next_batch()
+            self._busy_since = time.monotonic()
+            waiting = [one for one in batch if one.record is not None]
+            is_running = len(waiting) == len(batch)
+            if waiting:
+                self._commit(waiting)
+            elif self._failure and is_running:
+                self._reopen("recovery")
+            self._busy_since = None
+        self._chain.close()
+
+    def _next_batch(self) -> Sequence[_Waiting]:
+        """All that wait; none when it is time to probe a failed disk."""
+        try:
+            batch = [self._queue.get(timeout=_PROBE_INTERVAL if self._failure else None)]
+        except Empty:
+            return []
+        with suppress(Empty):
+            while len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get_nowait())
+        return batch
+
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        is_durable = False
+        if not self._failure:
+            try:
+                self._chain.append([one.record for one in batch if one.record is not None])
+                is_durable = True
+            except Exception as failure:  # noqa: BLE001 - whatever it was, nothing may leave.
+                self._fail(failure)
+        for waiting in batch:
+            waiting.settle(is_durable=is_durable)
+        if not self._chain.is_open and not self._failure:
+            self._reopen("rotation")
+
+    def _reopen(self, cause: str) -> None:
+        """Begin a segment; a disk that refuses closes the log until it accepts."""
+        try:
+            self._chain.open(cause, detail=self._failure)
+        except Exception as failure:  # noqa: BLE001 - the thread outlives whatever it was.
+            self._fail(failure)
+        else:
+            if self._failure:
+                _log.warning("audit_log_open_again", after=self._failure)
+            self._failure = ""
+
+    def _fail(self, failure: Exception) -> None:
+        number = failure.errno if isinstance(failure, OSError) else None
+        reason = errno.errorcode.get(number or 0) or type(failure).__name__
+        if reason != self._failure:
+            _log.error("audit_log_closed", reason=reason, error=str(failure))
+        self._failure = reason
+
+
+def _unavailable(detail: str) -> TemporarilyUnavailable:
+    return TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE, detail=f"audit log: {detail}")

@@ -1,0 +1,187 @@
+"""How facts are brought into the form that an audit record holds: known by name, typed, bounded."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeVar, get_type_hints
+
+from broker.audit.record import (
+    ID_LIMIT,
+    LIST_LIMIT,
+    TEXT_LIMIT,
+    Id,
+    Ids,
+    InputFact,
+    Inputs,
+    Objects,
+    Record,
+    ScopeFact,
+    ScopeFacts,
+    Text,
+)
+from broker.audit.text import safe_text
+from broker.errors import Reason
+from broker.model import InputToken, ScopeDecision
+
+_OBJECT_DEPTH: Final = 3
+# Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
+_LARGEST_INTEGER: Final = 2**53 - 1
+
+_Item = TypeVar("_Item")
+
+
+def bounded(facts: Mapping[str, object]) -> dict[str, Any]:
+    """
+    The facts in the form that a record holds; ``None`` stands for a fact to be left out.
+
+    Raises ``ValueError`` for a name that is not on the list or a reason that is not on its own, and
+    ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a
+    request.
+    """
+    held = {}
+    for name, value in facts.items():
+        bound = _BOUNDERS.get(name)
+        if bound is None:
+            raise ValueError(f"an audit record has no fact named {name!r}")
+        held[name] = None if value is None else bound(value)
+    return held
+
+
+def _text_within(limit: int) -> Callable[[object], str]:
+    def bound(value: object) -> str:
+        # Nearly every fact is short, printable and without the beginning of a compact JWS, which
+        # is the encoding of a brace: "ew" to "ey". Such a fact is kept as it is.
+        if (
+            type(value) is str
+            and len(value) <= limit
+            and value.isprintable()
+            and "ey" not in value
+            and "ew" not in value
+        ):
+            return value
+        if not isinstance(value, str):
+            raise TypeError(f"an audit fact is text, not {type(value).__name__}")
+        return safe_text(str.__str__(value), limit)
+
+    return bound
+
+
+bounded_text: Final = _text_within(TEXT_LIMIT)
+"""Text in the form that a record holds."""
+bounded_id: Final = _text_within(ID_LIMIT)
+"""An id in the form that a record holds."""
+_bounded_name: Final = _text_within(128)
+
+
+def _reason(value: object) -> str:
+    code = value.code if isinstance(value, Reason) else value
+    if code not in _REASONS:
+        raise ValueError("an audit record's reason comes from the closed list")
+    return str(code)
+
+
+def _integer(value: object) -> int:
+    if type(value) is int and -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        return value
+    if isinstance(value, timedelta):
+        value = int(value.total_seconds())
+    if not isinstance(value, int):
+        raise TypeError(f"an audit fact is an integer, not {type(value).__name__}")
+    return max(-_LARGEST_INTEGER, min(int(value), _LARGEST_INTEGER))
+
+
+def _listed(
+    value: object, bound: Callable[[Any], _Item], *, cut: Callable[[str], _Item]
+) -> list[_Item]:
+    """
+    Each item bounded; a set is put in order first.
+
+    When there are too many items, ``cut`` makes a last one that tells how many there were.
+    """
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
+    elif not isinstance(value, tuple | list):
+        raise TypeError(f"an audit fact is a list, not {type(value).__name__}")
+    if len(value) <= LIST_LIMIT:
+        return [bound(item) for item in value]
+    marker = cut(f"[cut, {len(value)} items]")
+    return [*(bound(item) for item in value[: LIST_LIMIT - 1]), marker]
+
+
+def _ids(value: object) -> list[str]:
+    return _listed(value, bounded_id, cut=str)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return _listed(value, _object, cut=lambda marker: {"cut": marker})
+
+
+def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
+    names = list(value)[:LIST_LIMIT]
+    return {_bounded_name(name): _json(value[name], depth - 1) for name in names}
+
+
+def _json(value: object, depth: int) -> Any:
+    """JSON of any shape with every text, number, list, object and depth bounded."""
+    if isinstance(value, str):
+        return bounded_id(value)
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    if depth <= 0:
+        return "[cut, nested too deeply]"
+    if isinstance(value, Mapping):
+        return _object(value, depth)
+    return _listed(value, lambda item: _json(item, depth - 1), cut=str)
+
+
+def _inputs(value: object) -> list[InputFact]:
+    return _listed(value, _input, cut=lambda marker: InputFact(marker, "", 0))
+
+
+def _input(value: InputToken | Mapping[str, Any]) -> InputFact:
+    if not isinstance(value, InputToken):
+        value = InputToken(**{"jti": None, **value})
+    return InputFact(
+        slot=bounded_id(value.slot),
+        issuer=bounded_id(value.issuer),
+        expires_at=_integer(value.expires_at),
+        jti=None if value.jti is None else bounded_id(value.jti),
+    )
+
+
+def _scope_facts(value: object) -> list[ScopeFact]:
+    return _listed(value, _scope_fact, cut=lambda marker: ScopeFact(marker, ""))
+
+
+def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
+    if not isinstance(value, ScopeDecision):
+        value = ScopeDecision(**value)
+    return ScopeFact(
+        scope=bounded_id(value.scope),
+        verdict=bounded_id(value.verdict),
+        policy_ids=_ids(value.policy_ids),
+        errors=_ids(value.errors),
+    )
+
+
+_REASONS: Final = frozenset(reason.code for reason in Reason)
+
+_BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
+    int | None: _integer,
+    Text | None: bounded_text,
+    Id | None: bounded_id,
+    Ids | None: _ids,
+    Objects | None: _objects,
+    Inputs | None: _inputs,
+    ScopeFacts | None: _scope_facts,
+}
+
+_CHAIN_FACTS: Final = frozenset({"boot_id", "cause", "torn_bytes"})
+
+# Facts are exactly the members of a record that may be absent, so that a name is declared once.
+_BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
+    for name, hint in get_type_hints(Record, include_extras=True).items()
+    if hint in _BOUND_BY_TYPE and name not in _CHAIN_FACTS
+}

@@ -1,0 +1,64 @@
+"""The durable audit log: no answer leaves before its record is on disk."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from broker.audit.commit import GroupCommit
+from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
+from broker.audit.entry import Clock, Entry, audit_logger
+from broker.audit.record import Record
+from broker.model import RequestContext
+
+Observer = Callable[[Mapping[str, Any]], None]
+"""Is shown each record once it is on disk. What it raises is logged and changes nothing."""
+
+_log = structlog.get_logger("broker.audit")
+
+
+class FileAuditLog:
+    """
+    The audit log of one process, as a chain of its own in files ``<writer>.<number>.jsonl``.
+
+    Construct it in the process that uses it, after any fork: it starts a thread and holds a lock on
+    the writer id. A disk that fails closes the log, and with it everything that needs a record; the
+    log opens again by itself when the disk works. ``write_timeout`` is in seconds. Raises
+    ``AuditLogRefused`` when the directory is not safe, the writer id is in use, or the chain on
+    disk cannot be continued.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        writer: str,
+        now: Clock,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        write_timeout: float = 2.0,
+        observe: Observer | None = None,
+    ) -> None:
+        chain = DiskChain(directory, writer=writer, now=now, segment_bytes=segment_bytes)
+        self._commit = GroupCommit(chain, timeout=write_timeout)
+        self._observe = observe
+        self._logger = audit_logger(self, now=now)
+
+    def entry(self, event: str, context: RequestContext) -> Entry:
+        return Entry(self._logger, event, context)
+
+    def append(self, record: Record) -> None:
+        """Keep a finished record; the end of the pipeline. Raises ``TemporarilyUnavailable``."""
+        self._commit.write(record)
+        if self._observe is not None:
+            try:
+                self._observe(msgspec.to_builtins(record))
+            except Exception:  # noqa: BLE001 - the record is kept, whatever metrics make of it.
+                _log.exception("audit_observer_failed")
+
+    def check(self) -> None:
+        self._commit.check()
+
+    def close(self) -> None:
+        self._commit.close()

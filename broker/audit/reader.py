@@ -1,0 +1,109 @@
+"""Reading the audit log back: is it whole, and what does it say."""
+
+import heapq
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from broker.audit.chain import MAX_LINE_BYTES, NOT_A_LINK
+from broker.audit.diagnosis import Fault, Place, Wrong
+from broker.audit.record import RECORD_DECODER, Record
+from broker.audit.segments import find_locks, find_segments
+from broker.audit.verify import ChainReport, Extent, chain_extents, verify_chain
+
+UNDETECTED: Final = (
+    "records cut from the very end of a chain",
+    "a change to the last record of a chain that leaves it a valid record",
+    "a whole chain removed together with its lock file",
+    "a chain rewritten from some record to its end by somebody who can write its files",
+)
+"""What the chains alone cannot show, for want of anything outside them that remembers."""
+
+_BLOCK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What verification found in an audit directory, chain by chain."""
+
+    chains: tuple[ChainReport, ...]
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether no chain has a fault. ``UNDETECTED`` lists what this cannot mean."""
+        return all(chain.fault is None for chain in self.chains)
+
+    @property
+    def records(self) -> int:
+        """How many records fit into their chains."""
+        return sum(chain.records for chain in self.chains)
+
+
+def verify_directory(directory: Path) -> Report:
+    """
+    Verify every chain of an audit directory, line by line, in constant memory.
+
+    A writer whose lock file is there and whose segments are not counts as a chain with a fault.
+    """
+    found = find_segments(directory)
+    chains = [verify_chain(writer, segments) for writer, segments in found.items()]
+    lost = [_lost(writer, lock) for writer, lock in find_locks(directory) if writer not in found]
+    return Report(tuple(sorted([*chains, *lost], key=lambda chain: chain.writer)))
+
+
+def read_records(directory: Path, *, newest_first: bool = False) -> Iterator[Record]:
+    """
+    The records of all chains, by their times.
+
+    Within a chain their order is that of the chain. Lines that are no records are passed over;
+    telling whether all is well is the business of ``verify_directory``.
+    """
+    chains = [
+        _chain_records(chain_extents(segments), newest_first=newest_first)
+        for segments in find_segments(directory).values()
+    ]
+    return heapq.merge(*chains, key=lambda record: record.time, reverse=newest_first)
+
+
+def _chain_records(extents: Sequence[Extent], *, newest_first: bool) -> Iterator[Record]:
+    for extent in reversed(extents) if newest_first else extents:
+        for line in _lines_backwards(extent) if newest_first else extent.lines():
+            try:
+                record = RECORD_DECODER.decode(line)
+            except NOT_A_LINK:
+                continue
+            yield record
+
+
+def _lines_backwards(extent: Extent) -> Iterator[bytes]:
+    """The lines of a segment from its last to its first, read in blocks from the end."""
+    rest = b""
+    with extent.path.open("rb") as file:
+        for block in _blocks_backwards(file, extent.size):
+            first, *lines = (block + rest).split(b"\n")
+            yield from reversed(lines)
+            rest = first if len(first) <= MAX_LINE_BYTES else b""
+    yield rest
+
+
+def _blocks_backwards(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while size > 0:
+        start = max(size - _BLOCK, 0)
+        yield os.pread(file.fileno(), size - start, start)
+        size = start
+
+
+def _lost(writer: str, lock: Path) -> ChainReport:
+    fault = Fault(Place(lock, 1), Wrong.MISSING, "a writer has been here, but no segment of its is")
+    return ChainReport(
+        writer=writer,
+        segments=0,
+        records=0,
+        torn_bytes=0,
+        first_time="",
+        last_time="",
+        is_closed=False,
+        fault=fault,
+    )

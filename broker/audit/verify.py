@@ -1,0 +1,204 @@
+"""Verification of one chain: every line remembers the line before, or the first misfit is named."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from broker.audit.chain import (
+    LINK_DECODER,
+    MAX_LINE_BYTES,
+    NOT_A_LINK,
+    Head,
+    Link,
+    decode_link,
+    encode,
+)
+from broker.audit.diagnosis import Fault, Misfit, Place, Wrong, diagnose, torn
+from broker.audit.record import RECORD_DECODER, VERSION
+
+_LOOKS: Final = 20
+_MOMENT: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """
+    The part of a segment that belongs to its chain, in bytes from the start.
+
+    ``torn_bytes`` are what the next segment declares to come after that: the leavings of a crash or
+    of a failed disk, none of which was ever acknowledged.
+    """
+
+    path: Path
+    size: int
+    torn_bytes: int = 0
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines, each with its newline; what is too long to be one comes in pieces."""
+        left = self.size
+        with self.path.open("rb") as file:
+            while left > 0 and (line := file.readline(min(MAX_LINE_BYTES, left))):
+                left -= len(line)
+                yield line
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """
+    What verification found in one chain, up to its first fault if it has one.
+
+    ``is_closed`` tells that the writer stopped in order after the last record.
+    """
+
+    writer: str
+    segments: int
+    records: int
+    torn_bytes: int
+    first_time: str
+    last_time: str
+    is_closed: bool
+    fault: Fault | None
+
+
+def chain_extents(segments: dict[int, Path]) -> Sequence[Extent]:
+    """
+    The extent of each segment of a chain, in order.
+
+    A segment without a single whole line comes of a beginning that failed, and is passed over.
+    """
+    extents: list[Extent] = []
+    torn_bytes = 0
+    for path in reversed(segments.values()):
+        with path.open("rb") as file:
+            first = file.readline(MAX_LINE_BYTES)
+        if first.endswith(b"\n") or (first and not extents):
+            size = path.stat().st_size if extents else _settled_size(path)
+            extents.append(Extent(path, max(size - torn_bytes, 0), torn_bytes))
+            opening = decode_link(first[:-1])
+            torn_bytes = 0 if opening is None else max(opening.torn_bytes, 0)
+    return extents[::-1]
+
+
+def _settled_size(path: Path) -> int:
+    """
+    The size of the newest segment, at the end of a line where there is one.
+
+    A writer that is at work may just have a line half written; it is given a moment to end it.
+    """
+    for _ in range(_LOOKS):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if os.pread(file.fileno(), 1, max(size - 1, 0)) == b"\n":
+                break
+        time.sleep(_MOMENT)
+    return size
+
+
+def verify_chain(writer: str, segments: dict[int, Path]) -> ChainReport:
+    """Walk the chain of one writer from its first line until its end or its first fault."""
+    return _Walk(writer, chain_extents(segments)).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Lines that fit, one after the other: where they lead, the last of them, and the misfit."""
+
+    head: Head
+    count: int = 0
+    first: Link | None = None
+    last: Link | None = None
+    last_line: bytes = b""
+    misfit: bytes | None = None
+
+
+def _stretch(lines: Iterator[bytes], head: Head, *, writer: str) -> _Stretch:
+    """As many of the lines as continue the chain. This loop runs once for every record."""
+    decode, sha256 = LINK_DECODER.decode, hashlib.sha256
+    seq, prev = head.seq, head.prev
+    first = last = None
+    last_line, misfit = b"", None
+    for line in lines:
+        try:
+            link = decode(line[:-1])
+        except NOT_A_LINK:
+            misfit = line
+            break
+        if link.seq != seq or link.prev != prev or link.writer != writer:
+            misfit = line
+            break
+        first, last, last_line = first or link, link, line
+        seq, prev = seq + 1, sha256(line[:-1]).hexdigest()
+    return _Stretch(Head(seq, prev), seq - head.seq, first, last, last_line, misfit)
+
+
+class _Walk:
+    """A verification on its way: where the chain goes on, and the last line that fitted."""
+
+    def __init__(self, writer: str, extents: Sequence[Extent]) -> None:
+        self._writer = writer
+        self._extents = extents
+        self._first: Link | None = None
+        self._latest = _Stretch(Head())
+        self._place: Place | None = None
+
+    def run(self) -> ChainReport:
+        fault = None
+        for index, extent in enumerate(self._extents):
+            fault = self._walk(extent, self._extents[index + 1 :])
+            if fault is not None:
+                break
+        return self._report(fault or self._last_line_fault())
+
+    def _walk(self, extent: Extent, others: Sequence[Extent]) -> Fault | None:
+        lines = extent.lines()
+        stretch = _stretch(lines, self._latest.head, writer=self._writer)
+        if stretch.last is not None:
+            self._first = self._first or stretch.first
+            self._latest = stretch
+            self._place = Place(extent.path, stretch.count)
+            if not stretch.last_line.endswith(b"\n"):
+                return torn(self._place)
+        if stretch.misfit is None:
+            return None
+        following = chain(lines, chain.from_iterable(other.lines() for other in others))
+        return diagnose(
+            Misfit(
+                place=Place(extent.path, stretch.count + 1),
+                whole=stretch.misfit,
+                writer=self._writer,
+                expected=stretch.head,
+                before=self._place,
+                following=following,
+            )
+        )
+
+    def _last_line_fault(self) -> Fault | None:
+        """No line remembers the last one, so it is held at least to the form that we write."""
+        last, line = self._latest.last, self._latest.last_line[:-1]
+        if last is None or self._place is None or last.v != VERSION:
+            return None
+        try:
+            is_canonical = encode(RECORD_DECODER.decode(line)) == line
+        except NOT_A_LINK:
+            is_canonical = False
+        if is_canonical:
+            return None
+        return Fault(self._place, Wrong.CHANGED, "the record is not in the form it is written in")
+
+    def _report(self, fault: Fault | None) -> ChainReport:
+        last = self._latest.last
+        return ChainReport(
+            writer=self._writer,
+            segments=len(self._extents),
+            records=self._latest.head.seq,
+            torn_bytes=sum(extent.torn_bytes for extent in self._extents),
+            first_time="" if self._first is None else self._first.time,
+            last_time="" if last is None else last.time,
+            is_closed=last is not None and last.event == "chain.closed",
+            fault=fault,
+        )

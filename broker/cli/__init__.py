@@ -1,0 +1,70 @@
+"""The ``broker`` command: noun, then verb; every verb lives in a module of its own."""
+
+from typing import Final
+
+import rich_click as click
+
+from broker import __version__
+from broker.cli.lazy import LazyGroup, Verb
+
+_EPILOG: Final = (
+    "Exit codes: 0 all is well; 1 the answer is no; 2 the command line is wrong; "
+    "3 the configuration is wrong."
+)
+_NOUNS: Final = {
+    "config": (
+        "The settings.",
+        {
+            "check": Verb("broker.cli.config_check:check", "Check the settings and print them."),
+            "schema": Verb("broker.cli.config_schema:schema", "Print the JSON Schema for editors."),
+        },
+    ),
+    "client": (
+        "Clients.",
+        {"secret": Verb("broker.cli.client_secret:secret", "Make a secret and its hash.")},
+    ),
+    "token": (
+        "Tokens.",
+        {
+            "exchange": Verb("broker.cli.token_exchange:exchange", "Exchange a token."),
+            "inspect": Verb(
+                "broker.cli.token_inspect:inspect", "Verify a token and draw its delegation."
+            ),
+        },
+    ),
+    "keys": (
+        "Signing keys.",
+        {"list": Verb("broker.cli.keys_list:list_keys", "List an issuer's public keys.")},
+    ),
+    "audit": (
+        "The audit record.",
+        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+    ),
+    "policy": (
+        "Policies.",
+        {
+            "check": Verb("broker.cli.policy_check:check", "Check a policy folder."),
+            "test": Verb("broker.cli.policy_test:test", "Run the decision tables."),
+            "explain": Verb("broker.cli.policy_explain:explain", "Ask what if, and why."),
+        },
+    ),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    verbs={
+        "dev": Verb("broker.cli.dev:dev", "Start a broker to try things out with."),
+        "serve": Verb("broker.cli.serve:serve", "Start the broker."),
+        "health": Verb("broker.cli.health:health", "Ask a running broker whether it is ready."),
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
+)
+@click.version_option(__version__, prog_name="broker")
+def main() -> None:
+    """A token exchange and delegation broker for the Model Context Protocol."""
+
+
+for _noun, (_summary, _verbs) in _NOUNS.items():
+    main.add_command(LazyGroup(_noun, help=_summary, verbs=_verbs))

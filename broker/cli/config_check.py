@@ -1,0 +1,57 @@
+"""``broker config check``: everything that is wrong with the settings, or what is in force."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich_click as click
+from ruamel.yaml import YAML
+
+from broker.cli.inputs import config_option
+from broker.cli.output import echo_json, output_option
+from broker.cli.stop import Misconfigured
+from broker.config import ConfigError, Problem, Settings, load_settings
+from broker.policy.tables import check as check_policies
+
+
+@click.command()
+@config_option()
+@output_option("text", "json")
+def check(config: Path, output: str) -> None:
+    """
+    Check the settings, the files they name and the policies, and print what is in force.
+
+    All problems are told at once. Secrets are masked. Nothing is started or written.
+    """
+    try:
+        settings = load_settings(config, os.environ)
+    except ConfigError as error:
+        if output == "json":
+            echo_json({"problems": [_members(problem) for problem in error.problems]})
+            sys.exit(Misconfigured.exit_code)
+        raise Misconfigured(str(error)) from None
+    faults = [f"{settings.policies}/{fault}" for fault in check_policies(settings.policies)]
+    _print(settings, faults, output=output)
+    if faults:
+        raise Misconfigured("\n".join(faults))
+
+
+def _print(settings: Settings, faults: Sequence[str], *, output: str) -> None:
+    if output == "json":
+        echo_json({"problems": faults, "settings": settings.masked()})
+        return
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(settings.masked(), sys.stdout)
+
+
+def _members(problem: Problem) -> dict[str, str | int]:
+    return {
+        "file": problem.mark.source,
+        "line": problem.mark.line,
+        "column": problem.mark.column,
+        "path": problem.path,
+        "sentence": problem.sentence,
+        "suggestion": problem.suggestion,
+    }

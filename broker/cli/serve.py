@@ -1,0 +1,33 @@
+"""``broker serve``: the command that runs a broker until it is told to stop."""
+
+import os
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli.inputs import config_option, settings_from
+from broker.cli.stop import Misconfigured
+from broker.config.problems import printable
+from broker.logs import configure_logs
+from broker.policy.problems import PolicyLoadError
+from broker.serving import serve as run_broker
+
+
+@click.command()
+@config_option()
+def serve(config: Path) -> None:
+    """
+    Start the broker and run it until it is told to stop (SIGTERM, or Ctrl-C).
+
+    SIGHUP reads clients, resources, issuers and policies again; what is not good is refused as a
+    whole, and what was in force stays.
+    """
+    settings = settings_from(config)
+    configure_logs(level=settings.log.level, style=settings.log.format)
+    try:
+        status = run_broker(settings, dict(os.environ), drain_delay=settings.drain_delay)
+    except PolicyLoadError as error:
+        problems = (f"{settings.policies}/{problem}" for problem in error.problems)
+        raise Misconfigured(printable("\n".join(problems))) from None
+    sys.exit(status)

@@ -1,0 +1,226 @@
+"""From checked sections to the frozen settings."""
+
+from pathlib import Path as FilePath
+
+from broker.config.check_clients import methods_of
+from broker.config.declarations import GRANTS, PURPOSES, ClientEntry, IssuerEntry, ResourceEntry
+from broker.config.file import TlsSection
+from broker.config.findings import Scene
+from broker.config.key_sections import (
+    AppRoleSection,
+    KubernetesSection,
+    TokenFileSection,
+    VaultSection,
+)
+from broker.config.places import delivered_policies
+from broker.config.problems import Path
+from broker.config.settings import (
+    AuditSettings,
+    FetchSettings,
+    GrpcSettings,
+    HttpSettings,
+    KeySettings,
+    ListenSettings,
+    LogSettings,
+    Settings,
+    StateSettings,
+    TlsSettings,
+    TokenSettings,
+    VaultAuthSettings,
+    VaultSettings,
+    WorkerSettings,
+)
+from broker.model import Client, KeySource, Resource, Scope, SecretHash, TrustedIssuer
+from broker.tokens.resource_uri import normalise_resource
+
+
+def build(scene: Scene) -> Settings:
+    """The settings of a file in which the checks found nothing."""
+    file = scene.file
+    default = file.default_resource
+    return Settings(
+        source=scene.places.source.absolute(),
+        issuer=file.issuer,
+        listen=ListenSettings(file.listen.http, file.listen.grpc, file.listen.admin),
+        http=_http(scene),
+        grpc=_grpc(scene),
+        workers=WorkerSettings(http=file.workers.http, grpc=file.workers.grpc),
+        keys=_keys(scene),
+        state=StateSettings(
+            file.state.store, _data(scene, ("state", "directory"), file.state.directory)
+        ),
+        audit=AuditSettings(
+            directory=_data(scene, ("audit", "directory"), file.audit.directory),
+            segment_size=file.audit.segment_size,
+            write_timeout=file.audit.write_timeout,
+        ),
+        fetch=_fetch(scene),
+        tokens=_tokens(scene),
+        log=LogSettings(file.log.format, file.log.level),
+        drain_delay=file.drain_delay,
+        policies=_path(scene, ("policies",), file.policies) or delivered_policies(),
+        default_resource=normalise_resource(default) if default is not None else None,
+        clients=tuple(_client(scene, path, entry=entry) for path, entry in scene.clients),
+        resources=tuple(_resource(entry) for _, entry in scene.resources),
+        issuers=tuple(_issuer(scene, path, entry=entry) for path, entry in scene.issuers),
+        disabled_subjects=frozenset(file.disabled_subjects),
+    )
+
+
+def _path(scene: Scene, path: Path, value: str | None) -> FilePath | None:
+    return scene.places.resolve(path, value) if value is not None else None
+
+
+def _data(scene: Scene, path: Path, value: str | None) -> FilePath:
+    # The setting's section gives the directory its name: keys, state, audit.
+    return scene.places.under_data(path, value, data_dir=scene.file.data_dir, name=str(path[0]))
+
+
+def _tls(scene: Scene, path: Path, tls: TlsSection | None) -> TlsSettings | None:
+    if tls is None:
+        return None
+    return TlsSettings(
+        cert_file=scene.places.resolve((*path, "cert_file"), tls.cert_file),
+        key_file=scene.places.resolve((*path, "key_file"), tls.key_file),
+        client_ca_file=_path(
+            scene, (*path, "client_ca_file"), getattr(tls, "client_ca_file", None)
+        ),
+    )
+
+
+def _http(scene: Scene) -> HttpSettings:
+    http = scene.file.http
+    return HttpSettings(
+        tls=_tls(scene, ("http", "tls"), http.tls),
+        is_behind_proxy=http.is_behind_proxy,
+        trusted_proxies=tuple(http.trusted_proxies),
+        max_body_bytes=http.max_body_bytes,
+        threads=http.threads,
+    )
+
+
+def _grpc(scene: Scene) -> GrpcSettings:
+    grpc = scene.file.grpc
+    return GrpcSettings(
+        tls=_tls(scene, ("grpc", "tls"), grpc.tls),
+        max_message_bytes=grpc.max_message_bytes,
+        max_concurrent=grpc.max_concurrent,
+        threads=grpc.threads,
+        has_reflection=grpc.reflection,
+    )
+
+
+def _fetch(scene: Scene) -> FetchSettings:
+    fetch = scene.file.fetch
+    return FetchSettings(
+        ca_file=_path(scene, ("fetch", "ca_file"), fetch.ca_file),
+        private_networks=tuple(fetch.private_networks),
+        key_hosts={
+            entry.issuer: frozenset(entry.key_hosts)
+            for _, entry in scene.issuers
+            if entry.key_hosts is not None
+        },
+    )
+
+
+def _keys(scene: Scene) -> KeySettings:
+    keys = scene.file.keys
+    return KeySettings(
+        store=keys.store,
+        algorithm=keys.algorithm,
+        also=tuple(name for name in keys.also if name != keys.algorithm),
+        directory=_data(scene, ("keys", "dev", "directory"), keys.dev.directory),
+        vault=_vault(scene, keys.vault),
+    )
+
+
+def _vault(scene: Scene, vault: VaultSection | None) -> VaultSettings | None:
+    if vault is None:
+        return None
+    return VaultSettings(
+        url=vault.url.rstrip("/"),
+        mount=vault.mount,
+        keys=vault.keys.model_dump(exclude_none=True),
+        auth=_vault_auth(scene, vault.auth),
+        namespace=vault.namespace,
+        ca_file=_path(scene, ("keys", "vault", "ca_file"), vault.ca_file),
+    )
+
+
+def _vault_auth(
+    scene: Scene, auth: AppRoleSection | KubernetesSection | TokenFileSection
+) -> VaultAuthSettings:
+    path: Path = ("keys", "vault", "auth")
+    names = ("role_id_file", "secret_id_file", "jwt_file", "token_file")
+    return VaultAuthSettings(
+        method=auth.method,
+        mount=getattr(auth, "mount", ""),
+        role=getattr(auth, "role", ""),
+        **{name: _path(scene, (*path, name), getattr(auth, name, None)) for name in names},
+    )
+
+
+def _tokens(scene: Scene) -> TokenSettings:
+    tokens = scene.file.tokens
+    return TokenSettings(
+        lifetime=tokens.lifetime,
+        leeway=tokens.leeway,
+        max_actors=tokens.max_actors,
+        mcp_claim=tokens.mcp_claim or f"{scene.file.issuer}/claims/mcp",
+        max_token_bytes=tokens.max_token_bytes,
+        jwks_max_age=tokens.jwks_max_age,
+    )
+
+
+def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
+    auth = entry.auth
+    key_set = scene.key_sets.get((*path, "auth"))
+    keys = KeySource(jwks=key_set, jwks_uri=auth.jwks_uri)
+    return Client(
+        client_id=entry.id,
+        auth_methods=methods_of(auth),
+        grants=frozenset(GRANTS[name] for name in entry.grants),
+        secrets=tuple(SecretHash(secret.hash, secret.expires_at) for secret in auth.secrets),
+        keys=keys if keys != KeySource() else None,
+        algorithms=frozenset(auth.algorithms),
+        issuers=frozenset(entry.issuers) if entry.issuers is not None else None,
+        issuer_client_ids=entry.issuer_client_ids,
+        groups=frozenset(entry.groups),
+        profile=entry.profile,
+        tenant=entry.tenant,
+        has_token_endpoint_audience=entry.accepts_token_endpoint_audience,
+        is_explainer=entry.explain,
+        is_disabled=entry.disabled,
+    )
+
+
+def _resource(entry: ResourceEntry) -> Resource:
+    scopes = {
+        name: Scope(name, frozenset(scope.from_ or [name]), frozenset(scope.groups))
+        for name, scope in entry.scopes.items()
+    }
+    return Resource(
+        resource=normalise_resource(entry.resource),
+        scopes=scopes,
+        owner=entry.owner,
+        audiences=frozenset(entry.audiences),
+        signing_algorithm=entry.signing_algorithm,
+        max_lifetime=entry.max_lifetime,
+        tenant=entry.tenant,
+        is_disabled=entry.disabled,
+    )
+
+
+def _issuer(scene: Scene, path: Path, *, entry: IssuerEntry) -> TrustedIssuer:
+    keys = KeySource(jwks=scene.key_sets.get(path), jwks_uri=entry.jwks_uri)
+    return TrustedIssuer(
+        issuer=entry.issuer,
+        purposes=frozenset(PURPOSES[name] for name in entry.purposes),
+        algorithms=frozenset(entry.algorithms),
+        keys=keys if keys != KeySource() else KeySource(discovery=entry.issuer),
+        subject_prefix=entry.subject_prefix,
+        tenant=entry.tenant,
+        foreign_actors=entry.foreign_actors,
+        max_token_lifetime=entry.max_token_lifetime,
+        is_disabled=entry.disabled,
+    )

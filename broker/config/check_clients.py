@@ -1,0 +1,90 @@
+"""Clients whose registration is unsafe or impossible."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from broker.config import files
+from broker.config.declarations import ClientAuthSection
+from broker.config.findings import Finding, Scene
+from broker.config.problems import Path, nearest
+from broker.oauth import AUTH_PRIVATE_KEY_JWT
+
+_LOOK_ALIKES: Final = (("1", "l"), ("|", "l"), ("0", "o"), ("rn", "m"), ("vv", "w"))
+_KEY_SETTINGS: Final = ("jwks", "jwks_file", "jwks_uri")
+
+
+def check_clients(scene: Scene) -> Iterator[Finding]:
+    """Everything that is wrong among the clients."""
+    first: dict[str, str] = {}
+    for path, client in scene.clients:
+        look = skeleton(client.id)
+        if look not in first:
+            first[look] = client.id
+        elif first[look] == client.id:
+            yield Finding((*path, "id"), "is registered twice")
+        else:
+            other = first[look]
+            yield Finding((*path, "id"), f"is easily taken for '{other}', which is registered too")
+        yield from _check_authentication(client.auth, (*path, "auth"))
+        yield from check_key_set(scene, (*path, "auth"), entry=client.auth)
+        yield from _check_issuers(scene, (*path, "issuers"), listed=client.issuers or ())
+        listed = tuple(client.issuer_client_ids)
+        yield from _check_issuers(scene, (*path, "issuer_client_ids"), listed=listed)
+
+
+def skeleton(name: str) -> str:
+    """What a name looks like at a glance; two of one skeleton are taken for each other (UTS 39)."""
+    look = name.replace("I", "l").casefold()
+    for shape, seen_as in _LOOK_ALIKES:
+        look = look.replace(shape, seen_as)
+    return look
+
+
+def methods_of(auth: ClientAuthSection) -> frozenset[str]:
+    """The authentication methods registered, whichever way they are written."""
+    return frozenset([*(auth.methods or ()), *([auth.method] if auth.method else ())])
+
+
+def _check_authentication(auth: ClientAuthSection, path: Path) -> Iterator[Finding]:
+    methods = methods_of(auth)
+    if not methods or (auth.method and auth.methods):
+        yield Finding(path, "must have either 'method' or 'methods'", is_key=True)
+        return
+    uses_secret = bool(methods - {AUTH_PRIVATE_KEY_JWT})
+    has_keys = any(getattr(auth, name) is not None for name in _KEY_SETTINGS)
+    if uses_secret and not auth.secrets:
+        yield Finding(path, "authenticates by a secret, but 'secrets' holds none", is_key=True)
+    if auth.secrets and not uses_secret:
+        yield Finding((*path, "secrets"), "has no effect: no method uses a secret", is_key=True)
+    if AUTH_PRIVATE_KEY_JWT in methods and not has_keys:
+        sentence = "needs the client's public keys for private_key_jwt: jwks, jwks_file or jwks_uri"
+        yield Finding(path, sentence, is_key=True)
+    if has_keys and AUTH_PRIVATE_KEY_JWT not in methods:
+        yield Finding(path, "has keys, but private_key_jwt is not among its methods", is_key=True)
+
+
+def check_key_set(scene: Scene, path: Path, *, entry: object) -> Iterator[Finding]:
+    """At most one source of keys, and a sound set of public ones where they are given here."""
+    given = [name for name in _KEY_SETTINGS if getattr(entry, name) is not None]
+    for name in given[1:]:
+        sentence = f"is one source of keys too many beside {given[0]}"
+        yield Finding((*path, name), sentence, is_key=True)
+    for name in given:
+        value = getattr(entry, name)
+        try:
+            if name == "jwks":
+                files.check_key_set(value)
+                scene.key_sets[path] = value
+            elif name == "jwks_file":
+                place = scene.places.resolve((*path, name), value)
+                scene.key_sets[path] = files.read_key_set(place)
+        except files.UnusableFile as unusable:
+            yield Finding((*path, name), str(unusable), is_key=True)
+
+
+def _check_issuers(scene: Scene, path: Path, *, listed: Sequence[str]) -> Iterator[Finding]:
+    for at, issuer in enumerate(listed):
+        if issuer not in scene.names.issuers:
+            step = issuer if path[-1] == "issuer_client_ids" else at
+            hint = nearest(issuer, scene.names.issuers)
+            yield Finding((*path, step), "is not registered in issuers", hint, is_key=True)

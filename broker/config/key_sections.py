@@ -1,0 +1,87 @@
+"""What may stand in ``broker.yaml`` about our signing keys and about Vault."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from broker.config.kinds import FileName, Url, VaultName, VaultPath, holding
+from broker.config.section import Section
+
+_SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+SigningAlgorithm = Literal["ES256", "RS256"]
+
+
+class DevKeysSection(Section):
+    """The embedded key store, for one machine."""
+
+    directory: FileName | None = Field(
+        default=None, description="Where the keys live; `keys` in `data_dir` when not set."
+    )
+
+
+class AppRoleSection(Section):
+    """Login by AppRole."""
+
+    method: Literal["approle"] = Field(description="Its name.")
+    mount: VaultPath = Field(default="approle", description="Where the method is mounted.")
+    role_id_file: FileName = Field(description="A file with the role id.")
+    secret_id_file: FileName = Field(description="A file with the secret id.")
+
+
+class KubernetesSection(Section):
+    """Login by a Kubernetes service account."""
+
+    method: Literal["kubernetes"] = Field(description="Its name.")
+    mount: VaultPath = Field(default="kubernetes", description="Where the method is mounted.")
+    role: VaultName = Field(description="The role to log in as.")
+    jwt_file: FileName = Field(
+        default=_SERVICE_ACCOUNT_TOKEN,
+        description="The service account's token, as the kubelet mounts it.",
+    )
+
+
+class TokenFileSection(Section):
+    """A Vault token that somebody else keeps fresh in a file, such as an agent."""
+
+    method: Literal["token_file"] = Field(description="Its name.")
+    token_file: FileName = Field(description="The file with the token.")
+
+
+class VaultKeysSection(Section):
+    """The transit key for each signing algorithm."""
+
+    ES256: VaultName | None = Field(default=None, description="A key of type `ecdsa-p256`.")
+    RS256: VaultName | None = Field(default=None, description="A key of type `rsa-2048` or larger.")
+
+
+class VaultSection(Section):
+    """Vault or OpenBao with the transit engine."""
+
+    url: Url = Field(description="Its address.")
+    mount: VaultPath = Field(default="transit", description="Where the transit engine is mounted.")
+    keys: VaultKeysSection = Field(description="The names of the keys.")
+    namespace: VaultPath | None = Field(
+        default=None, description="The namespace, where there are any."
+    )
+    ca_file: FileName | None = Field(
+        default=None, description="Authorities of its certificate; the system's when not set."
+    )
+    auth: AppRoleSection | KubernetesSection | TokenFileSection = Field(
+        discriminator="method", description="How to log in."
+    )
+
+
+class KeysSection(Section):
+    """Our signing keys."""
+
+    store: Literal["dev", "vault-transit"] = Field(
+        default="dev",
+        description="`dev` embeds the keys and serves a loopback issuer alone; with "
+        "`vault-transit` they never leave Vault.",
+    )
+    algorithm: SigningAlgorithm = Field(default="ES256", description="What tokens are signed with.")
+    also: Annotated[list[SigningAlgorithm], holding(0, 2)] = Field(
+        default=["RS256"], description="Further algorithms, which a resource may ask for."
+    )
+    dev: DevKeysSection = Field(default_factory=DevKeysSection, description="For `store: dev`.")
+    vault: VaultSection | None = Field(default=None, description="For `store: vault-transit`.")

@@ -1,0 +1,142 @@
+"""Development mode: the real broker beside a pretend issuer, with the story in front of it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import urllib3
+from rich.console import Console
+from rich.text import Text
+
+from broker.dev.idp import PretendIdp
+from broker.dev.setup import DevSetup, prepare
+from broker.dev.story import Story, StoryFailed, commands
+
+_START_SECONDS: Final = 20.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class _Stopped(Exception):
+    """Somebody asked development mode to end."""
+
+
+def run_dev(directory: Path, *, policies: Path, is_once: bool, console: Console) -> int:
+    """
+    Run a throw-away broker in ``directory`` until Ctrl-C, or until its story is told.
+
+    Returns the exit status: 0, or 1 when the broker did not come up or the story went wrong.
+    """
+    setup = prepare(directory, policies=policies)
+    _greet(console, setup)
+    try:
+        with _ending_in_order(), _idp(setup), _broker(setup) as process:
+            _wait_until_ready(setup, process)
+            Story(setup, console).play()
+            _invite(console, setup, is_once=is_once)
+            if not is_once:
+                process.wait()
+    except _Stopped:
+        console.print("\nStopped.", style="dim")
+    except StoryFailed as failure:
+        console.print(Text(str(failure), "bold red"))
+        return 1
+    return 0
+
+
+def _greet(console: Console, setup: DevSetup) -> None:
+    console.print(Text("Delegation broker, development mode", "bold"))
+    console.print(
+        Text("Its keys, secrets and users are for trying out and for nothing else.", "yellow")
+    )
+    for name, value in (
+        ("HTTP", setup.issuer),
+        ("gRPC", f"127.0.0.1:{setup.grpc_port}"),
+        ("admin", f"http://127.0.0.1:{setup.admin_port}/readyz?verbose"),
+        ("issuer of users", setup.idp_issuer),
+        ("files", setup.directory),
+    ):
+        console.print(Text.assemble((f"  {name:<16}", "cyan"), str(value)))
+
+
+def _invite(console: Console, setup: DevSetup, *, is_once: bool) -> None:
+    console.print(Text("\nTry it:", "bold"))
+    for title, command in commands(setup):
+        console.print(Text(f"\n# {title}", "dim"))
+        console.print(command, markup=False, highlight=False, soft_wrap=True)
+    if not is_once:
+        console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM unwind what was started."""
+
+    def stop(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise _Stopped
+
+    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def _idp(setup: DevSetup) -> Iterator[None]:
+    idp = PretendIdp(setup.idp_port)
+    thread = threading.Thread(target=idp.serve, name="pretend-idp", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        idp.stop()
+
+
+@contextmanager
+def _broker(setup: DevSetup) -> Iterator[subprocess.Popen[bytes]]:
+    """The broker as anybody would start it: ``broker serve --config``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "broker", "serve", "--config", str(setup.config_file)],
+        env={name: value for name, value in os.environ.items() if not name.startswith("BROKER_")},
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call.
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=25)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def _wait_until_ready(setup: DevSetup, process: subprocess.Popen[bytes]) -> None:
+    url = f"http://127.0.0.1:{setup.admin_port}/readyz"
+    http = urllib3.PoolManager(retries=False)
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise StoryFailed("The broker ended at once; its log above says why.")
+        try:
+            if http.request("GET", url, timeout=2.0).status == 200:
+                return
+        except urllib3.exceptions.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise StoryFailed("The broker did not become ready in time.")

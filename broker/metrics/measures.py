@@ -1,0 +1,132 @@
+"""What a worker measures."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from broker.errors import Reason
+from broker.metrics.files import CountFile
+from broker.metrics.tally import Counter, Family, Gauge, Histogram
+
+FACES: Final = ("http", "grpc", "service")
+EVENTS: Final = (
+    "token.issue",
+    "policy.explain",
+    "config.loaded",
+    "config.rejected",
+    "service.started",
+    "service.stopped",
+)
+DECISIONS: Final = ("permit", "deny", "info")
+REASONS: Final = ("none", *(reason.code for reason in Reason))
+STORES: Final = ("dev", "vault-transit", "vault-ephemeral", "vault-export")
+
+_ISSUER_LIMIT: Final = 64
+
+_log = structlog.get_logger("broker.metrics")
+
+
+class Metrics:
+    """
+    The measures of one worker. Every method may be called from any thread and never fails.
+
+    No label tells a client, a subject or anything else that a request brings (LOG-08): each has a
+    closed list, and what is not on it counts as ``other``. ``issuers`` are those the operator
+    registered. Counts are in memory until ``flush`` writes them to ``directory``, where the control
+    process finds them; a worker that is killed loses those of its last second. Two workers never
+    have one name at a time.
+    """
+
+    def __init__(self, directory: Path, worker: str, *, issuers: Iterable[str] = ()) -> None:
+        self._requests = Counter(
+            "broker_requests",
+            "Audit records, by what was decided and why.",
+            {"face": FACES, "event": EVENTS, "decision": DECISIONS, "reason": REASONS},
+        )
+        self._request_seconds = Histogram(
+            "broker_request_seconds",
+            "Time from a request's arrival in the core until its record was on disk.",
+            {"face": FACES, "event": EVENTS},
+        )
+        self._commit_seconds = Histogram(
+            "broker_audit_commit_seconds", "Time a request waited for its audit record.", {}
+        )
+        self._sign_seconds = Histogram(
+            "broker_sign_seconds", "Time that a signature took.", {"store": STORES}
+        )
+        self._policy_seconds = Histogram(
+            "broker_policy_seconds",
+            "Time that a policy decision took, remembered or evaluated.",
+            {},
+        )
+        self._reloads = Counter(
+            "broker_reloads", "Reloads carried out by a worker.", {"result": ("ok", "failed")}
+        )
+        self._jwks_age = Gauge(
+            "broker_jwks_age_seconds",
+            "Age of the oldest copy of a registered issuer's keys.",
+            {"issuer": sorted(issuers)[:_ISSUER_LIMIT]},
+        )
+        self._files = [
+            (
+                CountFile(directory, kind, worker),
+                [one for one in self._families if one.file == kind],
+            )
+            for kind in (Counter.file, Histogram.file, Gauge.file)
+        ]
+        self._has_failed = False
+
+    @property
+    def _families(self) -> tuple[Family, ...]:
+        return tuple(one for one in vars(self).values() if isinstance(one, Family))
+
+    def observe_record(self, record: Mapping[str, Any]) -> None:
+        """Count an audit record; given to the audit log as its observer."""
+        self._requests.count(
+            record.get("face", "service"),
+            record.get("event", ""),
+            record.get("decision", ""),
+            record.get("reason", "none"),
+        )
+
+    def observe_request(self, seconds: float, *, face: str, event: str) -> None:
+        """Note how long a request took."""
+        self._request_seconds.observe(seconds, face, event)
+
+    def observe_commit(self, seconds: float) -> None:
+        """Note how long a request waited for its audit record to be on disk."""
+        self._commit_seconds.observe(seconds)
+
+    def observe_sign(self, seconds: float, *, store: str) -> None:
+        """Note how long a signature took, or the attempt at one."""
+        self._sign_seconds.observe(seconds, store)
+
+    def observe_policy(self, seconds: float) -> None:
+        """Note how long a policy decision took."""
+        self._policy_seconds.observe(seconds)
+
+    def count_reload(self, result: str) -> None:
+        """Count a reload: ``ok`` or ``failed``."""
+        self._reloads.count(result)
+
+    def show_jwks_ages(self, ages: Mapping[str, float]) -> None:
+        """Tell how old, in seconds, the copy of each registered issuer's keys is."""
+        self._jwks_age.put({(issuer,): age for issuer, age in ages.items()})
+
+    def flush(self) -> None:
+        """
+        Write all counts to disk; called every second, by one thread, and once at the end.
+
+        What cannot be written now is written with the next.
+        """
+        try:
+            for file, families in self._files:
+                file.write(one for family in families for one in family.series())
+        except OSError as failure:
+            if not self._has_failed:
+                _log.warning("metrics_not_written", error=failure.strerror)
+            self._has_failed = True
+        else:
+            self._has_failed = False

@@ -1,0 +1,1 @@
+"""Policy as code: Cedar policies are read, checked, asked and explained."""

@@ -1,0 +1,89 @@
+"""What the operator declared: clients, resources and trusted issuers, found by name."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from broker.interfaces import Registry
+from broker.model import Client, Resource, TrustedIssuer
+from broker.tokens.resource_uri import normalise_resource
+
+_Declared = TypeVar("_Declared", Client, Resource, TrustedIssuer)
+
+
+class FileRegistry:
+    """
+    The declarations of one reading of the file: a ``Registry`` that never changes.
+
+    Every question is one look in a dictionary, so that nothing a caller asks for can cost more than
+    anything else. Resources are brought to their normal form here, once; whoever asks brings theirs
+    likewise. Raises ``ValueError`` when two declarations share a name, and ``InvalidTarget`` for a
+    resource that has no normal form.
+    """
+
+    def __init__(
+        self,
+        clients: Iterable[Client],
+        resources: Iterable[Resource],
+        issuers: Iterable[TrustedIssuer],
+        *,
+        disabled_subjects: frozenset[str] = frozenset(),
+    ) -> None:
+        self._clients: dict[str, Client] = {}
+        self._resources: dict[str, Resource] = {}
+        self._issuers: dict[str, TrustedIssuer] = {}
+        self._disabled_subjects = disabled_subjects
+        for client in clients:
+            _add(self._clients, client.client_id, value=client)
+        for declared in resources:
+            resource = replace(declared, resource=normalise_resource(declared.resource))
+            for name in (resource.resource, *resource.audiences):
+                _add(self._resources, name, value=resource)
+        for issuer in issuers:
+            _add(self._issuers, issuer.issuer, value=issuer)
+
+    def client(self, client_id: str) -> Client | None:
+        return self._clients.get(client_id)
+
+    def resource(self, name: str) -> Resource | None:
+        return self._resources.get(name)
+
+    def issuer(self, issuer: str) -> TrustedIssuer | None:
+        return self._issuers.get(issuer)
+
+    def is_subject_disabled(self, sub: str) -> bool:
+        return sub in self._disabled_subjects
+
+
+class ReloadableRegistry:
+    """
+    A ``Registry`` whose content can be replaced as a whole while it is in use.
+
+    A single answer comes from one content or the other, never from a mixture. Two answers may come
+    from different ones, so what belongs together is asked for once and handed on.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def replace(self, registry: Registry) -> None:
+        """Answer from another content from now on. Binding a name is atomic, so nothing is locked."""
+        self._registry = registry
+
+    def client(self, client_id: str) -> Client | None:
+        return self._registry.client(client_id)
+
+    def resource(self, name: str) -> Resource | None:
+        return self._registry.resource(name)
+
+    def issuer(self, issuer: str) -> TrustedIssuer | None:
+        return self._registry.issuer(issuer)
+
+    def is_subject_disabled(self, sub: str) -> bool:
+        return self._registry.is_subject_disabled(sub)
+
+
+def _add(found: dict[str, _Declared], name: str, *, value: _Declared) -> None:
+    if name in found:
+        raise ValueError(f"declared twice: {name}")
+    found[name] = value

@@ -1,0 +1,1 @@
+"""The gRPC face: messages and metadata become requests, and answers become messages."""

@@ -1,0 +1,73 @@
+"""One call as a servicer sees it: a message still to be read, a credential, the circumstances."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, Self, TypeVar
+from urllib.parse import unquote
+
+from google.protobuf.message import DecodeError, Message
+
+from broker.errors import InvalidRequest, Reason, RequestTooLarge
+from broker.model import RequestContext
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class CallMetadata:
+    """
+    The metadata that a call may authenticate itself with, each key as often as it was sent.
+
+    All other metadata is ignored, above all what claims to know the caller (``x-forwarded-user``).
+    """
+
+    authorization: tuple[str, ...] = field(default=(), repr=False)
+    client_assertion: tuple[str, ...] = field(default=(), repr=False)
+    client_assertion_type: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, metadata: Iterable[tuple[str, str | bytes]]) -> Self:
+        """Pick the credentials out of all metadata."""
+        found: dict[str, list[str]] = {}
+        for key, value in metadata:
+            if key in _CREDENTIALS and isinstance(value, str):
+                found.setdefault(key, []).append(value)
+        if not found:
+            return cls()
+        return cls(*(tuple(found.get(key, ())) for key in _CREDENTIALS))
+
+
+_CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[M]):
+    """A call on its way to a servicer. ``data`` is the message as it came, at most ``limit`` bytes."""
+
+    context: RequestContext
+    metadata: CallMetadata
+    data: bytes = field(repr=False)
+    parse: Callable[[bytes], M]
+    limit: int
+
+    def message(self) -> M:
+        """
+        The message; raises ``InvalidRequest`` when it is none.
+
+        It is read this late, inside the audit entry, so that a message that cannot be read is
+        recorded like any other refused request.
+        """
+        if len(self.data) > self.limit:
+            raise RequestTooLarge(Reason.BODY_TOO_LARGE)
+        try:
+            return self.parse(self.data)
+        except (DecodeError, UnicodeDecodeError):
+            raise InvalidRequest(Reason.BODY_MALFORMED) from None
+
+
+def peer_address(peer: str) -> str:
+    """The IP address in a gRPC peer name such as ``ipv6:%5B::1%5D:50051``; empty for others."""
+    family, _, rest = peer.partition(":")
+    if family not in {"ipv4", "ipv6"}:
+        return ""
+    return unquote(rest).rpartition(":")[0].strip("[]")

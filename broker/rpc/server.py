@@ -1,0 +1,133 @@
+"""The gRPC server: services put on a port, with limits on everything a caller can hold on to."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+
+from broker.endpoints import Endpoints
+from broker.rpc import discovery_service, health, policy_service, token_service
+from broker.rpc.boundary import Boundary, CallLimits
+from broker.rpc.health import Health
+from broker.rpc.reading import MessageReads
+from broker.rpc.reflection import Reflection
+from broker.rpc.tls import ReloadingTls, TlsFiles
+from broker.v1 import discovery_service_pb2, policy_service_pb2, token_service_pb2
+
+_MOST_WAITING: Final = 1024
+"""
+Calls that may hold a thread while their message arrives. Threads are started as they are needed and
+cost little as long as they wait; how many work is the boundary's limit.
+"""
+
+_LIMITS: Final = CallLimits()
+_METADATA_BYTES: Final = 16 * 1024
+_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    # Every process of the face binds the port, and the kernel spreads connections over them.
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_metadata_size", _METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.max_allowed_incoming_connections", 2048),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A connection without calls is closed after five minutes, any other after half an hour, so that
+    # clients find new processes; and a peer that is gone is noticed.
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 1_800_000),
+    ("grpc.max_connection_age_grace_ms", 35_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients may ping every ten seconds; the third ping too many ends the connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
+
+
+class RunningServer:
+    """
+    A gRPC server that takes calls.
+
+    It reports itself healthy until told otherwise. ``port`` is the port that it got.
+    """
+
+    def __init__(
+        self, server: grpc.Server, *, port: int, health_service: Health, reads: MessageReads
+    ) -> None:
+        self.port = port
+        self._server = server
+        self._health = health_service
+        self._reads = reads
+
+    def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001 - The name says what it means.
+        """Report health; load balancers look elsewhere while it is not serving."""
+        self._health.set_serving(is_serving=is_serving)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has ended, or ``timeout`` seconds; tell whether the time ran out."""
+        return self._server.wait_for_termination(timeout)
+
+    def stop(self, grace: float) -> None:
+        """Take no more calls, finish those under way within ``grace`` seconds, cut the rest off."""
+        self._health.set_serving(is_serving=False)
+        self._server.stop(grace).wait()
+        self._reads.stop()
+
+
+def build_server(
+    endpoints: Endpoints,
+    *,
+    address: str,
+    limits: CallLimits = _LIMITS,
+    tls: TlsFiles | None = None,
+    has_reflection: bool = False,
+) -> RunningServer:
+    """
+    Start serving ``endpoints`` on ``address``, a ``host:port`` with port 0 for any free one.
+
+    Raises ``RuntimeError`` when the port cannot be had, ``ValueError`` or ``OSError`` for bad TLS
+    files. It starts threads, so no process may be forked off afterwards.
+    """
+    reads = MessageReads(limits.read_timeout)
+    server = grpc.server(
+        ThreadPoolExecutor(_MOST_WAITING, thread_name_prefix="grpc"),
+        # Beyond our own limit messages are taken up to twice its size, so that the refusal of one that
+        # is a little too large is ours, with a record of it.
+        options=(*_OPTIONS, ("grpc.max_receive_message_length", 2 * limits.max_message_bytes)),
+        maximum_concurrent_rpcs=_MOST_WAITING,
+    )
+    boundary = Boundary(reads, limits)
+    services = {
+        token_service.SERVICE: token_service.TokenService(endpoints.token).rpcs(),
+        discovery_service.SERVICE: discovery_service.DiscoveryService(endpoints.discovery).rpcs(),
+        policy_service.SERVICE: policy_service.PolicyService(endpoints.explain).rpcs(),
+    }
+    for name, rpcs in services.items():
+        boundary.register(server, name, rpcs)
+    health_service = Health((*services, health.SERVICE_NAME), reads)
+    health_service.register(server)
+    if has_reflection:
+        Reflection(_DESCRIBED).register(server)
+    port = _bind(server, address, tls)
+    reads.start()
+    server.start()
+    health_service.set_serving(is_serving=True)
+    return RunningServer(server, port=port, health_service=health_service, reads=reads)
+
+
+_DESCRIBED: Final = (
+    token_service_pb2.DESCRIPTOR,
+    discovery_service_pb2.DESCRIPTOR,
+    policy_service_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    # The details of errors, so that tools can show them.
+    error_details_pb2.DESCRIPTOR,
+)
+
+
+def _bind(server: grpc.Server, address: str, tls: TlsFiles | None) -> int:
+    if tls is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, ReloadingTls(tls).credentials())

@@ -1,0 +1,78 @@
+"""Refusals become gRPC statuses with their details in ``google.rpc`` messages."""
+
+from typing import Final, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import (
+    BadRequest,
+    ErrorInfo,
+    RetryInfo,
+)
+from google.rpc.status_pb2 import Status
+
+from broker.errors import (
+    InsufficientUserAuthentication,
+    InvalidRequest,
+    OAuthError,
+    Reason,
+    TemporarilyUnavailable,
+)
+
+DECISION_ID: Final = "broker-decision-id"
+DOMAIN: Final = "delegation-broker"
+
+_DETAILS: Final = "grpc-status-details-bin"
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class Overloaded(TemporarilyUnavailable):
+    """More calls are under way than this face takes at once."""
+
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self) -> None:
+        super().__init__(Reason.OVERLOADED)
+
+
+def decision_metadata(request_id: str) -> Metadata:
+    """The metadata that tells a caller the id of the audit record."""
+    return ((DECISION_ID, request_id),)
+
+
+def refuse(context: grpc.ServicerContext, error: OAuthError, *, request_id: str) -> NoReturn:
+    """
+    End the call with the status of ``error``; it raises what gRPC wants to see raised.
+
+    The message is the fixed sentence. Exactly one ``ErrorInfo`` tells the OAuth code.
+    """
+    code = grpc.StatusCode[error.grpc_status]
+    status = Status(code=code.value[0], message=error.description)
+    for detail in _details(error, request_id):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.set_trailing_metadata(
+        (*decision_metadata(request_id), (_DETAILS, status.SerializeToString()))
+    )
+    context.abort(code, error.description)
+
+
+def _details(error: OAuthError, request_id: str) -> list[Message]:
+    facts = {"error": error.error, "decision_id": request_id}
+    details: list[Message] = []
+    if isinstance(error, InsufficientUserAuthentication):
+        if error.acr_values:
+            facts["acr_values"] = error.acr_values
+        if error.max_age is not None:
+            facts["max_age"] = str(error.max_age)
+    details.append(ErrorInfo(reason=error.error.upper(), domain=DOMAIN, metadata=facts))
+    if isinstance(error, InvalidRequest) and error.parameter:
+        violation = BadRequest.FieldViolation(field=error.parameter, description=error.description)
+        details.append(BadRequest(field_violations=[violation]))
+    if isinstance(error, TemporarilyUnavailable):
+        details.append(RetryInfo(retry_delay=Duration(seconds=error.retry_after)))
+    return details

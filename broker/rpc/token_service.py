@@ -1,0 +1,120 @@
+"""The token service: a message and metadata become a token request, an issued token a message."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from broker.endpoints.token import TokenEndpoint
+from broker.errors import InvalidRequest, Reason
+from broker.model import ClientCredential, TokenRequest
+from broker.oauth import GRANT_TOKEN_EXCHANGE
+from broker.rpc.boundary import Rpc
+from broker.rpc.call import Call, CallMetadata
+from broker.rpc.token_types import token_type_number, token_type_uri
+from broker.v1 import token_pb2, token_service_pb2
+from broker.v1.token_service_pb2 import ExchangeTokenRequest, ExchangeTokenResponse
+
+SERVICE: Final[str] = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name
+
+_LONGEST_VALUE: Final = 4 * 1024
+_LONGEST_TOKEN: Final = 32 * 1024
+_TOKENS: Final = frozenset({"actor_token", "client_assertion", "client_secret", "subject_token"})
+
+
+class TokenService:
+    """Answers for ``broker.v1.TokenService``."""
+
+    def __init__(self, endpoint: TokenEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def rpcs(self) -> Mapping[str, Rpc[Any]]:
+        """The methods by their names."""
+        return {"ExchangeToken": Rpc(ExchangeTokenRequest.FromString, self.exchange_token)}
+
+    def exchange_token(self, call: Call[ExchangeTokenRequest]) -> ExchangeTokenResponse:
+        """Exchange a token (RFC 8693)."""
+        issued = self._endpoint.issue(
+            call.context, lambda: read_exchange(call.message(), call.metadata)
+        )
+        return ExchangeTokenResponse(
+            issued_token=token_pb2.IssuedToken(
+                access_token=issued.token,
+                issued_token_type=token_type_number(issued.issued_token_type),
+                token_type=issued.token_type,
+                expires_in=issued.expires_in,
+                scopes=issued.scopes,
+                resource=issued.resource,
+            )
+        )
+
+
+def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> TokenRequest:
+    """
+    The token request that a message and its metadata make, as if it had come as a form.
+
+    An empty string counts as omitted, as a parameter without a value does (RFC 6749 3.2).
+    """
+    credential = _credential(message.client_authentication, metadata)
+    single = {
+        "grant_type": GRANT_TOKEN_EXCHANGE,
+        "client_id": credential.client_id,
+        "client_secret": credential.client_secret,
+        "client_assertion": credential.client_assertion,
+        "client_assertion_type": credential.client_assertion_type,
+        "subject_token": message.subject_token or None,
+        "subject_token_type": token_type_uri(message.subject_token_type),
+        "actor_token": message.actor_token or None,
+        "actor_token_type": token_type_uri(message.actor_token_type),
+        "requested_token_type": token_type_uri(message.requested_token_type),
+    }
+    repeated = {
+        "resource": tuple(filter(None, message.resources)),
+        "audience": tuple(filter(None, message.audiences)),
+        # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
+        "scope": () if list(message.scopes) == [""] else tuple(message.scopes),
+    }
+    # In a message that is small as a whole no parameter can be too large.
+    if message.ByteSize() > _LONGEST_VALUE:
+        _check_sizes(single)
+    return TokenRequest(
+        grant_type=GRANT_TOKEN_EXCHANGE,
+        credential=credential,
+        subject_token=single["subject_token"],
+        subject_token_type=single["subject_token_type"],
+        actor_token=single["actor_token"],
+        actor_token_type=single["actor_token_type"],
+        resources=repeated["resource"],
+        audiences=repeated["audience"],
+        scopes=repeated["scope"] or None,
+        requested_token_type=single["requested_token_type"],
+        present=frozenset(name for name, value in {**single, **repeated}.items() if value),
+    )
+
+
+def _credential(
+    message: token_pb2.ClientAuthentication, metadata: CallMetadata
+) -> ClientCredential:
+    return ClientCredential(
+        unverified_authorization=metadata.authorization,
+        client_id=message.client_id or None,
+        client_secret=message.client_secret or None,
+        client_assertion=_sole(message.client_assertion, metadata.client_assertion),
+        client_assertion_type=_sole(message.client_assertion_type, metadata.client_assertion_type),
+    )
+
+
+def _sole(in_message: str, in_metadata: tuple[str, ...]) -> str | None:
+    """The one value sent, here or there; more than one is more than one credential."""
+    if not in_metadata:
+        return in_message or None
+    values = [value for value in (in_message, *in_metadata) if value]
+    if len(values) > 1:
+        raise InvalidRequest(Reason.MULTIPLE_CLIENT_AUTH)
+    return values[0] if values else None
+
+
+def _check_sizes(single: Mapping[str, str | None]) -> None:
+    """Targets and scopes are not looked at: the core refuses them by rules of their own."""
+    for name, value in single.items():
+        longest = _LONGEST_TOKEN if name in _TOKENS else _LONGEST_VALUE
+        if value is not None and len(value) > longest:
+            raise InvalidRequest(Reason.PARAM_TOO_LARGE, parameter=name)

@@ -1,0 +1,203 @@
+"""The processes of a running broker: one for each face, and one that speaks for both."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from broker import __version__
+from broker.app import Loaded, Process
+from broker.config import Settings
+from broker.config.settings import Address
+from broker.lifeline import Lifeline
+from broker.logs import GRANIAN_LOGGING
+from broker.metrics import Exposition, Metrics, prepare_directory
+from broker.monitor import Hooks, WorkerMonitor
+from broker.supervisor import ChildSpec, Supervisor
+
+if TYPE_CHECKING:
+    from broker.web.readiness import Probe
+
+GRACE: Final = timedelta(seconds=20)
+
+_log = structlog.get_logger("broker.serving")
+
+
+def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta) -> int:
+    """
+    Run the broker until it is told to stop; returns its exit status.
+
+    Everything is loaded before the first fork, and nothing that starts a thread is imported until
+    after it. Raises ``PolicyLoadError`` when the policies are not good: no process is started then.
+    """
+    loaded = Loaded.load(settings, environ)
+    metrics = settings.state.directory / "metrics"
+    settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_directory(metrics)
+    _log.info("starting", version=__version__, issuer=settings.issuer)
+    supervisor = Supervisor(list(_children(loaded, metrics)), grace=GRACE, drain_delay=drain_delay)
+    return supervisor.run()
+
+
+def _children(loaded: Loaded, metrics: Path) -> Iterator[ChildSpec]:
+    settings = loaded.settings
+    runs = {"grpc": _run_grpc, "http": _run_http}
+    workers = _workers(settings)
+    for name in workers:
+        run = runs[name.partition("-")[0]]
+        yield ChildSpec(name, partial(run, loaded, metrics, name))
+    control = partial(_run_control, settings, metrics, workers)
+    yield ChildSpec("control", control, is_last=True)
+
+
+def _workers(settings: Settings) -> tuple[str, ...]:
+    """The names of the worker processes, which are also those of their audit chains."""
+    listen, workers = settings.listen, settings.workers
+    grpc = range(workers.grpc if listen.grpc is not None else 0)
+    http = range(workers.http if listen.http is not None else 0)
+    return (*(f"grpc-{number}" for number in grpc), *(f"http-{number}" for number in http))
+
+
+def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> None:
+    # gRPC may not be imported before the fork: its threads would not survive it.
+    from broker.rpc.boundary import CallLimits  # noqa: PLC0415 - see above.
+    from broker.rpc.server import RunningServer, build_server  # noqa: PLC0415 - see above.
+    from broker.rpc.tls import TlsFiles  # noqa: PLC0415 - see above.
+
+    settings, address = loaded.settings.grpc, loaded.settings.listen.grpc
+    process, measured = _process(loaded, metrics, name)
+    servers: list[RunningServer] = []
+
+    def drain() -> None:
+        for server in servers:
+            server.set_serving(is_serving=False)
+
+    # The monitor carries out pending reloads first, so no call is answered from what was before.
+    monitor = _monitor(lifeline, process, measured, drain=drain)
+    tls = settings.tls
+    server = build_server(
+        process.endpoints,
+        address=str(address),
+        limits=CallLimits(
+            threads=settings.threads,
+            max_concurrent=settings.max_concurrent,
+            max_message_bytes=settings.max_message_bytes,
+        ),
+        tls=None if tls is None else TlsFiles(tls.cert_file, tls.key_file, tls.client_ca_file),
+        has_reflection=settings.has_reflection,
+    )
+    servers.append(server)
+    lifeline.wait()
+    server.stop(GRACE.total_seconds() / 2)
+    monitor.stop()
+    process.close()
+    measured.flush()
+
+
+def _run_http(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> None:
+    from broker.web.app import OAuthApp  # noqa: PLC0415 - only this process serves HTTP.
+    from broker.web.server import HttpListener, TlsFiles, serve_http  # noqa: PLC0415 - the same.
+
+    settings, address = loaded.settings.http, loaded.settings.listen.http
+    running: list[tuple[Process, Metrics, WorkerMonitor]] = []
+
+    def build() -> OAuthApp:
+        process, measured = _process(loaded, metrics, name)
+        running.append((process, measured, _monitor(lifeline, process, measured)))
+        return OAuthApp(
+            process.endpoints,
+            issuer=loaded.settings.issuer,
+            max_body_bytes=settings.max_body_bytes,
+            max_concurrent=settings.threads,
+            trusted_proxies=settings.trusted_proxies,
+        )
+
+    def close() -> None:
+        for process, measured, monitor in running:
+            monitor.stop()
+            process.close()
+            measured.flush()
+
+    tls = settings.tls
+    serve_http(
+        build,
+        HttpListener(
+            address.host if address else "",
+            address.port if address else 0,
+            tls=None if tls is None else TlsFiles(tls.cert_file, tls.key_file, tls.client_ca_file),
+            grace=GRACE / 2,
+            log_config=GRANIAN_LOGGING,
+        ),
+        on_exit=close,
+    )
+
+
+def _process(loaded: Loaded, metrics: Path, name: str) -> tuple[Process, Metrics]:
+    issuers = [issuer.issuer for issuer in loaded.settings.issuers]
+    measured = Metrics(metrics, name, issuers=issuers)
+    return Process(loaded, writer=name, metrics=measured), measured
+
+
+def _monitor(
+    lifeline: Lifeline,
+    process: Process,
+    measured: Metrics,
+    *,
+    drain: Callable[[], None] | None = None,
+) -> WorkerMonitor:
+    def beat() -> None:
+        measured.show_jwks_ages(process.key_ages())
+        measured.flush()
+
+    hooks = Hooks(reload=process.reload, reloaded=measured.count_reload, beat=beat)
+    if drain is not None:
+        hooks = Hooks(hooks.reload, hooks.reloaded, drain, beat)
+    monitor = WorkerMonitor(lifeline, process.checks(), hooks=hooks)
+    monitor.start()
+    return monitor
+
+
+def _run_control(
+    settings: Settings, metrics: Path, workers: tuple[str, ...], lifeline: Lifeline
+) -> None:
+    from broker.web.admin import run_control  # noqa: PLC0415 - only this process needs it.
+    from broker.web.readiness import Readiness  # noqa: PLC0415 - the same.
+
+    listen = settings.listen
+    run_control(
+        lifeline,
+        listener=(listen.admin.host, listen.admin.port),
+        readiness=lambda: Readiness(
+            workers, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
+        ),
+        exposition=Exposition(metrics).render,
+    )
+
+
+def _probes(settings: Settings) -> Iterator[tuple[str, "Probe"]]:
+    from broker.web.probes import grpc_probe, http_probe  # noqa: PLC0415 - the same.
+
+    if settings.listen.grpc is not None and settings.grpc.tls is None:
+        yield "grpc", grpc_probe(str(_reachable(settings.listen.grpc)))
+    if settings.listen.http is not None and settings.http.tls is None:
+        issuer = urlsplit(settings.issuer)
+        address = _reachable(settings.listen.http)
+        yield (
+            "http",
+            http_probe(
+                address.host,
+                address.port,
+                path=f"/.well-known/oauth-authorization-server{issuer.path.rstrip('/')}",
+                authority=issuer.netloc,
+            ),
+        )
+
+
+def _reachable(address: Address) -> Address:
+    """Where a probe finds a face: one that listens on every address is asked on loopback."""
+    unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is compared, not bound.
+    return Address(unspecified.get(address.host, address.host), address.port)

@@ -1,0 +1,1 @@
+"""What must be remembered between requests: spent one-time ids and withdrawn tokens."""

@@ -1,0 +1,160 @@
+"""Spent ids and withdrawn tokens in a SQLite file, shared by the processes of one machine."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.errors import TemporarilyUnavailable
+from broker.interfaces import Now
+from broker.model import OneTimeId
+from broker.state.connection import Connection
+from broker.state.database import DEFAULT_MAX_BYTES, open_database
+from broker.state.entries import (
+    CLOCK_WENT_BACK,
+    PURGE_STEP,
+    REVOCATION_GRACE,
+    replay_store_unavailable,
+    revocation_unavailable,
+    revoked_key,
+    spent_key,
+)
+from broker.state.gathering import Gathering
+
+_FORGOTTEN: Final = "SELECT until FROM forgotten WHERE name = ?"
+_REMEMBER_FORGETTING: Final = "UPDATE forgotten SET until = max(until, ?) WHERE name = ?"
+_SPENT_UNTIL: Final = "SELECT until FROM spent WHERE key = ?"
+_SPEND: Final = """
+    INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
+"""
+_REVOKE: Final = """
+    INSERT INTO revoked VALUES (?, ?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)
+"""
+_IS_REVOKED: Final = """
+    SELECT EXISTS (SELECT 1 FROM revoked WHERE key = ?), until FROM forgotten WHERE name = 'revoked'
+"""
+_PURGE: Final = """
+    DELETE FROM {name} WHERE key IN
+        (SELECT key FROM {name} WHERE until < ? ORDER BY until LIMIT ?)
+    RETURNING until
+"""
+_PURGES: Final = {name: _PURGE.format(name=name) for name in ("spent", "revoked")}
+_PROBE: Final = "UPDATE forgotten SET until = until WHERE name = 'spent'"
+
+
+@dataclass(slots=True)
+class _Spending:
+    """Ids to spend together, and the answer; what was never answered has failed."""
+
+    one_time_ids: Sequence[OneTimeId]
+    spent_before: OneTimeId | None = None
+    failure: str = "state: not answered"
+
+
+class SqliteState:
+    """
+    A replay guard and a revocation list that survive their processes and a loss of power.
+
+    What has been spent is on disk when ``spend`` returns; threads that wait for the disk share one
+    transaction. A store that is locked for longer than ``busy_timeout`` (in seconds), read-only,
+    full, damaged or replaced refuses, within twice that time; it grows to ``max_bytes`` at most. It
+    belongs to the process that first uses it: SQLite does not survive a fork, so a child that
+    inherits it in use is refused. Raises ``StateRefused`` when the file cannot be used as it is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Now,
+        busy_timeout: float = 0.1,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        self._now = now
+        database = open_database(path, busy_timeout=busy_timeout, max_bytes=max_bytes)
+        self._writer = Connection(database, is_writer=True)
+        self._reader = Connection(database)
+        self._spending = Gathering(self._spend_all, patience=2 * busy_timeout)
+        self._purged_at = {"spent": 0, "revoked": 0}
+
+    def spend(self, one_time_ids: Sequence[OneTimeId]) -> OneTimeId | None:
+        if not one_time_ids:
+            return None
+        self._writer.check_process(replay_store_unavailable)
+        spending = _Spending(one_time_ids)
+        try:
+            self._spending.do(spending)
+        except TimeoutError:
+            raise replay_store_unavailable("state: busy") from None
+        if spending.failure:
+            raise replay_store_unavailable(spending.failure)
+        return spending.spent_before
+
+    def _spend_all(self, spendings: Sequence[_Spending]) -> None:
+        """Answer all of them from one transaction; none is answered unless it is on disk."""
+        try:
+            with self._writer.transaction(replay_store_unavailable) as connection:
+                now = self._now()
+                self._purge(connection, "spent", before=now)
+                answers = [self._spend_one(connection, one, now=now) for one in spendings]
+        except TemporarilyUnavailable as error:
+            answers = [(None, error.detail)] * len(spendings)
+        for spending, (spent_before, failure) in zip(spendings, answers, strict=True):
+            spending.spent_before, spending.failure = spent_before, failure
+
+    @staticmethod
+    def _spend_one(
+        connection: sqlite3.Connection, spending: _Spending, *, now: int
+    ) -> tuple[OneTimeId | None, str]:
+        """Spend all ids, or none: the one spent before, or what keeps this from being known."""
+        (forgotten,) = connection.execute(_FORGOTTEN, ("spent",)).fetchone()
+        fresh: dict[bytes, int] = {}
+        for one in spending.one_time_ids:
+            # An entry with this second or a later one is this token, even after its time.
+            key = spent_key(one)
+            row = connection.execute(_SPENT_UNTIL, (key,)).fetchone()
+            if key in fresh or (row is not None and row[0] >= min(now, one.until)):
+                return one, ""
+            if one.until <= forgotten:
+                return None, CLOCK_WENT_BACK
+            fresh[key] = one.until
+        connection.executemany(_SPEND, fresh.items())
+        return None, ""
+
+    def revoke(self, jti: str, until: int) -> None:
+        with self._writer.transaction(revocation_unavailable) as connection:
+            self._purge(connection, "revoked", before=self._now() - REVOCATION_GRACE)
+            connection.execute(_REVOKE, (revoked_key(jti), until))
+
+    def is_revoked(self, jti: str) -> bool:
+        with self._reader.use(revocation_unavailable) as connection:
+            found, forgotten = connection.execute(_IS_REVOKED, (revoked_key(jti),)).fetchone()
+            if self._now() <= forgotten:
+                raise revocation_unavailable(CLOCK_WENT_BACK)
+            return bool(found)
+
+    def spent_count(self) -> int:
+        """How many one-time ids are remembered."""
+        with self._reader.use(replay_store_unavailable) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM spent").fetchone()
+            return int(count)
+
+    def check(self) -> None:
+        """Write for real: a file that can be read may still be one that cannot be written."""
+        with self._writer.transaction(replay_store_unavailable) as connection:
+            connection.execute(_PROBE)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def _purge(self, connection: sqlite3.Connection, name: str, *, before: int) -> None:
+        """Let go of a few entries whose second has passed: once a second, or until none is left."""
+        if before <= self._purged_at[name]:
+            return
+        gone = [until for (until,) in connection.execute(_PURGES[name], (before, PURGE_STEP))]
+        if gone:
+            connection.execute(_REMEMBER_FORGETTING, (max(gone), name))
+        if len(gone) < PURGE_STEP:
+            self._purged_at[name] = before

@@ -1,0 +1,153 @@
+"""The OAuth face: routes, the error boundary, and one translation each way."""
+
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import Final
+from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import structlog
+
+from broker.endpoints import Endpoints
+from broker.errors import OAuthError, Reason, ServerError, TemporarilyUnavailable
+from broker.model import RequestContext, new_request_id
+from broker.web import responses
+from broker.web.overdue import BodyReads
+from broker.web.peers import Peers
+from broker.web.requests import read_token_request, take_body
+from broker.web.responses import Response
+
+_Route = Callable[[WSGIEnvironment, str], Response]
+
+_METADATA_MAX_AGE: Final = 300
+_QUEUE_SECONDS: Final = 2.0
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+_log = structlog.get_logger("broker.web")
+
+
+class OAuthApp:
+    """
+    The face as a WSGI application (PEP 3333).
+
+    Its paths are those that the metadata of ``issuer`` names; a path either is one of them, byte for
+    byte, or is not found. At most ``max_concurrent`` requests are in the core at once; others wait for
+    two seconds and are then turned away. ``body_reads`` is for the server, which must see to it that
+    bodies arrive in time. ``request_timeout`` is how long a caller is expected to wait.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        issuer: str,
+        max_body_bytes: int = 65_536,
+        max_concurrent: int = 16,
+        trusted_proxies: Iterable[str] = (),
+        request_timeout: timedelta = timedelta(seconds=10),
+    ) -> None:
+        self.body_reads = BodyReads()
+        self._endpoints = endpoints
+        self._max_body_bytes = max_body_bytes
+        # Tokens in a queue do what a semaphore does, at a fifth of its cost.
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(max_concurrent):
+            self._places.put(None)
+        self._peers = Peers(trusted_proxies)
+        self._request_timeout = request_timeout.total_seconds()
+        self._routes = self._routes_for(urlsplit(issuer).path.rstrip("/"))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        """Answer one request. This is the boundary: only ``OAuthError`` has anything to tell a caller."""
+        request_id = new_request_id()
+        try:
+            response = self._answer(environ, request_id)
+        except OAuthError as error:
+            response = responses.refused(error, request_id)
+        except Exception as error:  # noqa: BLE001 - Whatever it is, the caller learns nothing of it.
+            _log_failure(error, request_id)
+            response = responses.refused(ServerError(Reason.INTERNAL_ERROR), request_id)
+        start_response(response.status_line, list(response.headers))
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
+
+    def _routes_for(self, base: str) -> Mapping[str, Mapping[str, _Route]]:
+        metadata = _public(self._metadata)
+        return {
+            f"{base}/token": {"POST": self._token},
+            f"{base}/authorize": {"GET": _no_login, "HEAD": _no_login},
+            f"{base}/jwks": _public(self._key_set),
+            # RFC 8414 3.1 puts the well-known part before the issuer's path, OpenID Connect after it.
+            f"/.well-known/oauth-authorization-server{base}": metadata,
+            f"/.well-known/openid-configuration{base}": metadata,
+            f"{base}/.well-known/openid-configuration": metadata,
+        }
+
+    def _answer(self, environ: WSGIEnvironment, request_id: str) -> Response:
+        # A missing or doubled Host header comes as something that is no host name (RFC 9112 3.2).
+        if not _HOST.fullmatch(environ.get("HTTP_HOST", "unsaid")):
+            return responses.plain(400)
+        methods = self._routes.get(environ.get("PATH_INFO", ""))
+        if methods is None:
+            return responses.plain(404)
+        route = methods.get(environ["REQUEST_METHOD"])
+        if route is None:
+            return responses.plain(405, allowed=methods)
+        return route(environ, request_id)
+
+    def _token(self, environ: WSGIEnvironment, request_id: str) -> Response:
+        context = RequestContext(
+            face="http",
+            request_id=request_id,
+            peer=self._peers.peer(environ),
+            deadline=time.monotonic() + self._request_timeout,
+        )
+        with self.body_reads:
+            body = take_body(environ, self._max_body_bytes)
+        try:
+            self._places.get(timeout=_QUEUE_SECONDS)
+        except Empty:
+            raise TemporarilyUnavailable(Reason.OVERLOADED) from None
+        try:
+            issued = self._endpoints.token.issue(context, lambda: read_token_request(environ, body))
+        finally:
+            self._places.put(None)
+        return responses.granted(issued, request_id)
+
+    def _metadata(self, environ: WSGIEnvironment, _request_id: str) -> Response:
+        return responses.public_document(
+            self._endpoints.discovery.metadata(),
+            max_age=_METADATA_MAX_AGE,
+            unverified_etags=environ.get("HTTP_IF_NONE_MATCH", ""),
+        )
+
+    def _key_set(self, environ: WSGIEnvironment, _request_id: str) -> Response:
+        key_set = self._endpoints.discovery.key_set()
+        return responses.public_document(
+            {"keys": key_set.keys},
+            max_age=key_set.max_age,
+            unverified_etags=environ.get("HTTP_IF_NONE_MATCH", ""),
+        )
+
+
+def _public(document: _Route) -> Mapping[str, _Route]:
+    return {"GET": document, "HEAD": document, "OPTIONS": _preflight}
+
+
+def _preflight(_environ: WSGIEnvironment, _request_id: str) -> Response:
+    return responses.preflight_passed()
+
+
+def _no_login(_environ: WSGIEnvironment, _request_id: str) -> Response:
+    return responses.no_login()
+
+
+def _log_failure(error: Exception, request_id: str) -> None:
+    """Log where it went wrong, but not the message, which may hold anything."""
+    places = [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)]
+    _log.error(
+        "request_failed", request_id=request_id, kind=type(error).__name__, places=places[-8:]
+    )

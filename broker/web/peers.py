@@ -1,0 +1,58 @@
+"""Whose address a request came from, when proxies stand between."""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, Final
+
+from broker.web.requests import Environ
+
+_MOST_HOPS: Final = 16
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Peers:
+    """
+    Tells the caller's address.
+
+    ``X-Forwarded-For`` is believed only when it comes from one of ``trusted_proxies`` (networks in CIDR
+    form), and only as far back as addresses of such proxies reach. Nothing else that a proxy might
+    say about a caller is believed at all. A proxy must set the header itself and drop look-alikes
+    such as ``X_Forwarded_For``, which WSGI cannot tell from it.
+    """
+
+    def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
+        self._trusted = tuple(ipaddress.ip_network(network) for network in trusted_proxies)
+
+    def peer(self, environ: Environ) -> str:
+        """The caller's address, or that of the nearest proxy that names nobody."""
+        nearest: str = environ.get("REMOTE_ADDR", "")
+        if not self._trusted or "HTTP_X_FORWARDED_FOR" not in environ:
+            return nearest
+        address = _address(nearest)
+        for hop in reversed(environ["HTTP_X_FORWARDED_FOR"].split(",")[-_MOST_HOPS:]):
+            if address is None or not self._is_trusted(address):
+                break
+            named = _address(_without_port(hop.strip()))
+            if named is None:
+                break
+            address = named
+        return nearest if address is None else str(address)
+
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def _address(text: Any) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _without_port(hop: str) -> str:
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

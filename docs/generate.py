@@ -1,0 +1,59 @@
+"""Regenerates the pages that follow from the code: ``python -m docs.generate``."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from broker.audit.reader import UNDETECTED
+from broker.config import json_schema, settings_page
+from docs.errors_tables import classes_table, reasons_tables
+from docs.operations_tables import events_table, fields_table, metrics_table
+from docs.regions import fill, names_in
+from docs.threats_tables import attack_tables, faults_table, gaps_list
+
+FOLDER: Final = Path(__file__).parent
+
+
+def undetected_list() -> str:
+    """What verification of the audit record cannot show."""
+    return "".join(f"- {one},\n" for one in UNDETECTED[:-1]) + f"- {UNDETECTED[-1]}.\n"
+
+
+REGIONS: Final[Mapping[str, Callable[[], str]]] = {
+    "attacks": attack_tables,
+    "errors": classes_table,
+    "events": events_table,
+    "faults": faults_table,
+    "fields": fields_table,
+    "gaps": gaps_list,
+    "metrics": metrics_table,
+    "reasons": reasons_tables,
+    "undetected": undetected_list,
+}
+"""What is made inside pages that are otherwise written by hand, by the name of the region."""
+
+
+def pages() -> Mapping[Path, str]:
+    """Every generated page as it should be, and every page with a region that is generated."""
+    made = {
+        FOLDER / "settings.md": settings_page(),
+        FOLDER / "broker.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False)
+        + "\n",
+    }
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if path not in made and names_in(text):
+            made[path] = fill(text, REGIONS)
+    return made
+
+
+def main() -> None:
+    """Write what has changed."""
+    for path, text in pages().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What is published about the settings agrees with what is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from broker.config import ConfigError, json_schema, load_settings, settings_page
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = sorted((ROOT / "examples").rglob("broker.yaml"))
+
+
+def checker() -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    return jsonschema.Draft202012Validator(json_schema())
+
+
+def test_the_schema_in_docs_is_the_one_in_force() -> None:
+    """Regenerate with ``make docs``."""
+    committed = (ROOT / "docs" / "broker.schema.json").read_text()
+
+    assert committed == json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def test_the_reference_page_in_docs_is_the_one_in_force() -> None:
+    """Regenerate with ``make docs``."""
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.parent.name)
+def test_the_samples_satisfy_the_schema_and_load(path: Path) -> None:
+    checker().validate(YAML(typ="safe", pure=True).load(path.read_text()))
+
+    assert load_settings(path, {}).clients
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"issuer": "https://a.example", "isuer": "x"},
+        {"issuer": "https://a.example", "tokens": {"lifetime": 300}},
+        {"issuer": "https://a.example", "clients": [{"id": "two words", "auth": {}}]},
+        {
+            "issuer": "https://a.example",
+            "clients": [{"id": "a", "auth": {"secrets": [{"hash": "x"}]}}],
+        },
+        {"issuer": "https://a.example", "keys": {"vault": {"auth": {"method": "userpass"}}}},
+    ],
+)
+def test_an_editor_is_told_what_the_broker_would_refuse(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "broker.yaml"
+    path.write_text(json.dumps(settings))
+
+    assert list(checker().iter_errors(settings))
+    with pytest.raises(ConfigError):
+        load_settings(path, {})
+
+
+def test_every_setting_has_a_description() -> None:
+    page = settings_page()
+
+    assert "|  |\n" not in page
+    assert "`tokens.lifetime`" in page
+    assert "| `lifetime` | duration | `5m` |" in page

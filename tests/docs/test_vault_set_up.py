@@ -1,0 +1,121 @@
+"""The set-up of Vault that the documents give is enough for the broker, and gives it nothing more."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from broker.app import open_key_store
+from broker.config import Settings, load_settings
+from broker.config.settings import VaultSettings
+from broker.errors import TemporarilyUnavailable
+from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_http import VaultServer
+from broker.keys.vault_session import VaultSession
+from broker.keys.vault_transit import VaultTransitKeyStore
+from tests.docs.markdown import ROOT, blocks
+from tests.docs.shell import run
+from tests.openbao import OpenBao
+
+pytestmark = pytest.mark.openbao
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A server of one's own after the commands of the front page, and the front page's settings."""
+
+    bao: OpenBao
+    folder: Path
+    settings: Settings
+
+    @property
+    def vault(self) -> VaultSettings:
+        """How the settings reach it."""
+        assert self.settings.keys.vault is not None
+        return self.settings.keys.vault
+
+    def as_root(self, command: str) -> str:
+        """What a command prints that is run with the rights of root."""
+        as_root = {"BAO_ADDR": self.bao.url, "BAO_TOKEN": self.bao._root_token}
+        return run(command, folder=self.folder, **as_root)
+
+
+@pytest.fixture(scope="module")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
+    """The set-up as the front page tells it, from an empty server on."""
+    folder = tmp_path_factory.mktemp("set-up")
+    bao = OpenBao(folder)
+    bao.set_up()
+    try:
+        bao.call("DELETE", "sys/mounts/transit")
+        bao.call("DELETE", "sys/auth/approle")
+        front_page = blocks(ROOT / "README.md")
+        for block in front_page:
+            if block.noted("needs") == "openbao":
+                as_root = {"BAO_ADDR": bao.url, "BAO_TOKEN": bao._root_token}
+                run(block.text, folder=folder, **as_root)
+        text = next(block.text for block in front_page if block.language == "yaml")
+        config = folder / "broker.yaml"
+        config.write_text(text.replace("https://vault.example:8200", bao.url))
+        yield SetUp(bao, folder, load_settings(config, {}))
+    finally:
+        bao.close()
+
+
+def test_the_broker_signs_with_what_the_set_up_gives_it(set_up: SetUp) -> None:
+    store = open_key_store(set_up.settings)
+    try:
+        for algorithm in ("ES256", "RS256"):
+            key = store.signing_key(algorithm)
+            assert key.sign(b"anything")
+            assert key.kid in [jwk["kid"] for jwk in store.public_keys()]
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("transit/sign/broker-es256", {"batch_input": [{"input": "YQ=="}]}),
+        ("transit/sign/broker-es256", {"key_version": 1, "input": "YQ=="}),
+        ("transit/sign/broker-es256", {"key_version": 1, "marshaling_algorithm": "asn1"}),
+        ("transit/sign/broker-rs256", {"key_version": 1, "signature_algorithm": "pss"}),
+        ("transit/keys/broker-es256/rotate", {}),
+        ("transit/keys/another", {"type": "ecdsa-p256"}),
+        ("auth/approle/role/broker/secret-id", {}),
+    ],
+)
+def test_the_broker_may_do_nothing_else(set_up: SetUp, path: str, body: dict[str, object]) -> None:
+    auth = set_up.vault.auth
+    assert auth.role_id_file
+    assert auth.secret_id_file
+    session = VaultSession(
+        VaultServer(set_up.vault.url),
+        auth=AppRoleAuth(auth.role_id_file, auth.secret_id_file),
+        login_cooldown=0,
+    )
+
+    with pytest.raises(TemporarilyUnavailable) as refused:
+        session.post(path, body)
+
+    assert refused.value.detail == "vault: forbidden"
+
+
+def test_the_rotation_of_the_documents_publishes_a_version_that_does_not_sign_yet(
+    set_up: SetUp,
+) -> None:
+    store = open_key_store(set_up.settings)
+    assert isinstance(store, VaultTransitKeyStore)
+    try:
+        signing = store.signing_key("ES256").kid
+        for block in blocks(ROOT / "docs" / "operations.md"):
+            if block.noted("needs") == "openbao":
+                set_up.as_root(block.text)
+        store.refresh()
+
+        published = [jwk["kid"] for jwk in store.public_keys() if jwk["alg"] == "ES256"]
+        assert len(published) == 2
+        assert store.signing_key("ES256").kid == signing
+    finally:
+        store.close()

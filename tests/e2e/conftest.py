@@ -1,0 +1,53 @@
+"""Fixtures that run whole brokers, and leave none behind."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import Setting, new_setting
+from tests.e2e.wires import Wire, wire
+
+Starting = Callable[..., RunningBroker]
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Starting]:
+    """Starts brokers of one's own; ``is_awaited`` waits until one is ready."""
+    with ExitStack() as closing:
+
+        def begin(setting: Setting | None = None, *, is_awaited: bool = True) -> RunningBroker:
+            broker = RunningBroker(setting or new_setting(tmp_path))
+            closing.callback(broker.close)
+            if is_awaited:
+                broker.wait_until_ready()
+            return broker
+
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningBroker]]:
+    running: list[RunningBroker] = []
+    yield running
+    for broker in running:
+        broker.close()
+
+
+@pytest.fixture
+def broker(_shared: list[RunningBroker], tmp_path_factory: pytest.TempPathFactory) -> RunningBroker:
+    """A ready broker that tests share who leave it as it is, or at least able to recover."""
+    if not (_shared and _shared[-1].is_running and _shared[-1].is_ready()):
+        _shared.append(RunningBroker(new_setting(tmp_path_factory.mktemp("broker"))))
+        _shared[-1].wait_until_ready()
+    return _shared[-1]
+
+
+@pytest.fixture(params=["http", "grpc"])
+def face(request: pytest.FixtureRequest, broker: RunningBroker) -> Iterator[Wire]:
+    """A connection to each face of the shared broker in turn."""
+    with wire(request.param, broker.setting) as one:
+        yield one

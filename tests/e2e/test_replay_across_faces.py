@@ -1,0 +1,59 @@
+"""One-time credentials used at both faces, which are processes of their own with one memory."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Barrier
+
+import pytest
+
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import assertion, by_assertion, exchange
+from tests.e2e.wires import wire
+from tests.harness import Answer
+
+AT_ONCE = 64
+PARTIES = 16
+
+
+@pytest.mark.requirement("RPL-02")
+@pytest.mark.requirement("P-B")
+@pytest.mark.parametrize(("first", "second"), [("http", "grpc"), ("grpc", "http")])
+def test_an_assertion_used_on_one_face_is_refused_on_the_other(
+    broker: RunningBroker, first: str, second: str
+) -> None:
+    proof = by_assertion(assertion(broker.setting))
+    with wire(first, broker.setting) as one, wire(second, broker.setting) as other:
+        assert one.exchange(exchange(broker.setting) | proof).is_granted
+        again = other.exchange(exchange(broker.setting) | proof)
+
+        assert again.error == "invalid_client"
+        assert not again.is_granted
+        assert other.exchange(exchange(broker.setting)).is_granted
+
+
+@pytest.mark.requirement("RPL-02")
+@pytest.mark.requirement("P-B")
+def test_of_sixty_four_uses_of_an_assertion_at_once_on_both_faces_one_gets_a_token(
+    broker: RunningBroker,
+) -> None:
+    parameters = exchange(broker.setting)
+    gate = Barrier(PARTIES)
+
+    with ExitStack() as stack, ThreadPoolExecutor(PARTIES) as pool:
+        wires = [
+            stack.enter_context(wire(("http", "grpc")[number % 2], broker.setting))
+            for number in range(PARTIES)
+        ]
+        for connected in wires:
+            assert connected.exchange(exchange(broker.setting)).is_granted
+
+        def use(number: int) -> Answer:
+            gate.wait(timeout=30)
+            return wires[number % PARTIES].exchange(parameters)
+
+        answers = list(pool.map(use, range(AT_ONCE)))
+
+    assert sum(answer.is_granted for answer in answers) == 1
+    refused = [answer for answer in answers if not answer.is_granted]
+    assert {answer.error for answer in refused} == {"invalid_client"}
+    assert {answer.face for answer in refused} == {"http", "grpc"}

@@ -1,0 +1,337 @@
+"""A whole broker in one process, and its two faces behind one way of asking."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from broker.assembly import Parts, TokenRules, assemble
+from broker.audit.log import FileAuditLog
+from broker.fetch import GuardedFetcher
+from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
+from broker.issuers import IssuerKeyRing
+from broker.keys.dev import DevKeyStore
+from broker.registry import FileRegistry, ReloadableRegistry
+from broker.rpc.server import RunningServer, build_server
+from broker.state.memory import MemoryState
+from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
+from broker.web.app import OAuthApp
+from tests.world import ISS, MCP_CLAIM, NOW, Cast, Parameters
+
+_TOKEN_TYPES = {
+    "access_token": token_pb2.TOKEN_TYPE_ACCESS_TOKEN,
+    "refresh_token": token_pb2.TOKEN_TYPE_REFRESH_TOKEN,
+    "id_token": token_pb2.TOKEN_TYPE_ID_TOKEN,
+    "saml1": token_pb2.TOKEN_TYPE_SAML1,
+    "saml2": token_pb2.TOKEN_TYPE_SAML2,
+    "jwt": token_pb2.TOKEN_TYPE_JWT,
+    "id-jag": token_pb2.TOKEN_TYPE_ID_JAG,
+}
+UNKNOWN_TOKEN_TYPE = 99
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What a face answered, in one form for both.
+
+    ``status`` is the HTTP status or the gRPC status name; ``error`` the OAuth code, empty for a grant.
+    ``everything`` is all text that reached the caller, for leak checks.
+    """
+
+    face: str
+    status: str
+    error: str
+    description: str
+    token: str
+    fields: Mapping[str, Any]
+    headers: Mapping[str, str]
+    everything: str = field(repr=False)
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether a token came back."""
+        return bool(self.token)
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """The claims of the issued token, unverified."""
+        return decode_claims(self.token)
+
+
+def decode_claims(token: str) -> dict[str, Any]:
+    """The payload of a JWS, unverified."""
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert isinstance(claims, dict)
+    return claims
+
+
+class Face(Protocol):
+    """A way to ask for a token exchange with form parameters and an Authorization value."""
+
+    name: str
+
+    def exchange(self, parameters: Parameters, *authorization: str) -> Answer: ...
+
+
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, at: int = NOW) -> None:
+        self.at = at
+
+    def __call__(self) -> int:
+        return self.at
+
+
+class Broker:
+    """One broker with real parts in one process; ``records`` reads its audit files."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        cast: Cast,
+        policy: PolicyEngine,
+        clock: Clock | None = None,
+        replay: ReplayGuard | None = None,
+        key_store: KeyStore | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.directory = directory
+        self.clock = clock or Clock()
+        self.cast = cast
+        self.audit_directory = directory / "audit"
+        self.key_store = key_store or DevKeyStore(directory / "keys")
+        state = MemoryState(now=self.clock)
+        self.state = state
+        self.fetcher = GuardedFetcher()
+        self.key_ring = IssuerKeyRing(self.fetcher)
+        self.audit = audit or FileAuditLog(self.audit_directory, writer="test-0", now=self.clock)
+        rules = TokenRules(
+            ISS,
+            MCP_CLAIM,
+            lifetime=cast.lifetime,
+            max_token_bytes=cast.max_token_bytes,
+            default_resource=cast.default_resource,
+        )
+        self.registry = ReloadableRegistry(_registry(cast))
+        self.endpoints = assemble(
+            rules,
+            Parts(
+                registry=self.registry,
+                key_store=self.key_store,
+                key_ring=self.key_ring,
+                policy=policy,
+                replay=replay or state,
+                revocations=state,
+                audit=self.audit,
+                now=self.clock,
+                has_chosen_secrets=lambda: False,
+            ),
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """The decisions recorded so far, oldest first, as they stand on disk."""
+        lines = [
+            json.loads(line)
+            for path in sorted(self.audit_directory.glob("*.jsonl"))
+            for line in path.read_bytes().splitlines()
+        ]
+        return [line for line in lines if line["event"] in ("token.issue", "policy.explain")]
+
+    def spent_count(self) -> int:
+        """How many one-time ids have been spent."""
+        return self.state.spent_count()
+
+    def replace_cast(self, cast: Cast) -> None:
+        """Reload the registry, as an operator would while requests go on."""
+        self.registry.replace(_registry(cast))
+
+    def close(self) -> None:
+        """Stop every thread."""
+        self.audit.close()
+        self.key_ring.close()
+        self.key_store.close()
+        self.state.close()
+
+
+def _registry(cast: Cast) -> FileRegistry:
+    return FileRegistry(
+        cast.clients, cast.resources, cast.issuers, disabled_subjects=cast.disabled_subjects
+    )
+
+
+class HttpFace:
+    """The OAuth face, called in process as a WSGI server would."""
+
+    name = "http"
+
+    def __init__(self, broker: Broker) -> None:
+        self.app = OAuthApp(broker.endpoints, issuer=ISS, max_body_bytes=65_536)
+
+    def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
+        return self.post(urlencode(parameters, doseq=True).encode(), *authorization)
+
+    def post(
+        self, body: bytes, *authorization: str, path: str = "/token", **environ: str
+    ) -> Answer:
+        """POST a form body as it is."""
+        headers = {"HTTP_AUTHORIZATION": ",".join(authorization)} if authorization else {}
+        status, answer_headers, raw = call_wsgi(
+            self.app,
+            {
+                "REQUEST_METHOD": "POST",
+                "PATH_INFO": path,
+                "QUERY_STRING": "",
+                "CONTENT_TYPE": "application/x-www-form-urlencoded",
+                "CONTENT_LENGTH": str(len(body)),
+                **headers,
+                **environ,
+            },
+            body,
+        )
+        fields = json.loads(raw) if raw else {}
+        return Answer(
+            face=self.name,
+            status=status,
+            error=fields.get("error", ""),
+            description=fields.get("error_description", ""),
+            token=fields.get("access_token", ""),
+            fields=fields,
+            headers=answer_headers,
+            everything=f"{status} {answer_headers} {raw.decode()}",
+        )
+
+
+def call_wsgi(
+    app: Callable[..., Any], environ: Mapping[str, str], body: bytes = b""
+) -> tuple[str, dict[str, str], bytes]:
+    """Call a WSGI application once: the status code, the headers in lower case, the body."""
+    seen: dict[str, Any] = {}
+
+    def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> None:
+        seen.update(status=status.split(maxsplit=1)[0], headers={k.lower(): v for k, v in headers})
+
+    full = {
+        "SERVER_NAME": "sts.test",
+        "SERVER_PORT": "443",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.7",
+        "SCRIPT_NAME": "",
+        "wsgi.url_scheme": "https",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        **environ,
+    }
+    raw = b"".join(app(full, start_response))
+    return seen["status"], seen["headers"], raw
+
+
+class GrpcFace:
+    """The gRPC face behind a real socket on loopback."""
+
+    name = "grpc"
+
+    def __init__(self, broker: Broker) -> None:
+        self.server: RunningServer = build_server(broker.endpoints, address="127.0.0.1:0")
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
+        self.stub = token_service_pb2_grpc.TokenServiceStub(self.channel)
+
+    def close(self) -> None:
+        """Stop the server and the channel."""
+        self.channel.close()
+        self.server.stop(0)
+
+    def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
+        request = exchange_message(parameters)
+        metadata = tuple(("authorization", value) for value in authorization)
+        try:
+            response, call = self.stub.ExchangeToken.with_call(
+                request, metadata=metadata, timeout=20
+            )
+        except grpc.RpcError as error:
+            return _grpc_refusal(error)
+        issued = response.issued_token
+        return Answer(
+            face=self.name,
+            status="OK",
+            error="",
+            description="",
+            token=issued.access_token,
+            fields={
+                "token_type": issued.token_type,
+                "expires_in": issued.expires_in,
+                "scope": " ".join(issued.scopes),
+                "resource": issued.resource,
+            },
+            headers={name: str(value) for name, value in call.initial_metadata()},
+            everything=str(response),
+        )
+
+
+def _grpc_refusal(error: Any) -> Answer:
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    if status is not None:
+        for detail in status.details:
+            if detail.Is(info.DESCRIPTOR):
+                detail.Unpack(info)
+    return Answer(
+        face="grpc",
+        status=error.code().name,
+        error=info.metadata.get("error", ""),
+        description=error.details(),
+        token="",
+        fields={},
+        headers=dict(info.metadata),
+        everything=f"{error.details()} {status} {error.trailing_metadata()}",
+    )
+
+
+def exchange_message(parameters: Parameters) -> token_service_pb2.ExchangeTokenRequest:
+    """The message that says the same as form parameters do."""
+
+    def text(name: str) -> str:
+        value = parameters.get(name, "")
+        assert isinstance(value, str)
+        return value
+
+    def texts(name: str) -> list[str]:
+        value = parameters.get(name, [])
+        return [value] if isinstance(value, str) else value
+
+    def token_type(name: str) -> Any:
+        short = text(name).rpartition(":")[2]
+        return _TOKEN_TYPES.get(short, UNKNOWN_TOKEN_TYPE) if short else 0
+
+    return token_service_pb2.ExchangeTokenRequest(
+        subject_token=text("subject_token"),
+        subject_token_type=token_type("subject_token_type"),
+        actor_token=text("actor_token"),
+        actor_token_type=token_type("actor_token_type"),
+        resources=texts("resource"),
+        audiences=texts("audience"),
+        scopes=text("scope").split(" ") if "scope" in parameters else [],
+        requested_token_type=token_type("requested_token_type"),
+        client_authentication=token_pb2.ClientAuthentication(
+            client_id=text("client_id"),
+            client_secret=text("client_secret"),
+            client_assertion=text("client_assertion"),
+            client_assertion_type=text("client_assertion_type"),
+        ),
+    )
+
+
+def basic(client_id: str, secret: str) -> str:
+    """An Authorization value for HTTP Basic, form-encoding nothing."""
+    return "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()

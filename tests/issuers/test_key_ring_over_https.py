@@ -1,0 +1,103 @@
+"""The key ring and the guarded fetch together, against real servers on this machine."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.errors import Reason, TemporarilyUnavailable
+from broker.fetch import GuardedFetcher
+from broker.issuers import IssuerKeyRing
+from broker.model import KeySource
+from tests.fetch.servers import Script, Server, answer
+from tests.idp import signer
+
+Serve = Callable[[Script], Server]
+A1 = signer("a1")
+JWKS = json.dumps(A1.jwks).encode()
+
+
+@pytest.fixture
+def ring(ca_file: Path) -> Iterator[IssuerKeyRing]:
+    fetcher = GuardedFetcher(allow_loopback=True, ca_file=ca_file, deadline=5.0)
+    ring = IssuerKeyRing(fetcher, refreshers=1)
+    yield ring
+    ring.close()
+
+
+def fault_of(ring: IssuerKeyRing, source: KeySource) -> str:
+    with pytest.raises(TemporarilyUnavailable) as unavailable:
+        ring.key(source, "a1", "ES256")
+    assert unavailable.value.reason is Reason.KEY_SOURCE_UNAVAILABLE
+    return unavailable.value.detail
+
+
+def test_keys_are_fetched_over_https_once_and_verify(serve: Serve, ring: IssuerKeyRing) -> None:
+    server = serve(answer(JWKS, media_type="application/jwk-set+json"))
+    source = KeySource(jwks_uri=server.https("/jwks"))
+
+    for _ in range(3):
+        assert ring.key(source, "a1", "ES256").verify(b"input", A1.signature(b"input"))
+
+    assert server.connections == 1
+
+
+def test_keys_are_discovered_over_https(serve: Serve, ring: IssuerKeyRing) -> None:
+    def script(connection: socket.socket) -> None:
+        issuer = server.https("/realm")
+        if server.requests[-1].startswith(b"GET /jwks "):
+            return answer(JWKS)(connection)
+        document = {"issuer": issuer, "jwks_uri": server.https("/jwks")}
+        return answer(json.dumps(document).encode())(connection)
+
+    server = serve(script)
+    source = KeySource(discovery=server.https("/realm"))
+
+    assert ring.key(source, "a1", "ES256").verify(b"input", A1.signature(b"input"))
+    assert [request.split()[1] for request in server.requests] == [
+        b"/realm/.well-known/openid-configuration",
+        b"/jwks",
+    ]
+
+
+@pytest.mark.requirement("KEY-11")
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_of_the_keys_is_not_followed(
+    serve: Serve, ring: IssuerKeyRing, status: int
+) -> None:
+    elsewhere = serve(answer(JWKS))
+    server = serve(answer(JWKS, f"Location: {elsewhere.https('/jwks')}", status=f"{status} Moved"))
+
+    assert fault_of(ring, KeySource(jwks_uri=server.https())) == "fetch_redirect"
+    assert elsewhere.connections == 0
+
+
+@pytest.mark.requirement("KEY-06")
+def test_a_set_of_ten_megabytes_is_left_after_the_limit(serve: Serve, ring: IssuerKeyRing) -> None:
+    server = serve(answer(b'{"keys":[' + b" " * 10_000_000 + b"]}"))
+
+    assert fault_of(ring, KeySource(jwks_uri=server.https())) == "fetch_too_large"
+
+
+@pytest.mark.requirement("NET-14")
+def test_a_server_that_stalls_ends_the_attempt_in_time(serve: Serve, ca_file: Path) -> None:
+    over = threading.Event()
+
+    def stall(_connection: socket.socket) -> None:
+        over.wait(10)
+
+    server = serve(stall)
+    fetcher = GuardedFetcher(allow_loopback=True, ca_file=ca_file, deadline=0.2)
+    ring = IssuerKeyRing(fetcher, refreshers=0)
+
+    assert fault_of(ring, KeySource(jwks_uri=server.https())) == "fetch_timeout"
+    over.set()
+
+
+@pytest.mark.requirement("KEY-10")
+def test_a_key_source_at_an_internal_address_is_blocked(ring: IssuerKeyRing) -> None:
+    assert fault_of(ring, KeySource(jwks_uri="https://169.254.169.254/jwks")) == "fetch_blocked"
+    assert fault_of(ring, KeySource(discovery="https://10.0.0.1")) == "fetch_blocked"

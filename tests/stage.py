@@ -1,0 +1,143 @@
+"""Where an attack is played: a good request before, one mutation, the universal checks, a good one after."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.errors import Reason
+from broker.oauth import TOKEN_TYPE_JWT, TYP_ACCESS_TOKEN
+from tests.harness import Answer, Broker, GrpcFace, HttpFace
+from tests.idp import Signer, signer
+from tests.world import (
+    Parameters,
+    by_assertion,
+    exchange_parameters,
+    good_access_token,
+    good_access_token_claims,
+    good_assertion_claims,
+)
+
+STATUSES: Mapping[str, tuple[str, str]] = {
+    "invalid_request": ("400", "INVALID_ARGUMENT"),
+    "invalid_client": ("401", "UNAUTHENTICATED"),
+    "invalid_grant": ("400", "INVALID_ARGUMENT"),
+    "invalid_target": ("400", "PERMISSION_DENIED"),
+    "invalid_scope": ("400", "PERMISSION_DENIED"),
+    "unauthorized_client": ("400", "PERMISSION_DENIED"),
+    "unsupported_grant_type": ("400", "INVALID_ARGUMENT"),
+    "insufficient_user_authentication": ("400", "FAILED_PRECONDITION"),
+    "temporarily_unavailable": ("503", "UNAVAILABLE"),
+}
+"""The HTTP and the gRPC status of each code, as the catalogue fixes them."""
+
+_TOKEN_SHAPED = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")
+
+
+@dataclass
+class Stage:
+    """One broker and the face that is under attack."""
+
+    broker: Broker
+    face: HttpFace | GrpcFace
+
+    def ask(self, parameters: Parameters, *authorization: str) -> Answer:
+        """The face's answer to a request."""
+        return self.face.exchange(parameters, *authorization)
+
+    def good(self, **changes: Any) -> Parameters:
+        """GOOD-TX with a foreign GOOD-AT, authenticated by a fresh assertion."""
+        return exchange_parameters(good_access_token(), **changes) | by_assertion("mcp1-srv")
+
+    def grant(self, parameters: Parameters, *authorization: str) -> Answer:
+        """The answer to a request that must be granted, and recorded once as a permit."""
+        before = len(self.broker.records())
+        answer = self.ask(parameters, *authorization)
+        assert answer.is_granted, (answer.error, self.broker.records()[-1].get("reason"))
+        records = self.broker.records()[before:]
+        assert [one["decision"] for one in records] == ["permit"]
+        assert records[0]["jti"] == answer.claims["jti"]
+        return answer
+
+    def refuse(
+        self, parameters: Parameters, *authorization: str, error: str, reason: str
+    ) -> Answer:
+        """The answer to a request that must be refused exactly so, with every universal check."""
+        before, spent = len(self.broker.records()), self.broker.spent_count()
+        answer = self.ask(parameters, *authorization)
+        records = self.broker.records()[before:]
+        seen = [(one["decision"], one.get("reason")) for one in records]
+        assert not answer.is_granted
+        assert seen == [("deny", reason)], (answer.error, seen)
+        assert answer.error == error
+        assert answer.status == STATUSES[error][self.face.name == "grpc"]
+        assert answer.description == Reason[reason.upper()].sentence
+        assert not _TOKEN_SHAPED.search(answer.everything)
+        assert self.broker.spent_count() == spent
+        if self.face.name == "http":
+            assert answer.headers["cache-control"] == "no-store"
+        return answer
+
+    def attack(
+        self, parameters: Parameters, *authorization: str, error: str, reason: str
+    ) -> Answer:
+        """``refuse`` between two good requests that pass."""
+        self.grant(self.good())
+        answer = self.refuse(parameters, *authorization, error=error, reason=reason)
+        self.grant(self.good())
+        return answer
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place where a token is presented, and a good token for it to mutate."""
+
+    name: str
+    error: str
+    signer: Signer
+    typ: str
+    claims: Callable[..., dict[str, Any]]
+    place: Callable[[Stage, str], Parameters]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def token(self, *, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
+        """The good token with these header members and claims changed."""
+        return self.signer.sign(self.claims(**claims), **{"typ": self.typ, **(header or {})})
+
+    def reason(self, reason: str) -> str:
+        """The reason as this slot records it."""
+        return self.reasons.get(reason, reason)
+
+
+SUBJECT = Slot(
+    "subject",
+    "invalid_request",
+    signer("a1"),
+    TYP_ACCESS_TOKEN,
+    good_access_token_claims,
+    lambda stage, token: stage.good(subject_token=token),
+    {"token_expired": "subject_expired"},
+)
+ACTOR = Slot(
+    "actor",
+    "invalid_request",
+    signer("mcp1-srv"),
+    "JWT",
+    lambda **changes: good_assertion_claims("mcp1-srv", **changes),
+    lambda stage, token: stage.good(actor_token=token, actor_token_type=TOKEN_TYPE_JWT),
+    {
+        "token_expired": "actor_expired",
+        "wrong_token_type": "actor_wrong_type",
+        "aud_not_sole_issuer": "actor_aud_mismatch",
+    },
+)
+CLIENT = Slot(
+    "client",
+    "invalid_client",
+    signer("mcp1-srv"),
+    "JWT",
+    lambda **changes: good_assertion_claims("mcp1-srv", **changes),
+    lambda stage, token: stage.good() | {"client_assertion": token},
+    {"token_expired": "token_expired"},
+)
+SLOTS = (SUBJECT, ACTOR, CLIENT)

@@ -1,0 +1,289 @@
+"""A SQLite store that cannot answer says so, soon, and never makes up an empty memory."""
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.errors import Reason, TemporarilyUnavailable
+from broker.model import OneTimeId
+from broker.state import database
+from broker.state.database import StateRefused
+from broker.state.entries import replay_store_unavailable
+from broker.state.sqlite import SqliteState
+from tests.audit.disks import fill, remount, small_disk
+
+NOW = 1_800_000_000
+# Twice the busy timeout, and time for a busy machine to notice.
+PATIENCE = 0.2 + 1.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def state(path: Path) -> Iterator[SqliteState]:
+    state = open_state(path)
+    yield state
+    state.close()
+
+
+def open_state(path: Path) -> SqliteState:
+    return SqliteState(path, now=lambda: NOW)
+
+
+def one_time_id(number: int = 0) -> OneTimeId:
+    return OneTimeId("client_assertion", "agent-x", f"jti-{number}", NOW + 330)
+
+
+def assert_refuses(state: SqliteState) -> None:
+    """Nothing is spent, nothing hangs, and the detail for the audit record is there."""
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: state.spend((one_time_id(99),)),
+        state.check,
+    )
+    for call in calls:
+        started = time.monotonic()
+        with pytest.raises(TemporarilyUnavailable) as caught:
+            call()
+        assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+        assert caught.value.detail.startswith("state: ")
+        assert time.monotonic() - started < PATIENCE
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.requirement("R-14")
+def test_a_locked_store_refuses_soon_and_serves_when_unlocked(
+    state: SqliteState, path: Path
+) -> None:
+    state.spend((one_time_id(1),))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert_refuses(state)
+        with pytest.raises(TemporarilyUnavailable) as caught:
+            state.revoke("jti", NOW + 300)
+        assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
+        assert not state.is_revoked("jti"), "reading goes on"
+
+    assert state.spend((one_time_id(1),)) == one_time_id(1)
+    assert state.spend((one_time_id(99),)) is None
+    state.check()
+
+
+@pytest.mark.requirement("RPL-03")
+def test_who_finds_the_connection_taken_is_refused_soon(state: SqliteState) -> None:
+    with state._writer.use(replay_store_unavailable):
+        assert_refuses(state)
+
+    assert state.spend((one_time_id(99),)) is None
+
+
+@pytest.mark.requirement("RPL-03")
+def test_who_waits_too_long_for_another_is_refused(state: SqliteState) -> None:
+    state._spending._has_leader = True
+
+    with pytest.raises(TemporarilyUnavailable) as caught:
+        state.spend((one_time_id(99),))
+
+    assert caught.value.detail == "state: busy"
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.requirement("R-14")
+def test_a_full_disk_refuses_and_serves_again_when_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kibibytes=512) as disk:
+        state = open_state(disk / "state.db")
+        state.spend((one_time_id(1),))
+        filler = fill(disk)
+        spent, refused = spend_many(state)
+        assert refused > 0, "the disk never was full"
+
+        filler.unlink()
+
+        for one in (one_time_id(1), *spent):
+            assert state.spend((one,)) == one
+        assert state.spend((one_time_id(99),)) is None
+        state.check()
+        state.close()
+
+
+def spend_many(state: SqliteState) -> tuple[list[OneTimeId], int]:
+    """What was spent, and how often the store refused: a page set free may take a few between."""
+    spent, refused = [], 0
+    for number in range(100, 1_100):
+        try:
+            state.spend((one_time_id(number),))
+        except TemporarilyUnavailable:
+            refused += 1
+        else:
+            spent.append(one_time_id(number))
+    return spent, refused
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.requirement("R-14")
+def test_a_disk_gone_read_only_refuses_and_serves_again_when_writable(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kibibytes=1024) as disk:
+        state = open_state(disk / "state.db")
+        state.spend((one_time_id(1),))
+        state.close()
+        remount(disk, "ro")
+        with pytest.raises(StateRefused):
+            open_state(disk / "state.db")
+        remount(disk, "rw")
+
+        state = open_state(disk / "state.db")
+        assert state.spend((one_time_id(1),)) == one_time_id(1)
+        state.close()
+
+
+@pytest.mark.requirement("R-14")
+@pytest.mark.parametrize("damage", ["removed", "replaced", "moved"])
+def test_a_file_that_is_not_the_one_opened_any_more_is_not_believed(
+    state: SqliteState, path: Path, damage: str
+) -> None:
+    state.spend((one_time_id(1),))
+    path.rename(path.with_suffix(".old"))
+    if damage == "replaced":
+        path.write_bytes(path.with_suffix(".old").read_bytes())
+    elif damage == "removed":
+        path.with_suffix(".old").unlink()
+
+    assert_refuses(state)
+    with pytest.raises(TemporarilyUnavailable) as caught:
+        state.is_revoked("jti")
+    assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
+
+    if damage == "moved":
+        path.with_suffix(".old").rename(path)
+        assert state.spend((one_time_id(1),)) == one_time_id(1)
+
+
+@pytest.mark.requirement("R-14")
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 4096, b"not a database at all" * 500, b"SQLite format 3\x00"]
+)
+def test_a_file_that_is_no_state_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    with pytest.raises(StateRefused, match=r"state\.db"):
+        open_state(path)
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.requirement("R-14")
+def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
+    state = open_state(path)
+    for number in range(300):
+        state.spend((one_time_id(number),))
+    state.close()
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 : 4 * 4096] = os.urandom(4096)
+    path.write_bytes(content)
+
+    with pytest.raises(StateRefused):
+        open_state(path)
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.requirement("R-14")
+def test_damage_while_running_refuses(state: SqliteState, path: Path) -> None:
+    for number in range(300):
+        state.spend((one_time_id(number),))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("UPDATE sqlite_schema SET rootpage = 9999 WHERE name = 'spent'")
+        other.execute("PRAGMA schema_version = 99")
+
+    assert_refuses(state)
+
+
+def test_the_file_of_another_program_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE spent (key BLOB PRIMARY KEY, until INTEGER)")
+        other.commit()
+
+    with pytest.raises(StateRefused, match="not a state file"):
+        open_state(path)
+
+
+def test_the_file_of_a_later_version_is_refused(path: Path) -> None:
+    open_state(path).close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 2")
+
+    with pytest.raises(StateRefused, match="has version 2; this broker knows 1"):
+        open_state(path)
+
+
+@pytest.mark.requirement("R-14")
+def test_a_file_missing_beside_its_log_is_not_begun_anew(path: Path) -> None:
+    path.with_name("state.db-wal").write_bytes(b"what was spent")
+
+    with pytest.raises(StateRefused, match="missing, but its -wal file is there"):
+        open_state(path)
+
+    assert not path.exists()
+
+
+def test_a_beginning_cut_short_is_begun_again(path: Path) -> None:
+    for leaving in ("state.db.new", "state.db.new-wal", "state.db.new-journal"):
+        path.with_name(leaving).write_bytes(b"half a file")
+
+    state = open_state(path)
+
+    assert state.spend((one_time_id(),)) is None
+    state.close()
+    assert not path.with_name("state.db.new").exists()
+
+
+def test_the_files_are_their_owners_alone(state: SqliteState, path: Path) -> None:
+    state.spend((one_time_id(),))
+
+    files = list(path.parent.iterdir())
+    assert {file.name for file in files} >= {"state.db", "state.db-wal", "state.db-shm"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_a_file_that_others_can_write_is_refused(path: Path) -> None:
+    open_state(path).close()
+    path.chmod(0o660)
+
+    with pytest.raises(StateRefused, match="can be written by others"):
+        open_state(path)
+
+
+def test_a_start_waits_for_another_only_so_long(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_START_TIMEOUT", 0.05)
+
+    with (
+        database._alone(path.with_name("state.db.lock")),
+        pytest.raises(StateRefused, match="another process holds"),
+    ):
+        open_state(path)
+
+
+def test_a_place_that_cannot_be_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(StateRefused, match="cannot be used"):
+        open_state(tmp_path / "file" / "state.db")
+
+
+def test_every_commit_waits_for_the_disk(state: SqliteState) -> None:
+    """Row R-15 asks for what was acknowledged to survive a loss of power."""
+    for shared in (state._writer, state._reader):
+        with shared.use(replay_store_unavailable) as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,73 @@
+"""The OAuth face on its real server, started as a process of its own by the tests beside it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from broker.endpoints import Endpoints
+from broker.model import IssuedToken, RequestContext, TokenRequest
+from broker.web.app import OAuthApp
+from broker.web.server import HttpListener, TlsFiles, serve_http
+from tests.web.face_fakes import CANARY, ISSUED, ISSUER, FakeDiscovery, FakeExplain
+
+
+class TellingToken:
+    """Answers with what it was asked, where the resource would stand."""
+
+    def issue(self, context: RequestContext, read: Callable[[], TokenRequest]) -> IssuedToken:
+        request = read()
+        if request.subject_token == "wait":
+            # Until a byte arrives from the test.
+            tell("waiting")
+            os.read(0, 1)
+        if request.subject_token == "fail":
+            raise ValueError(CANARY)
+        facts = {
+            "pid": os.getpid(),
+            "peer": context.peer,
+            "authorization": request.credential.unverified_authorization,
+            "present": sorted(request.present),
+            "scopes": request.scopes,
+        }
+        return replace(ISSUED, resource=json.dumps(facts))
+
+
+def tell(event: str) -> None:
+    os.write(1, f"{event}\n".encode())
+
+
+def app() -> OAuthApp:
+    endpoints = Endpoints(
+        token=cast("Any", TellingToken()),
+        discovery=cast("Any", FakeDiscovery()),
+        explain=cast("Any", FakeExplain()),
+    )
+    return OAuthApp(endpoints, issuer=ISSUER)
+
+
+def main(port: int, directory: str) -> None:
+    tls = None
+    if directory:
+        folder = Path(directory)
+        authority = folder / "client-ca.pem"
+        tls = TlsFiles(
+            folder / "cert.pem", folder / "key.pem", authority if authority.exists() else None
+        )
+    listener = HttpListener(
+        "127.0.0.1",
+        port,
+        tls=tls,
+        header_timeout=timedelta(seconds=1),
+        body_timeout=timedelta(seconds=1),
+    )
+    serve_http(app, listener, on_exit=lambda: tell("exited"))
+    tell("stopped")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,414 @@
+import contextlib
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import trustme
+
+from tests.web.face_fakes import CANARY
+
+ROOT = Path(__file__).parents[2]
+HOST = b"Host: sts.test\r\n"
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+LAST = b"Connection: close\r\n"
+CHUNKED = b"Transfer-Encoding: chunked"
+SMUGGLED = b"GET /jwks HTTP/1.1\r\n" + HOST + LAST + b"\r\n"
+PATIENCE = 15.0
+
+
+class Served:
+    """The face as a process; what it says is kept until it is asked for."""
+
+    def __init__(self, log: Path, *, port: int = 0, directory: Path | None = None) -> None:
+        self.port = port or free_port()
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.web.http_program", str(self.port), directory or ""],
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                cwd=ROOT,
+            )
+        until(self._accepts)
+
+    def _accepts(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def send(self, *parts: bytes) -> bytes:
+        """All that comes back until the server closes the connection."""
+        with self.connect() as connection:
+            with contextlib.suppress(OSError):
+                for part in parts:
+                    connection.sendall(part)
+            return received(connection)
+
+    def post(self, body: bytes, *, headers: bytes = b"") -> Any:
+        """What the core was asked by a well-formed request."""
+        return facts(self.send(form_request(body, headers=LAST + headers)))
+
+    def stop(self) -> str:
+        """End it in order; all that it wrote."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0
+        stdin = self.process.stdin
+        assert stdin is not None
+        stdin.close()
+        return self.log.read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def until(is_so: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def received(connection: socket.socket, *, quiet: float = PATIENCE) -> bytes:
+    connection.settimeout(quiet)
+    data = b""
+    with contextlib.suppress(ConnectionError):
+        try:
+            while chunk := connection.recv(65_536):
+                data += chunk
+        except TimeoutError:
+            return data + b"<open>"
+    return data + b"<closed>"
+
+
+def form_request(body: bytes, *, headers: bytes = LAST, path: bytes = b"/token") -> bytes:
+    length = b"Content-Length: %d\r\n" % len(body)
+    return b"POST " + path + b" HTTP/1.1\r\n" + HOST + FORM + headers + length + b"\r\n" + body
+
+
+def facts(answer: bytes) -> Any:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), answer
+    text = body.removesuffix(b"<open>").removesuffix(b"<closed>")
+    return json.loads(json.loads(text)["resource"])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("http") / "log")
+    yield server
+    assert CANARY not in server.stop()
+
+
+@pytest.mark.requirement("CAU-14")
+@pytest.mark.requirement("HTP-05")
+def test_two_authorization_headers_reach_the_core_as_two(served: Served) -> None:
+    one = served.post(b"a=b", headers=b"Authorization: Basic dTpw\r\n")
+    two = served.post(b"a=b", headers=b"Authorization: Basic dTpw\r\nAuthorization: Basic eDp5\r\n")
+    assert one["authorization"] == ["Basic dTpw"]
+    assert two["authorization"] == ["Basic dTpw", "Basic eDp5"]
+
+
+@pytest.mark.requirement("CAU-14")
+def test_an_authorization_header_that_is_no_text_still_counts_as_one(served: Served) -> None:
+    assert len(served.post(b"a=b", headers=b"Authorization: Basic \xff\r\n")["authorization"]) == 1
+
+
+def test_a_connection_serves_one_request_after_the_other(served: Served) -> None:
+    answer = served.send(form_request(b"a=b", headers=b"") * 3 + SMUGGLED)
+    assert answer.count(b"HTTP/1.1 200 OK") == 4
+
+
+def test_a_chunked_body_is_read_whole(served: Served) -> None:
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM + LAST + CHUNKED + b"\r\n\r\n"
+    chunks = b"9\r\nscope=a+b\r\n", b"4\r\n&c=d\r\n", b"0\r\n\r\n"
+    assert facts(served.send(head, *chunks))["present"] == ["c", "scope"]
+
+
+def test_trailers_of_a_chunked_body_say_nothing(served: Served) -> None:
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM + LAST + CHUNKED + b"\r\n\r\n"
+    body = b"3\r\na=b\r\n0\r\nAuthorization: Basic dTpw\r\n\r\n"
+    assert facts(served.send(head, body))["authorization"] == []
+
+
+@pytest.mark.requirement("HTP-04")
+def test_a_body_declared_too_large_is_refused_before_it_is_sent(served: Served) -> None:
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 50000000\r\n\r\n"
+    answer = served.send(head, b"a=" + b"b" * 1000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b"<closed>")
+
+
+@pytest.mark.requirement("HTP-04")
+def test_an_endless_body_is_refused_at_the_limit(served: Served) -> None:
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM + CHUNKED + b"\r\n\r\n"
+    answer = served.send(head, *[b"1000\r\n" + b"a" * 4096 + b"\r\n"] * 1000)
+    assert not answer or answer.startswith((b"HTTP/1.1 413 ", b"<closed>"))
+    assert answer.endswith(b"<closed>")
+
+
+@pytest.mark.requirement("HTP-05")
+@pytest.mark.parametrize(
+    "headers", [b"X: " + b"a" * 100_000 + b"\r\n", b"X: a\r\n" * 10_000, b"X: a\r\n" * 101]
+)
+def test_too_much_of_headers_is_refused(served: Served, headers: bytes) -> None:
+    answer = served.send(form_request(b"a=b", headers=headers))
+    assert answer.startswith((b"HTTP/1.1 431 ", b"<closed>"))
+    assert answer.endswith(b"<closed>")
+
+
+def framed(*headers: bytes, body: bytes = b"0\r\n\r\n", line: bytes = b"") -> bytes:
+    start = line or b"POST /token HTTP/1.1\r\n"
+    return start + HOST + FORM + b"".join(one + b"\r\n" for one in headers) + b"\r\n" + body
+
+
+@pytest.mark.requirement("HTP-06")
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        framed(b"Content-Length: 6", CHUNKED),
+        framed(CHUNKED, b"Content-Length: 6"),
+        framed(b"Content-Length: 0", b"Content-Length: 5", body=b"a=b&c"),
+        framed(b"Content-Length: 3, 3", body=b"a=b"),
+        framed(b"Content-Length: +3", body=b"a=b"),
+        framed(b"Content-Length: 0x3", body=b"a=b"),
+        framed(b"Content-Length: -1"),
+        framed(b"Transfer-Encoding: xchunked"),
+        framed(b"Transfer-Encoding: chunked, identity"),
+        framed(b"Transfer-Encoding: identity"),
+        framed(b"Transfer-Encoding : chunked"),
+        framed(b"Transfer-Encoding:\r\n chunked"),
+        framed(b"X: a\r\n b", b"Content-Length: 3", body=b"a=b"),
+        framed(b"X: a\rb", b"Content-Length: 3", body=b"a=b"),
+        framed(b"X: a\0b", b"Content-Length: 3", body=b"a=b"),
+        framed(CHUNKED, line=b"POST /token HTTP/1.0\r\n"),
+        framed(CHUNKED, body=b"fffffffffffffffff\r\na=b\r\n0\r\n\r\n"),
+        framed(CHUNKED, body=b"3\na=b\n0\n\n"),
+        framed(CHUNKED, body=b"3\r\na=bXX0\r\n\r\n"),
+        framed(CHUNKED, body=b"3;" + b"x" * 100_000 + b"\r\na=b\r\n0\r\n\r\n"),
+        framed(CHUNKED, body=b"-3\r\na=b\r\n0\r\n\r\n"),
+    ],
+)
+def test_a_request_of_doubtful_length_is_the_last_of_its_connection(
+    served: Served, request_bytes: bytes
+) -> None:
+    """Nothing that follows it is taken for a request, so nothing can be smuggled past a proxy."""
+    answer = served.send(request_bytes + SMUGGLED)
+    assert answer.count(b"HTTP/1.1 ") <= 1
+    assert b'"keys"' not in answer
+    assert answer.endswith(b"<closed>")
+
+
+@pytest.mark.requirement("HTP-07")
+@pytest.mark.parametrize(
+    "hosts", [b"", HOST + HOST, b"Host: \r\n", b"Host: a b\r\n", b"Host: sts.test, evil.test\r\n"]
+)
+def test_a_request_names_exactly_one_host(served: Served, hosts: bytes) -> None:
+    answer = served.send(b"GET /jwks HTTP/1.1\r\n" + hosts + LAST + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.requirement("HTP-08")
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"//token",
+        b"/token/",
+        b"/TOKEN",
+        b"/token;x",
+        b"/token%2f",
+        b"/%2e/token",
+        b"/x/%2e%2e/token",
+        b"/x/../token",
+        b"/token%2e",
+        b"/token%00",
+        b"/token%3Fx",
+        b"/token%20",
+        b"http://sts.test//token",
+    ],
+)
+def test_a_path_that_is_not_ours_is_not_found(served: Served, path: bytes) -> None:
+    assert served.send(form_request(b"a=b", path=path)).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.requirement("HTP-01")
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"post"])
+def test_other_verbs_are_refused_on_the_wire_too(served: Served, method: bytes) -> None:
+    answer = served.send(method + b" /token HTTP/1.1\r\n" + HOST + LAST + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_head_request_is_answered_without_a_body(served: Served) -> None:
+    answer = served.send(b"HEAD /jwks HTTP/1.1\r\n" + HOST + b"\r\n" + SMUGGLED)
+    heads = answer.split(b"HTTP/1.1 200 OK\r\n")
+    assert len(heads) == 3
+    assert heads[1].endswith(b"\r\n\r\n")
+
+
+@pytest.mark.requirement("GRP-12")
+def test_a_fault_shows_a_fixed_text_on_the_wire(served: Served) -> None:
+    answer = served.send(form_request(b"subject_token=fail"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert CANARY.encode() not in answer
+
+
+@pytest.mark.requirement("CAU-10")
+def test_a_credential_in_a_query_is_not_logged(served: Served) -> None:
+    path = b"/token?client_secret=" + CANARY.encode()
+    assert served.send(form_request(b"a=b", path=path)).startswith(b"HTTP/1.1 400 ")
+    assert CANARY not in served.log.read_text()
+
+
+@pytest.mark.requirement("HTP-13")
+def test_slow_senders_do_not_hold_up_others_and_are_cut_off(served: Served) -> None:
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(served.connect()) for _ in range(200)]
+        for number, connection in enumerate(slow):
+            framing = (b"Content-Length: 100\r\n\r\na=b", CHUNKED + b"\r\n\r\n3\r\na=b\r\n")
+            connection.sendall(head + framing[number % 2])
+        assert served.post(b"a=b")["present"] == ["a"]
+        for connection in slow:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x" if slow.index(connection) % 2 == 0 else b"1\r\nx\r\n")
+        assert served.post(b"a=b")["present"] == ["a"]
+        for connection in slow:
+            connection.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(4096):
+                    pass
+    assert time.monotonic() - started < 8
+    assert served.post(b"a=b")["present"] == ["a"]
+
+
+@pytest.mark.requirement("HTP-13")
+@pytest.mark.parametrize(
+    "sent", [b"", b"P", b"POST /token HTTP/1.1\r\n" + HOST, form_request(b"a=b")]
+)
+def test_who_says_nothing_is_cut_off(served: Served, sent: bytes) -> None:
+    started = time.monotonic()
+    with served.connect() as connection:
+        connection.sendall(sent)
+        assert received(connection).endswith(b"<closed>")
+    assert time.monotonic() - started < 4
+
+
+def test_a_stop_finishes_what_was_accepted_and_takes_nothing_more(tmp_path: Path) -> None:
+    served = Served(tmp_path / "log")
+    with served.connect() as connection:
+        connection.sendall(form_request(b"subject_token=wait"))
+        until(lambda: "waiting" in served.log.read_text())
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: not accepts(served))
+        release(served.process.stdin)
+        assert facts(received(connection))["present"] == ["subject_token"]
+    assert served.process.wait(PATIENCE) == 0
+    assert served.log.read_text().split() == ["waiting", "exited", "stopped"]
+
+
+def accepts(served: Served) -> bool:
+    try:
+        served.connect().close()
+    except OSError:
+        return False
+    return True
+
+
+def release(stdin: IO[bytes] | None) -> None:
+    assert stdin is not None
+    stdin.write(b"!")
+    stdin.close()
+
+
+def test_several_processes_share_a_port(served: Served, tmp_path: Path) -> None:
+    other = Served(tmp_path / "log", port=served.port)
+    pids: set[int] = set()
+
+    def both_answered() -> bool:
+        pids.add(served.post(b"a=b")["pid"])
+        return len(pids) == 2
+
+    until(both_answered)
+    other.stop()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def put_certificate(authority: trustme.CA, directory: Path) -> Path:
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    return directory
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.mark.requirement("HTP-15")
+def test_with_tls_nothing_goes_in_the_clear_or_by_an_old_version(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    served = Served(tmp_path / "log", directory=put_certificate(authority, tmp_path))
+    context = trusting(authority)
+    with context.wrap_socket(served.connect(), server_hostname="127.0.0.1") as connection:
+        connection.sendall(form_request(b"a=b"))
+        assert facts(received(connection))["present"] == ["a"]
+    assert b"HTTP/" not in served.send(form_request(b"a=b"))
+    old = trusting(authority)
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with served.connect() as connection, pytest.raises(ssl.SSLError):
+        old.wrap_socket(connection, server_hostname="127.0.0.1")
+    served.stop()
+
+
+@pytest.mark.requirement("GRP-11")
+def test_with_a_client_authority_nobody_connects_without_its_certificate(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "client-ca.pem")
+    served = Served(tmp_path / "log", directory=put_certificate(authority, tmp_path))
+    known, unknown = trusting(authority), trusting(authority)
+    authority.issue_cert("client.test").configure_cert(known)
+    trustme.CA().issue_cert("client.test").configure_cert(unknown)
+    with known.wrap_socket(served.connect(), server_hostname="127.0.0.1") as connection:
+        connection.sendall(form_request(b"a=b"))
+        assert facts(received(connection))["present"] == ["a"]
+    for refused in (unknown, trusting(authority)):
+        assert b"HTTP/" not in asked_over(refused, served)
+    served.stop()
+
+
+def asked_over(context: ssl.SSLContext, served: Served) -> bytes:
+    try:
+        with context.wrap_socket(served.connect(), server_hostname="127.0.0.1") as connection:
+            connection.sendall(form_request(b"a=b"))
+            return received(connection)
+    except OSError:
+        return b""

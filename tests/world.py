@@ -1,0 +1,255 @@
+"""The cast of the attack catalogue: issuers, clients and resources, and good requests to mutate."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from broker.model import Client, KeySource, Purpose, Resource, Scope, SecretHash, TrustedIssuer
+from broker.oauth import (
+    AUTH_PRIVATE_KEY_JWT,
+    AUTH_SECRET_BASIC,
+    AUTH_SECRET_POST,
+    CLIENT_ASSERTION_JWT_BEARER,
+    GRANT_TOKEN_EXCHANGE,
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TYP_ACCESS_TOKEN,
+)
+from tests.idp import signer
+
+ISS = "https://sts.test"
+IDP_A = "https://idp-a.test"
+IDP_B = "https://idp-b.test"
+IDP_OFF = "https://idp-off.test"
+RES_1 = "https://mcp1.test/mcp"
+RES_2 = "https://mcp2.test/mcp"
+API = "https://api.test/v1"
+CLOSED = "https://closed.test/v1"
+OFF = "https://off.test/v1"
+MCP_CLAIM = ISS + "/claims/mcp"
+
+AGENTS = frozenset({"agents"})
+SERVERS = frozenset({"servers"})
+
+NOW = 1_795_262_400
+"""The moment that the clock of every test stands at: 2026-11-21T12:00:00Z."""
+
+WEB_SECRET = "bks_" + "S" * 43
+WEB_SECRET_HASH = "sha256:" + hashlib.sha256(WEB_SECRET.encode()).hexdigest()
+
+
+def _scopes(*names: str, **derived: tuple[str, ...]) -> Mapping[str, Scope]:
+    plain = {name: Scope(name, frozenset({name})) for name in names}
+    return plain | {name: Scope(name, frozenset(sources)) for name, sources in derived.items()}
+
+
+def jwt_client(client_id: str, **changes: Any) -> Client:
+    """A client that authenticates with its own key, whose id is the client's id."""
+    client = Client(
+        client_id,
+        frozenset({AUTH_PRIVATE_KEY_JWT}),
+        frozenset({GRANT_TOKEN_EXCHANGE}),
+        keys=KeySource(jwks=signer(client_id).jwks),
+    )
+    return replace(client, **changes)
+
+
+def _clients() -> tuple[Client, ...]:
+    return (
+        jwt_client("agent-x", profile="ai_agent", groups=AGENTS),
+        jwt_client("agent-n", profile="ai_agent", groups=AGENTS),
+        jwt_client("agent-s", profile="ai_agent"),
+        jwt_client("impersonator"),
+        jwt_client("mcp1-srv", groups=SERVERS),
+        jwt_client("mcp2-srv", groups=SERVERS),
+        jwt_client("mcp-t1", groups=SERVERS, tenant="t1"),
+        jwt_client("off-srv", groups=SERVERS, is_disabled=True),
+        jwt_client("picky-srv", groups=SERVERS, issuers=frozenset({IDP_A})),
+        jwt_client("rsa-srv", keys=KeySource(jwks=signer("rsa-srv", "RS256").jwks)),
+        jwt_client("auditor", is_explainer=True),
+        jwt_client("no-grants", grants=frozenset()),
+        Client(
+            "web-s",
+            frozenset({AUTH_SECRET_BASIC, AUTH_SECRET_POST}),
+            frozenset({GRANT_TOKEN_EXCHANGE}),
+            secrets=(SecretHash(WEB_SECRET_HASH),),
+            groups=SERVERS,
+        ),
+    )
+
+
+def _issuers() -> tuple[TrustedIssuer, ...]:
+    a, b = signer("a1"), signer("b1", "RS256")
+    user = frozenset({Purpose.USER, Purpose.ACCESS_TOKEN})
+    es256, rs256 = frozenset({"ES256"}), frozenset({"RS256"})
+    return (
+        TrustedIssuer(IDP_A, user, es256, KeySource(jwks=a.jwks)),
+        TrustedIssuer(IDP_B, frozenset({Purpose.WORKLOAD}), rs256, KeySource(jwks=b.jwks)),
+        TrustedIssuer(IDP_OFF, user, es256, KeySource(jwks=signer("o1").jwks), is_disabled=True),
+        TrustedIssuer(
+            "https://idp-t2.test",
+            user,
+            es256,
+            KeySource(jwks=signer("t2").jwks),
+            subject_prefix="t2|",
+            tenant="t2",
+        ),
+    )
+
+
+def _resources() -> tuple[Resource, ...]:
+    inbound = _scopes("a:read", "b:read", "b:admin")
+    return (
+        Resource(RES_1, inbound, owner="mcp1-srv", audiences=frozenset({"mcp-one"})),
+        Resource(RES_2, inbound, owner="mcp2-srv"),
+        Resource(
+            API,
+            _scopes("a:read", "b:read", "b:admin", **{"b:write": ("b:read",)}),
+            audiences=frozenset({"the-api"}),
+        ),
+        Resource("https://web.test/mcp", inbound, owner="web-s"),
+        Resource("https://picky.test/mcp", inbound, owner="picky-srv"),
+        Resource("https://t1.test/mcp", inbound, owner="mcp-t1"),
+        Resource(CLOSED, inbound),
+        Resource(OFF, inbound, is_disabled=True),
+    )
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everything registered in the world; a test replaces what it needs to be otherwise."""
+
+    clients: tuple[Client, ...] = field(default_factory=_clients)
+    issuers: tuple[TrustedIssuer, ...] = field(default_factory=_issuers)
+    resources: tuple[Resource, ...] = field(default_factory=_resources)
+    disabled_subjects: frozenset[str] = frozenset()
+    lifetime: timedelta = timedelta(minutes=5)
+    max_token_bytes: int = 8192
+    default_resource: str | None = None
+
+    def with_client(self, client: Client) -> "Cast":
+        """The same with one client added or replaced."""
+        others = tuple(one for one in self.clients if one.client_id != client.client_id)
+        return replace(self, clients=(*others, client))
+
+    def with_issuer(self, issuer: TrustedIssuer) -> "Cast":
+        """The same with one issuer added or replaced."""
+        others = tuple(one for one in self.issuers if one.issuer != issuer.issuer)
+        return replace(self, issuers=(*others, issuer))
+
+    def with_resource(self, resource: Resource) -> "Cast":
+        """The same with one resource added or replaced."""
+        others = tuple(one for one in self.resources if one.resource != resource.resource)
+        return replace(self, resources=(*others, resource))
+
+    def client(self, client_id: str) -> Client:
+        """The client of that id."""
+        return next(one for one in self.clients if one.client_id == client_id)
+
+    def issuer(self, issuer: str) -> TrustedIssuer:
+        """The issuer of that name."""
+        return next(one for one in self.issuers if one.issuer == issuer)
+
+    def resource(self, resource: str) -> Resource:
+        """The resource of that name."""
+        return next(one for one in self.resources if one.resource == resource)
+
+
+_serial = itertools.count(1)
+
+
+def fresh_jti() -> str:
+    """An id that no other token of this test run has."""
+    return f"jti-{next(_serial)}"
+
+
+def good_assertion_claims(client_id: str, **changes: Any) -> dict[str, Any]:
+    """The claims of a good client assertion; a claim given as ``None`` is left out."""
+    claims = {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": ISS,
+        "iat": NOW,
+        "exp": NOW + 60,
+        "jti": fresh_jti(),
+        **changes,
+    }
+    return without_none(claims)
+
+
+def good_assertion(client_id: str, **changes: Any) -> str:
+    """A good client assertion."""
+    return signer(client_id).sign(good_assertion_claims(client_id, **changes))
+
+
+def good_access_token_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of GOOD-AT as a foreign issuer would make them for RES-1."""
+    claims = {
+        "iss": IDP_A,
+        "sub": "u1",
+        "aud": RES_1,
+        "client_id": "agent-x",
+        "scope": "a:read b:read",
+        "iat": NOW,
+        "exp": NOW + 300,
+        "jti": fresh_jti(),
+        **changes,
+    }
+    return without_none(claims)
+
+
+def good_access_token(**changes: Any) -> str:
+    """An access token of IDP-A for RES-1."""
+    return signer("a1").sign(good_access_token_claims(**changes), typ=TYP_ACCESS_TOKEN)
+
+
+def good_id_token_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of GOOD-IDT."""
+    claims = {
+        "iss": IDP_A,
+        "sub": "u1",
+        "aud": "agent-x",
+        "iat": NOW,
+        "exp": NOW + 300,
+        "auth_time": NOW - 60,
+        "acr": "phr",
+        "amr": ["hwk"],
+        **changes,
+    }
+    return without_none(claims)
+
+
+def good_id_token(**changes: Any) -> str:
+    """An ID token of IDP-A for agent-x."""
+    return signer("a1").sign(good_id_token_claims(**changes))
+
+
+def without_none(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that are not ``None``."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+Parameters = dict[str, str | list[str]]
+
+
+def exchange_parameters(subject_token: str, /, **changes: str | list[str] | None) -> Parameters:
+    """The parameters of GOOD-TX without the client's: RES-1's server wants ``b:read`` at the API."""
+    parameters = {
+        "grant_type": GRANT_TOKEN_EXCHANGE,
+        "subject_token": subject_token,
+        "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
+        "resource": API,
+        "scope": "b:read",
+        **changes,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def by_assertion(client_id: str, **changes: Any) -> Parameters:
+    """The parameters that authenticate a client by a fresh assertion."""
+    return {
+        "client_assertion_type": CLIENT_ASSERTION_JWT_BEARER,
+        "client_assertion": good_assertion(client_id, **changes),
+    }

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import structlog
 
+from broker import __version__
 from broker.assembly import Parts, TokenRules, assemble
 from broker.audit.log import FileAuditLog
 from broker.client_auth.secrets import CHOSEN_PREFIX
@@ -105,6 +106,7 @@ class Process:
             ),
         )
         self._key_ring.warm(_key_sources(settings), within=0)
+        self._record("service.started", __version__)
 
     def checks(self) -> Sequence[Check]:
         """What must be well for this process to be ready."""
@@ -145,6 +147,7 @@ class Process:
 
     def close(self) -> None:
         """Stop every thread and write what is still to be written."""
+        self._record("service.stopped", "")
         self._key_ring.close()
         self._key_store.close()
         self._state.close()
@@ -156,7 +159,7 @@ class Process:
             with self.audit.entry(event, context) as entry:
                 entry.note(policy_digest=self._loaded.policy.digest, detail=detail or None)
         except OAuthError:
-            _log.exception("reload_not_recorded")
+            _log.exception("not_recorded", record=event)
 
     def _sign_canary(self) -> None:
         for algorithm in self._loaded.settings.keys.algorithms:

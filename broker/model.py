@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 JsonObject = Mapping[str, Any]
@@ -123,6 +124,25 @@ class Resource:
     max_lifetime: timedelta | None = None
     tenant: str | None = None
     is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """
+    A face's certificate chain and its key, in PEM files.
+
+    With ``client_ca_file``, only clients with a certificate of that authority get a connection.
+    """
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files there are."""
+        own = (self.cert_file, self.key_file)
+        return own if self.client_ca_file is None else (*own, self.client_ca_file)
 
 
 # ---- what is asked

@@ -1,5 +1,7 @@
 """The processes of a running broker: one for each face, and one that speaks for both."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -12,7 +14,7 @@ import structlog
 from broker import __version__
 from broker.app import Loaded, Process
 from broker.config import Settings
-from broker.config.settings import Address
+from broker.config.settings import Address, ListenSettings
 from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING
 from broker.metrics import Exposition, Metrics, prepare_directory
@@ -27,20 +29,46 @@ GRACE: Final = timedelta(seconds=20)
 _log = structlog.get_logger("broker.serving")
 
 
+class AddressUnavailable(Exception):
+    """An address of the settings cannot be listened on; the sentence names the setting."""
+
+
 def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta) -> int:
     """
     Run the broker until it is told to stop; returns its exit status.
 
     Everything is loaded before the first fork, and nothing that starts a thread is imported until
-    after it. Raises ``PolicyLoadError`` when the policies are not good: no process is started then.
+    after it. Raises ``PolicyLoadError`` when the policies are not good and ``AddressUnavailable``
+    when a port is taken: no process is started then.
     """
     loaded = Loaded.load(settings, environ)
+    _check_addresses(settings.listen)
+    # Whatever the broker writes is its owner's alone.
+    os.umask(0o077)
     metrics = settings.state.directory / "metrics"
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_directory(metrics)
     _log.info("starting", version=__version__, issuer=settings.issuer)
     supervisor = Supervisor(list(_children(loaded, metrics)), grace=GRACE, drain_delay=drain_delay)
     return supervisor.run()
+
+
+def _check_addresses(listen: ListenSettings) -> None:
+    """
+    Try every address once before anything is started.
+
+    The faces share their ports with whoever else does, so that a second broker, started by mistake,
+    would quietly take connections from the first. This try shares nothing.
+    """
+    for name, address in (("http", listen.http), ("grpc", listen.grpc), ("admin", listen.admin)):
+        if address is None:
+            continue
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address.host, address.port))
+            except OSError as error:
+                raise AddressUnavailable(f"listen.{name}: {address}: {error.strerror}") from None
 
 
 def _children(loaded: Loaded, metrics: Path) -> Iterator[ChildSpec]:
@@ -66,7 +94,6 @@ def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
     # gRPC may not be imported before the fork: its threads would not survive it.
     from broker.rpc.boundary import CallLimits  # noqa: PLC0415 - see above.
     from broker.rpc.server import RunningServer, build_server  # noqa: PLC0415 - see above.
-    from broker.rpc.tls import TlsFiles  # noqa: PLC0415 - see above.
 
     settings, address = loaded.settings.grpc, loaded.settings.listen.grpc
     process, measured = _process(loaded, metrics, name)
@@ -78,7 +105,6 @@ def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
 
     # The monitor carries out pending reloads first, so no call is answered from what was before.
     monitor = _monitor(lifeline, process, measured, drain=drain)
-    tls = settings.tls
     server = build_server(
         process.endpoints,
         address=str(address),
@@ -87,7 +113,7 @@ def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
             max_concurrent=settings.max_concurrent,
             max_message_bytes=settings.max_message_bytes,
         ),
-        tls=None if tls is None else TlsFiles(tls.cert_file, tls.key_file, tls.client_ca_file),
+        tls=settings.tls,
         has_reflection=settings.has_reflection,
     )
     servers.append(server)
@@ -100,7 +126,7 @@ def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
 
 def _run_http(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> None:
     from broker.web.app import OAuthApp  # noqa: PLC0415 - only this process serves HTTP.
-    from broker.web.server import HttpListener, TlsFiles, serve_http  # noqa: PLC0415 - the same.
+    from broker.web.server import HttpListener, serve_http  # noqa: PLC0415 - the same.
 
     settings, address = loaded.settings.http, loaded.settings.listen.http
     running: list[tuple[Process, Metrics, WorkerMonitor]] = []
@@ -122,13 +148,12 @@ def _run_http(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
             process.close()
             measured.flush()
 
-    tls = settings.tls
     serve_http(
         build,
         HttpListener(
             address.host if address else "",
             address.port if address else 0,
-            tls=None if tls is None else TlsFiles(tls.cert_file, tls.key_file, tls.client_ca_file),
+            tls=settings.tls,
             grace=GRACE / 2,
             log_config=GRANIAN_LOGGING,
         ),

@@ -7,10 +7,11 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.stop import Misconfigured
+from broker.cli.stop import Misconfigured, Stop
 from broker.config.problems import printable
 from broker.logs import configure_logs
 from broker.policy.problems import PolicyLoadError
+from broker.serving import AddressUnavailable
 from broker.serving import serve as run_broker
 
 
@@ -28,6 +29,8 @@ def serve(config: Path) -> None:
     try:
         status = run_broker(settings, dict(os.environ), drain_delay=settings.drain_delay)
     except PolicyLoadError as error:
-        problems = (f"{settings.policies}/{problem}" for problem in error.problems)
-        raise Misconfigured(printable("\n".join(problems))) from None
+        problems = (printable(f"{settings.policies}/{problem}") for problem in error.problems)
+        raise Misconfigured("\n".join(problems)) from None
+    except AddressUnavailable as error:
+        raise Stop(str(error)) from None
     sys.exit(status)

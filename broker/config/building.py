@@ -24,13 +24,12 @@ from broker.config.settings import (
     LogSettings,
     Settings,
     StateSettings,
-    TlsSettings,
     TokenSettings,
     VaultAuthSettings,
     VaultSettings,
     WorkerSettings,
 )
-from broker.model import Client, KeySource, Resource, Scope, SecretHash, TrustedIssuer
+from broker.model import Client, KeySource, Resource, Scope, SecretHash, TlsFiles, TrustedIssuer
 from broker.tokens.resource_uri import normalise_resource
 
 
@@ -76,10 +75,10 @@ def _data(scene: Scene, path: Path, value: str | None) -> FilePath:
     return scene.places.under_data(path, value, data_dir=scene.file.data_dir, name=str(path[0]))
 
 
-def _tls(scene: Scene, path: Path, tls: TlsSection | None) -> TlsSettings | None:
+def _tls(scene: Scene, path: Path, tls: TlsSection | None) -> TlsFiles | None:
     if tls is None:
         return None
-    return TlsSettings(
+    return TlsFiles(
         cert_file=scene.places.resolve((*path, "cert_file"), tls.cert_file),
         key_file=scene.places.resolve((*path, "key_file"), tls.key_file),
         client_ca_file=_path(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker.config.durations import write_duration
-from broker.model import Client, Resource, SecretHash, TrustedIssuer
+from broker.model import Client, Resource, SecretHash, TlsFiles, TrustedIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,10 @@ class ListenSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """A face's certificate chain and key in PEM, and the authorities of client certificates."""
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """The OAuth face over HTTP. ``trusted_proxies`` are networks in CIDR form."""
 
-    tls: TlsSettings | None
+    tls: TlsFiles | None
     is_behind_proxy: bool
     trusted_proxies: tuple[str, ...]
     max_body_bytes: int
@@ -66,7 +57,7 @@ class GrpcSettings:
     lets clients read the services from the server itself.
     """
 
-    tls: TlsSettings | None
+    tls: TlsFiles | None
     max_message_bytes: int
     max_concurrent: int
     threads: int

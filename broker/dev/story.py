@@ -256,9 +256,9 @@ def commands(setup: DevSetup) -> list[tuple[str, str]]:
         (
             "the same with the command line, drawn as a tree",
             (
-                f"broker token exchange --issuer {setup.issuer} --client {TICKETS}"
+                f'printf %s "$TOKEN" | broker token exchange --issuer {setup.issuer} --client {TICKETS}'
                 f" --secret-file {setup.secret_file(TICKETS)} --subject-token - --resource {CRM_RESOURCE}"
-                ' --scope crm.contacts.read --output tree <<< "$TOKEN"'
+                " --scope crm.contacts.read --output tree"
             ),
         ),
         (

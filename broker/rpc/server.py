@@ -8,12 +8,13 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from broker.endpoints import Endpoints
+from broker.model import TlsFiles
 from broker.rpc import discovery_service, health, policy_service, token_service
 from broker.rpc.boundary import Boundary, CallLimits
 from broker.rpc.health import Health
 from broker.rpc.reading import MessageReads
 from broker.rpc.reflection import Reflection
-from broker.rpc.tls import ReloadingTls, TlsFiles
+from broker.rpc.tls import ReloadingTls
 from broker.v1 import discovery_service_pb2, policy_service_pb2, token_service_pb2
 
 _MOST_WAITING: Final = 1024

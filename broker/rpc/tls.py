@@ -3,8 +3,6 @@
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import grpc
@@ -12,28 +10,11 @@ import structlog
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
+from broker.model import TlsFiles
+
 _log = structlog.get_logger("broker.rpc")
 
 _Stamps = tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """
-    A certificate chain and its key in PEM.
-
-    With ``client_ca_file``, only clients with a certificate of that authority get a connection.
-    """
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files there are."""
-        own = (self.cert_file, self.key_file)
-        return own if self.client_ca_file is None else (*own, self.client_ca_file)
 
 
 class ReloadingTls:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.util import Finalize
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -15,6 +14,7 @@ from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
+from broker.model import TlsFiles
 from broker.web.app import OAuthApp
 from broker.web.overdue import OverdueBodies
 
@@ -22,19 +22,6 @@ _MOST_HEADER_BYTES: Final = 32 * 1024
 _OTHER_DESCRIPTORS: Final = 512
 
 _log = structlog.get_logger("broker.web")
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """
-    A certificate chain and its key in PEM.
-
-    With ``client_ca_file``, only clients with a certificate of that authority get a connection.
-    """
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

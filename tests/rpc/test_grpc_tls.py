@@ -9,8 +9,9 @@ import pytest
 import structlog
 import trustme
 
+from broker.model import TlsFiles
 from broker.rpc.server import RunningServer, build_server
-from broker.rpc.tls import ReloadingTls, TlsFiles
+from broker.rpc.tls import ReloadingTls
 from tests.rpc.calling import EXCHANGE, connected, refusal_of
 from tests.web.face_fakes import fake_endpoints
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from broker.endpoints import Endpoints
-from broker.model import IssuedToken, RequestContext, TokenRequest
+from broker.model import IssuedToken, RequestContext, TlsFiles, TokenRequest
 from broker.web.app import OAuthApp
-from broker.web.server import HttpListener, TlsFiles, serve_http
+from broker.web.server import HttpListener, serve_http
 from tests.web.face_fakes import CANARY, ISSUED, ISSUER, FakeDiscovery, FakeExplain
 
 

@@ -73,7 +73,8 @@ def _round(
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert caller.stdin and caller.stdout
+    assert caller.stdin is not None
+    assert caller.stdout is not None
     caller.stdout.readline()
     before = _floor_on(cores[0])
     used = _cpu_seconds(pid)

@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -13,11 +11,12 @@ from broker import __version__
 from broker.assembly import Parts, TokenRules, assemble
 from broker.audit.log import FileAuditLog
 from broker.client_auth.secrets import CHOSEN_PREFIX
-from broker.config import ConfigError, Settings, load_settings
+from broker.config import Settings
 from broker.config.settings import KeySettings, VaultAuthSettings, VaultSettings
 from broker.endpoints import Endpoints
-from broker.errors import OAuthError
+from broker.errors import OAuthError, Reason, TemporarilyUnavailable
 from broker.fetch import GuardedFetcher
+from broker.in_force import Configuration, InForce, OneConfigurationPerEntry
 from broker.interfaces import AuditLog, KeyStore
 from broker.issuers import IssuerKeyRing
 from broker.keys.dev import DevKeyStore
@@ -29,9 +28,7 @@ from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.metrics import Metrics, ObservedAuditLog, ObservedKeyStore, ObservedPolicyEngine
 from broker.model import KeySource, RequestContext, new_request_id
 from broker.monitor import Check
-from broker.policy.problems import PolicyLoadError
-from broker.policy.reload import ReloadablePolicyEngine
-from broker.registry import FileRegistry, ReloadableRegistry
+from broker.orders import Order
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
 
@@ -48,37 +45,19 @@ def now() -> int:
     return int(time.time())
 
 
-@dataclass(slots=True)
-class Loaded:
-    """
-    What is loaded once, before any process is forked, and shared by all of them.
-
-    ``environ`` is what the settings were laid over with, to be used again on reload.
-    """
-
-    settings: Settings
-    environ: dict[str, str]
-    registry: ReloadableRegistry
-    policy: ReloadablePolicyEngine
-
-    @classmethod
-    def load(cls, settings: Settings, environ: dict[str, str]) -> Self:
-        """Read the policies and the registry; raises ``PolicyLoadError``."""
-        registry = ReloadableRegistry(_registry(settings))
-        return cls(settings, environ, registry, ReloadablePolicyEngine(settings.policies))
-
-
 class Process:
     """
     The parts of one worker process, made after the fork and closed before its end.
 
-    ``writer`` names the chain of its audit records. ``reload`` puts a new configuration in force as a
-    whole, or raises and keeps the last good one.
+    ``configuration`` is what it serves until it is told otherwise. ``writer`` names the chain of its
+    audit records.
     """
 
-    def __init__(self, loaded: Loaded, *, writer: str, metrics: Metrics) -> None:
-        settings = loaded.settings
-        self._loaded = loaded
+    def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
+        settings = configuration.settings
+        self._in_force = InForce(configuration)
+        self._is_behind = False
+        self._rejected = 0
         self._key_store = ObservedKeyStore(open_key_store(settings), metrics, settings.keys.store)
         self._state = _open_state(settings)
         self._key_ring = _open_key_ring(settings)
@@ -94,15 +73,15 @@ class Process:
         self.endpoints: Endpoints = assemble(
             _rules(settings),
             Parts(
-                registry=loaded.registry,
+                registry=self._in_force,
                 key_store=self._key_store,
                 key_ring=self._key_ring,
-                policy=ObservedPolicyEngine(loaded.policy, metrics),
+                policy=ObservedPolicyEngine(self._in_force, metrics),
                 replay=self._state,
                 revocations=self._state,
-                audit=self.audit,
+                audit=OneConfigurationPerEntry(self.audit, self._in_force),
                 now=now,
-                has_chosen_secrets=self._has_chosen_secrets,
+                most_chosen_secrets=self._most_chosen_secrets,
             ),
         )
         self._key_ring.warm(_key_sources(settings), within=0)
@@ -112,30 +91,29 @@ class Process:
         """What must be well for this process to be ready."""
         return (
             Check("audit", self.audit.check),
+            Check("configuration", self._check_in_step, every=timedelta(milliseconds=200)),
             Check("state", self._state.check),
             Check("keys", self._sign_canary, every=timedelta(seconds=2)),
         )
 
-    def reload(self) -> None:
+    def reload(self, order: Order) -> None:
         """
-        Read configuration and policies again, and put them in force if all of them are good.
+        Serve what the order says is in force, and record the order; raises when that is impossible.
 
-        Raises ``ConfigError`` or ``PolicyLoadError`` and keeps what was in force; either way the
-        audit log has a record of it. What a process is built from, such as addresses and keys, changes
-        with a restart only.
+        If not, what was served so far is served on, this process is not ready, and the order is to be
+        tried again. A new process would begin with what is in force, so it is better to end this one
+        than to try for long.
         """
-        try:
-            settings = load_settings(self._loaded.settings.source, self._loaded.environ)
-            registry = _registry(settings)
-            self._loaded.policy.reload()
-        except (ConfigError, PolicyLoadError) as error:
-            _log.error("reload_refused", problems=str(error))
-            self._record("config.rejected", f"{type(error).__name__}: {error}"[:500])
-            raise
-        self._loaded.registry.replace(registry)
-        self._key_ring.keep_only(_key_sources(settings))
-        self._loaded.settings = settings
-        self._record("config.loaded", "")
+        if order.problem and order.generation != self._rejected:
+            self._rejected = order.generation
+            self._record("config.rejected", order.problem)
+        self._is_behind = True
+        found = self._in_force.current.changed_to(order.in_force)
+        self._in_force.take(found)
+        self._key_ring.keep_only(_key_sources(found.settings))
+        self._is_behind = False
+        if not order.problem:
+            self._record("config.loaded", "")
 
     def key_ages(self) -> Mapping[str, float]:
         """For each issuer whose keys were fetched, how many seconds ago that was."""
@@ -157,19 +135,28 @@ class Process:
         context = RequestContext("service", new_request_id())
         try:
             with self.audit.entry(event, context) as entry:
-                entry.note(policy_digest=self._loaded.policy.digest, detail=detail or None)
+                entry.note(policy_digest=self._in_force.digest, detail=detail or None)
         except OAuthError:
             _log.exception("not_recorded", record=event)
 
+    def _check_in_step(self) -> None:
+        if self._is_behind:
+            raise TemporarilyUnavailable(
+                Reason.INTERNAL_ERROR, detail="what is in force cannot be loaded"
+            )
+
     def _sign_canary(self) -> None:
-        for algorithm in self._loaded.settings.keys.algorithms:
+        for algorithm in self._in_force.current.settings.keys.algorithms:
             self._key_store.signing_key(algorithm).sign(_CANARY)
 
-    def _has_chosen_secrets(self) -> bool:
-        secrets_of_all = chain.from_iterable(
-            client.secrets for client in self._loaded.settings.clients
+    def _most_chosen_secrets(self) -> int:
+        return max(
+            (
+                sum(secret.encoded.startswith(CHOSEN_PREFIX) for secret in client.secrets)
+                for client in self._in_force.current.settings.clients
+            ),
+            default=0,
         )
-        return any(secret.encoded.startswith(CHOSEN_PREFIX) for secret in secrets_of_all)
 
 
 def _rules(settings: Settings) -> TokenRules:
@@ -184,15 +171,6 @@ def _rules(settings: Settings) -> TokenRules:
         max_token_bytes=tokens.max_token_bytes,
         jwks_max_age=tokens.jwks_max_age,
         default_resource=settings.default_resource,
-    )
-
-
-def _registry(settings: Settings) -> FileRegistry:
-    return FileRegistry(
-        settings.clients,
-        settings.resources,
-        settings.issuers,
-        disabled_subjects=settings.disabled_subjects,
     )
 
 

@@ -55,7 +55,7 @@ class Parts:
     revocations: RevocationList
     audit: AuditLog
     now: Now
-    has_chosen_secrets: Callable[[], bool]
+    most_chosen_secrets: Callable[[], int]
 
 
 def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
@@ -90,7 +90,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         authenticator=ClientAuthenticator(
             parts.registry,
             assertions,
-            SecretVerifier(has_chosen_secrets=parts.has_chosen_secrets, now=parts.now),
+            SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
         ),
         grants={grant_type: grant(tools) for grant_type, grant in GRANTS.items()},
         gate=Gate(parts.policy, parts.now),

@@ -1,7 +1,13 @@
 """Everything the broker answers instead of a token, and the closed list of reasons it records."""
 
 from enum import Enum
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
+
+# What is told of whole groups of reasons, so that nothing can be learnt from the difference.
+_NOT_ACCEPTED: Final = (
+    "The token is not from an issuer that is accepted here, or its signature does not verify."
+)
+_NO_TARGET: Final = "The target is unknown or not available to this request."
 
 
 class Reason(Enum):
@@ -23,16 +29,16 @@ class Reason(Enum):
         return member
 
     # The container of a token (RFC 7515, RFC 8725).
-    ALG_NOT_ALLOWED = "The token is signed with an algorithm that is not accepted for its issuer."
-    KEY_ALG_MISMATCH = "The token's algorithm does not fit its key."
-    UNKNOWN_KEY = "The token is signed with a key that its issuer does not publish."
+    ALG_NOT_ALLOWED = _NOT_ACCEPTED
+    KEY_ALG_MISMATCH = _NOT_ACCEPTED
+    UNKNOWN_KEY = _NOT_ACCEPTED
     CRIT_UNSUPPORTED = "The token carries a critical header that is not supported."
     MALFORMED_TOKEN = "The token is not a compact JWS."
     JWE_REFUSED = "Encrypted tokens are not accepted."
-    SIG_INVALID = "The token's signature does not verify."
+    SIG_INVALID = _NOT_ACCEPTED
     TOKEN_TOO_LARGE = "The token is too large."
     WRONG_TOKEN_TYPE = "The token is not of the type it was presented as."
-    KEY_NOT_FOR_SIG = "The token is signed with a key that is not meant for signatures."
+    KEY_NOT_FOR_SIG = _NOT_ACCEPTED
 
     # JSON and claims (RFC 7519).
     DUPLICATE_MEMBER = "The token carries a JSON member twice."
@@ -43,14 +49,14 @@ class Reason(Enum):
     NOT_YET_VALID = "The token is not valid yet."
     TOKEN_EXPIRED = "The token has expired."
     AUD_MISMATCH = "The token is not addressed to this recipient."
-    ISS_UNKNOWN = "The token's issuer is not trusted here."
+    ISS_UNKNOWN = _NOT_ACCEPTED
     CNF_UNSUPPORTED = "The token is bound to a key in a way that is not supported here."
     POP_REQUIRED = "The token is bound to a key; proof of that key is required."
 
     # Issuers and their keys.
-    ISSUER_DISABLED = "The token's issuer is not trusted here."
-    ISSUER_NOT_FOR_PURPOSE = "The token's issuer is not trusted for this purpose."
-    ISSUER_NOT_FOR_CLIENT = "The token's issuer is not accepted from this client."
+    ISSUER_DISABLED = _NOT_ACCEPTED
+    ISSUER_NOT_FOR_PURPOSE = _NOT_ACCEPTED
+    ISSUER_NOT_FOR_CLIENT = _NOT_ACCEPTED
     KEY_SOURCE_UNAVAILABLE = "The keys of the token's issuer cannot be had at the moment."
 
     # The client (RFC 6749 2.3, RFC 7523).
@@ -85,14 +91,14 @@ class Reason(Enum):
     DEADLINE_EXCEEDED = "The request's deadline passed before a token was issued."
 
     # The target (RFC 8707).
-    TARGET_UNKNOWN = "The target is unknown or not available to this request."
-    TARGET_REFUSED = "The target is unknown or not available to this request."
-    POLICY_NO_PERMIT = "The target is unknown or not available to this request."
-    POLICY_FORBIDDEN = "The target is unknown or not available to this request."
-    POLICY_ERROR = "The target is unknown or not available to this request."
+    TARGET_UNKNOWN = _NO_TARGET
+    TARGET_REFUSED = _NO_TARGET
+    POLICY_NO_PERMIT = _NO_TARGET
+    POLICY_FORBIDDEN = _NO_TARGET
+    POLICY_ERROR = _NO_TARGET
     TARGET_MISSING = "Name the resource that the token is for."
     TARGET_MALFORMED = "The resource must be an absolute URI without a fragment."
-    TARGET_CONFLICT = "The audience and the resource name different targets."
+    TARGET_CONFLICT = _NO_TARGET
     SINGLE_TARGET_ONLY = "Ask for one target per token."
 
     # Scopes.
@@ -195,11 +201,35 @@ class RequestTooLarge(InvalidRequest):
 
 
 class InvalidClient(OAuthError):
-    """Client authentication failed (RFC 6749 5.2)."""
+    """
+    Client authentication failed (RFC 6749 5.2).
+
+    Until a caller has proved which client it is, it learns nothing about any: not whether there is
+    such a client, nor which keys or algorithms it has.
+    """
 
     error = "invalid_client"
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
+
+    @property
+    def description(self) -> str:
+        """One sentence for all faults of a caller that has proved nothing."""
+        return (Reason.CLIENT_UNKNOWN if self.reason in _BEFORE_PROOF else self.reason).sentence
+
+
+_BEFORE_PROOF: Final = frozenset(
+    {
+        Reason.ALG_NOT_ALLOWED,
+        Reason.KEY_ALG_MISMATCH,
+        Reason.KEY_NOT_FOR_SIG,
+        Reason.UNKNOWN_KEY,
+        Reason.SIG_INVALID,
+        Reason.AUTH_METHOD_REFUSED,
+        Reason.CLIENT_DISABLED,
+        Reason.BAD_SECRET,
+    }
+)
 
 
 class InvalidGrant(OAuthError):

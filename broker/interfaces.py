@@ -80,11 +80,13 @@ class Registry(Protocol):
     """
     What the operator declared. Ids compare byte for byte; disabled entries are returned as such.
 
-    ``resource`` also finds a resource by one of its logical audience names. ``is_subject_disabled``
-    takes a subject as minted here.
+    ``client_at`` finds the client that is registered to have this id at another issuer; equal ids alone
+    say nothing. ``resource`` also finds a resource by one of its logical audience names.
+    ``is_subject_disabled`` takes a subject as minted here.
     """
 
     def client(self, client_id: str) -> Client | None: ...
+    def client_at(self, issuer: str, client_id: str) -> Client | None: ...
     def resource(self, name: str) -> Resource | None: ...
     def issuer(self, issuer: str) -> TrustedIssuer | None: ...
     def is_subject_disabled(self, sub: str) -> bool: ...
@@ -121,13 +123,16 @@ class PolicyEngine(Protocol):
     """
     Decides. An engine that fails answers with ``Verdict.ERROR``; it does not raise.
 
-    ``digest`` is the SHA-256 of the policy set in force, in hex. ``explain`` decides anew, with the
-    policies' files and lines and, for each scope denied, the permits that came nearest.
+    ``digest`` is the SHA-256 of the policy set in force, in hex. ``permits_any`` tells, as cheaply as
+    it can, whether ``decide`` would grant any of the scopes; one that fails says no. ``explain``
+    decides anew, with the policies' files and lines and, for each scope denied, the permits that
+    came nearest.
     """
 
     @property
     def digest(self) -> str: ...
     def decide(self, query: PolicyQuery) -> Decision: ...
+    def permits_any(self, query: PolicyQuery) -> bool: ...
     def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]: ...
 
 

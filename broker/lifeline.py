@@ -1,7 +1,6 @@
 """What ties a worker process to its supervisor: orders downwards, a short report upwards, one fate."""
 
 import ctypes
-import mmap
 import os
 import select
 import signal
@@ -13,6 +12,8 @@ from typing import Annotated, Self
 
 import msgspec
 
+from broker.orders import Order, OrderBoard
+
 REPORT_LIMIT = 4096
 """The greatest size of a report in bytes. A larger one is neither sent nor read."""
 
@@ -20,7 +21,6 @@ ORPHANED = 71
 """The exit status of a process that ended because its supervisor did."""
 
 _PR_SET_PDEATHSIG = 1
-_DRAINING, _GENERATION = 0, 1
 
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
 ReasonCode = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{0,63}$")]
@@ -71,13 +71,15 @@ class Lifeline:
     A worker's end of the ties.
 
     It is made in the supervisor, before the fork, and passes through every further fork. ``inbox``
-    is where the reports of all workers arrive; only the control process reads it.
+    is where the reports of all workers arrive; only the control process reads it. ``first`` is the
+    number of the newest order at that time: what the supervisor had loaded by then is what the worker
+    starts from.
     """
 
     def __init__(
         self,
         name: str,
-        words: memoryview,
+        board: OrderBoard,
         *,
         parent: int,
         outbox: socket.socket,
@@ -85,7 +87,8 @@ class Lifeline:
     ) -> None:
         self.name = name
         self.inbox = inbox
-        self._words = words
+        self.first = board.generation
+        self._board = board
         self._parent = parent
         self._outbox = outbox
         self._tied_pid = 0
@@ -95,12 +98,17 @@ class Lifeline:
     @property
     def draining(self) -> bool:
         """Whether the broker is about to stop and wants no new requests."""
-        return bool(self._words[_DRAINING])
+        return self._board.is_draining
 
     @property
     def generation(self) -> int:
         """How often a reload was ordered; 0 is the configuration that the supervisor started with."""
-        return int(self._words[_GENERATION])
+        return self._board.generation
+
+    @property
+    def order(self) -> Order | None:
+        """The newest order; ``None`` when it was just replaced, so ask again."""
+        return self._board.newest()
 
     @property
     def is_orphaned(self) -> bool:
@@ -122,6 +130,9 @@ class Lifeline:
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
+        # Handlers run in the main thread alone, but any thread may be the one that takes the signal;
+        # the main one would then sleep on in ``wait``. This writes from whichever it is.
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         self._die_with(supervisor_pid)
 
     def share_fate(self) -> None:
@@ -132,6 +143,8 @@ class Lifeline:
         kernel forgets the wish with the thread that made it.
         """
         if self._tied_pid not in {0, os.getpid()}:
+            # The pipe is the parent's, and so are the signals that it tells of.
+            signal.set_wakeup_fd(-1)
             self._die_with(self._tied_pid)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -180,16 +193,10 @@ class Lifeline:
 
 
 class Anchor:
-    """
-    The supervisor's end of the ties. It gives the orders, and its death is what lifelines notice.
-
-    The orders are two words of shared memory, written by the supervisor alone: a worker sees them
-    without asking anybody, and a hundred orders in a row cost no more than one.
-    """
+    """The supervisor's end of the ties: it gives the orders, and lifelines notice its death."""
 
     def __init__(self) -> None:
-        # A whole machine word is stored at once, so a reader never sees half a number.
-        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._board = OrderBoard()
         self._alive_read, self._alive_write = os.pipe()
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.setblocking(False)
@@ -198,20 +205,20 @@ class Anchor:
     @property
     def generation(self) -> int:
         """How often a reload was ordered."""
-        return int(self._words[_GENERATION])
+        return self._board.generation
 
     def drain(self) -> None:
         """Tell all processes that the broker is about to stop."""
-        self._words[_DRAINING] = 1
+        self._board.drain()
 
-    def order_reload(self) -> None:
-        """Tell all workers that there is something new to load."""
-        self._words[_GENERATION] += 1
+    def order_reload(self, order: Order) -> None:
+        """Tell all workers what is in force now; the order gets its number here."""
+        self._board.order(order)
 
     def lifeline(self, name: str) -> Lifeline:
         """A lifeline for the worker of that name, to be tied in its own process."""
         return Lifeline(
-            name, self._words, parent=self._alive_read, outbox=self._outbox, inbox=self._inbox
+            name, self._board, parent=self._alive_read, outbox=self._outbox, inbox=self._inbox
         )
 
     def let_go(self) -> None:

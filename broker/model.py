@@ -292,7 +292,8 @@ class Delegation:
     and policy alone bounds (an ID token). ``not_after`` is the earliest true expiry of all inputs,
     in unix seconds, or ``None`` where there is none. ``inherited_act`` is the subject token's own
     ``act``, unchanged; ``actor`` is the new outermost actor, or ``None`` where the chain stays as it
-    is. ``mcp_client`` and ``mcp_server`` are what the minted token will name besides the resource.
+    is. ``mcp_client`` and ``mcp_server`` are what the minted token will name besides the resource;
+    ``mcp_client_issuer`` is set where the client's name is another issuer's and not one of ours.
     """
 
     subject: Subject
@@ -303,12 +304,20 @@ class Delegation:
     inherited_act: JsonObject | None = None
     subject_audience: str | None = None
     mcp_client: str | None = None
+    mcp_client_issuer: str | None = None
     mcp_server: str | None = None
     foreign_actors_from: str | None = None
     authentication: Authentication = Authentication()
     inputs: tuple[InputToken, ...] = ()
     one_time_ids: tuple[OneTimeId, ...] = ()
     is_delegation_required: bool = False
+
+    @property
+    def qualified_mcp_client(self) -> str | None:
+        """The MCP client so that no two can be confused: ``<issuer>#<name>`` for another's name."""
+        if self.mcp_client is None or self.mcp_client_issuer is None:
+            return self.mcp_client
+        return f"{self.mcp_client_issuer}#{self.mcp_client}"
 
     @property
     def act(self) -> JsonObject | None:

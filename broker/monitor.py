@@ -1,6 +1,7 @@
 """The thread in a worker that carries out reload orders, checks the worker's health and reports it."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +12,15 @@ import structlog
 
 from broker.errors import OAuthError, Reason, TokenRejected
 from broker.lifeline import ORPHANED, CheckStatus, Lifeline, WorkerStatus
+from broker.orders import Order
+
+BEHIND = 72
+"""The exit status of a worker that could not take what is in force before it was to serve."""
 
 _TICK = 0.2
 _REPORT_EVERY = 1.0
+# A worker that is restarted begins with what is in force, so it is not waited for any longer.
+_LONGEST_BEHIND = 1.0
 
 _log = structlog.get_logger("broker.monitor")
 
@@ -51,17 +58,24 @@ def _ignore(_result: str) -> None:
     return
 
 
+def _has_nothing_to_load(_order: Order) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """
     What a worker does when told.
 
-    ``reload`` loads what is new and swaps it in at once, or raises and keeps the last good;
-    ``reloaded`` is then told ``ok`` or ``failed``. ``drain`` is called once, when the broker is
-    about to stop. ``beat`` is called before every report, for measures that change by themselves.
+    ``reload`` takes what the order says is in force. If it raises, it is called again at every look,
+    and after a second ``leave`` is, once, which ends the worker in order.
+    ``reloaded`` is told ``ok``, or ``failed`` where the files were refused. ``drain`` is called once,
+    when the broker is about to stop. ``beat`` is called before every report, for measures that change
+    by themselves.
     """
 
-    reload: Callable[[], None] = _nothing
+    reload: Callable[[Order], None] = _has_nothing_to_load
+    leave: Callable[[], None] = _nothing
     reloaded: Callable[[str], None] = _ignore
     drain: Callable[[], None] = _nothing
     beat: Callable[[], None] = _nothing
@@ -86,9 +100,10 @@ class WorkerMonitor:
         self._hooks = hooks
         self._clock = clock
         self._watches = [_Watch(check, 0.0, check.every.total_seconds()) for check in checks]
-        # A worker starts from what the supervisor loaded before the first order. One that starts
-        # later has therefore every order since then still to carry out.
-        self._generation = 0
+        # A worker starts from what the supervisor had accepted when it forked it.
+        self._generation = lifeline.first
+        self._behind_since: float | None = None
+        self._has_left = False
         self._is_drained = False
         self._report_due = 0.0
         self._stopped = threading.Event()
@@ -99,10 +114,13 @@ class WorkerMonitor:
         Carry out what was ordered so far, check and report once, then go on in a thread.
 
         Called in the main thread of the process that serves, before it takes requests: a worker
-        that starts after a reload then never answers from what was before.
+        that starts after a reload then never answers from what was before. Raises ``SystemExit``
+        when it cannot take what is in force.
         """
         self._lifeline.share_fate()
         self.step()
+        if self._behind_since is not None:
+            sys.exit(BEHIND)
         self._thread.start()
 
     def stop(self) -> None:
@@ -131,16 +149,28 @@ class WorkerMonitor:
             self.step()
 
     def _obey(self) -> None:
-        ordered = self._lifeline.generation
-        if ordered != self._generation:
-            # Orders that arrive while this one is carried out are seen at the next tick.
-            is_done = self._guard("reload", self._hooks.reload)
-            self._generation = ordered
-            result = "ok" if is_done else "failed"
-            self._guard("reloaded", lambda: self._hooks.reloaded(result))
+        if self._lifeline.generation != self._generation:
+            order = self._lifeline.order
+            if order is not None:
+                self._carry_out(order)
         if self._lifeline.draining and not self._is_drained:
             self._is_drained = True
             self._guard("drain", self._hooks.drain)
+
+    def _carry_out(self, order: Order) -> None:
+        if self._guard("reload", lambda: self._hooks.reload(order)):
+            self._generation = order.generation
+            self._behind_since = None
+            result = "failed" if order.problem else "ok"
+            self._guard("reloaded", lambda: self._hooks.reloaded(result))
+            return
+        now = self._clock()
+        if self._behind_since is None:
+            self._behind_since = now
+            _log.warning("configuration_behind", worker=self._lifeline.name)
+        if now - self._behind_since >= _LONGEST_BEHIND and not self._has_left:
+            self._has_left = True
+            self._guard("leave", self._hooks.leave)
 
     def _guard(self, hook: str, call: Callable[[], None]) -> bool:
         # A monitor that died of a hook would take the worker's reports with it.

@@ -30,11 +30,14 @@ class FileRegistry:
         disabled_subjects: frozenset[str] = frozenset(),
     ) -> None:
         self._clients: dict[str, Client] = {}
+        self._clients_elsewhere: dict[tuple[str, str], Client] = {}
         self._resources: dict[str, Resource] = {}
         self._issuers: dict[str, TrustedIssuer] = {}
         self._disabled_subjects = disabled_subjects
         for client in clients:
             _add(self._clients, client.client_id, value=client)
+            for elsewhere in client.issuer_client_ids.items():
+                self._clients_elsewhere[elsewhere] = client
         for declared in resources:
             resource = replace(declared, resource=normalise_resource(declared.resource))
             for name in (resource.resource, *resource.audiences):
@@ -44,6 +47,9 @@ class FileRegistry:
 
     def client(self, client_id: str) -> Client | None:
         return self._clients.get(client_id)
+
+    def client_at(self, issuer: str, client_id: str) -> Client | None:
+        return self._clients_elsewhere.get((issuer, client_id))
 
     def resource(self, name: str) -> Resource | None:
         return self._resources.get(name)
@@ -72,6 +78,9 @@ class ReloadableRegistry:
 
     def client(self, client_id: str) -> Client | None:
         return self._registry.client(client_id)
+
+    def client_at(self, issuer: str, client_id: str) -> Client | None:
+        return self._registry.client_at(issuer, client_id)
 
     def resource(self, name: str) -> Resource | None:
         return self._registry.resource(name)

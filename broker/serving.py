@@ -1,8 +1,10 @@
 """The processes of a running broker: one for each face, and one that speaks for both."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,9 +14,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from broker import __version__
-from broker.app import Loaded, Process
+from broker.app import Process
 from broker.config import Settings
 from broker.config.settings import Address, ListenSettings
+from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING
 from broker.metrics import Exposition, Metrics, prepare_directory
@@ -41,7 +44,7 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
     after it. Raises ``PolicyLoadError`` when the policies are not good and ``AddressUnavailable``
     when a port is taken: no process is started then.
     """
-    loaded = Loaded.load(settings, environ)
+    accepted = Accepted(Configuration.load(settings), environ)
     _check_addresses(settings.listen)
     # Whatever the broker writes is its owner's alone.
     os.umask(0o077)
@@ -49,7 +52,12 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_directory(metrics)
     _log.info("starting", version=__version__, issuer=settings.issuer)
-    supervisor = Supervisor(list(_children(loaded, metrics)), grace=GRACE, drain_delay=drain_delay)
+    supervisor = Supervisor(
+        list(_children(accepted, metrics)),
+        grace=GRACE,
+        reload=accepted.reload,
+        drain_delay=drain_delay,
+    )
     return supervisor.run()
 
 
@@ -71,13 +79,13 @@ def _check_addresses(listen: ListenSettings) -> None:
                 raise AddressUnavailable(f"listen.{name}: {address}: {error.strerror}") from None
 
 
-def _children(loaded: Loaded, metrics: Path) -> Iterator[ChildSpec]:
-    settings = loaded.settings
+def _children(accepted: Accepted, metrics: Path) -> Iterator[ChildSpec]:
+    settings = accepted.configuration.settings
     runs = {"grpc": _run_grpc, "http": _run_http}
     workers = _workers(settings)
     for name in workers:
         run = runs[name.partition("-")[0]]
-        yield ChildSpec(name, partial(run, loaded, metrics, name))
+        yield ChildSpec(name, partial(run, accepted, metrics, name))
     control = partial(_run_control, settings, metrics, workers)
     yield ChildSpec("control", control, is_last=True)
 
@@ -90,13 +98,14 @@ def _workers(settings: Settings) -> tuple[str, ...]:
     return (*(f"grpc-{number}" for number in grpc), *(f"http-{number}" for number in http))
 
 
-def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> None:
+def _run_grpc(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:
     # gRPC may not be imported before the fork: its threads would not survive it.
     from broker.rpc.boundary import CallLimits  # noqa: PLC0415 - see above.
     from broker.rpc.server import RunningServer, build_server  # noqa: PLC0415 - see above.
 
-    settings, address = loaded.settings.grpc, loaded.settings.listen.grpc
-    process, measured = _process(loaded, metrics, name)
+    configuration = accepted.configuration
+    settings, address = configuration.settings.grpc, configuration.settings.listen.grpc
+    process, measured = _process(configuration, metrics, name)
     servers: list[RunningServer] = []
 
     def drain() -> None:
@@ -124,19 +133,20 @@ def _run_grpc(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
     measured.flush()
 
 
-def _run_http(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> None:
+def _run_http(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:
     from broker.web.app import OAuthApp  # noqa: PLC0415 - only this process serves HTTP.
     from broker.web.server import HttpListener, serve_http  # noqa: PLC0415 - the same.
 
-    settings, address = loaded.settings.http, loaded.settings.listen.http
+    configuration = accepted.configuration
+    settings, address = configuration.settings.http, configuration.settings.listen.http
     running: list[tuple[Process, Metrics, WorkerMonitor]] = []
 
     def build() -> OAuthApp:
-        process, measured = _process(loaded, metrics, name)
+        process, measured = _process(configuration, metrics, name)
         running.append((process, measured, _monitor(lifeline, process, measured)))
         return OAuthApp(
             process.endpoints,
-            issuer=loaded.settings.issuer,
+            issuer=configuration.settings.issuer,
             max_body_bytes=settings.max_body_bytes,
             max_concurrent=settings.threads,
             trusted_proxies=settings.trusted_proxies,
@@ -161,10 +171,10 @@ def _run_http(loaded: Loaded, metrics: Path, name: str, lifeline: Lifeline) -> N
     )
 
 
-def _process(loaded: Loaded, metrics: Path, name: str) -> tuple[Process, Metrics]:
-    issuers = [issuer.issuer for issuer in loaded.settings.issuers]
+def _process(configuration: Configuration, metrics: Path, name: str) -> tuple[Process, Metrics]:
+    issuers = [issuer.issuer for issuer in configuration.settings.issuers]
     measured = Metrics(metrics, name, issuers=issuers)
-    return Process(loaded, writer=name, metrics=measured), measured
+    return Process(configuration, writer=name, metrics=measured), measured
 
 
 def _monitor(
@@ -178,12 +188,17 @@ def _monitor(
         measured.show_jwks_ages(process.key_ages())
         measured.flush()
 
-    hooks = Hooks(reload=process.reload, reloaded=measured.count_reload, beat=beat)
+    hooks = Hooks(reload=process.reload, leave=_leave, reloaded=measured.count_reload, beat=beat)
     if drain is not None:
-        hooks = Hooks(hooks.reload, hooks.reloaded, drain, beat)
+        hooks = replace(hooks, drain=drain)
     monitor = WorkerMonitor(lifeline, process.checks(), hooks=hooks)
     monitor.start()
     return monitor
+
+
+def _leave() -> None:
+    """End this process as if it were asked to; the supervisor starts another in its place."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run_control(

@@ -17,6 +17,7 @@ from typing import NoReturn
 import structlog
 
 from broker.lifeline import Anchor, Lifeline
+from broker.orders import Order
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _OURS = {*_STOP, signal.SIGHUP, signal.SIGCHLD}
@@ -74,8 +75,13 @@ class Supervisor:
 
     SIGTERM or SIGINT: readiness goes down at once, ``drain_delay`` before anything stops, so that
     load balancers look elsewhere; then the children are asked to stop, and what has not ended
-    within ``grace`` is killed. SIGHUP orders a reload. A supervisor that dies itself, however,
-    takes its children along (``Lifeline``).
+    within ``grace`` is killed. A supervisor that dies itself, however, takes its children along
+    (``Lifeline``).
+
+    SIGHUP: ``reload`` is called here, before anywhere else, and keeps what it accepted where the
+    children to come will find it; the children that there are get its answer as an order. So a child
+    that is restarted begins with what was accepted last, whatever the files say by then. ``reload``
+    starts no thread and does not raise.
 
     Children come from a plain fork, not from ``multiprocessing``: they inherit what is loaded and
     share its memory, nothing needs pickling, and one loop reaps them together with the orphans
@@ -88,16 +94,19 @@ class Supervisor:
         children: Sequence[ChildSpec],
         *,
         grace: timedelta,
+        reload: Callable[[], Order] = Order,
         drain_delay: timedelta = timedelta(0),
         limits: RestartLimits = RestartLimits(),
     ) -> None:
         self._children = [_Child(spec) for spec in children]
         self._grace = grace.total_seconds()
+        self._reload = reload
         self._drain_delay = drain_delay.total_seconds()
         self._limits = limits
         self._anchor = Anchor()
         self._wake = os.pipe()
         self._pid = 0
+        self._is_reload_wanted = False
         self._is_stopping = False
         self._is_impatient = False
 
@@ -122,6 +131,7 @@ class Supervisor:
 
     def _supervise(self) -> int:
         while not self._is_stopping:
+            self._reload_if_wanted()
             self._start_due()
             self._sleep(self._until_next_start())
             self._reap()
@@ -153,7 +163,13 @@ class Supervisor:
             self._is_impatient |= self._is_stopping and signum == signal.SIGINT
             self._is_stopping = True
         elif signum == signal.SIGHUP:
-            self._anchor.order_reload()
+            self._is_reload_wanted = True
+
+    def _reload_if_wanted(self) -> None:
+        # A signal that comes meanwhile asks for another reload.
+        if self._is_reload_wanted:
+            self._is_reload_wanted = False
+            self._anchor.order_reload(self._reload())
 
     def _sleep(self, timeout: float | None) -> None:
         select.select([self._wake[0]], [], [], timeout)
@@ -274,6 +290,8 @@ class Supervisor:
         )
 
     def _stop(self, drain_delay: float) -> None:
+        # What was taken away is also refused to those who are served while the broker stops.
+        self._reload_if_wanted()
         self._anchor.drain()
         _log.info("stopping", drain_delay=drain_delay, grace=self._grace)
         self._wait_for(until=time.monotonic() + drain_delay, is_over=lambda: False)
@@ -293,6 +311,7 @@ class Supervisor:
         self._reap()
         while not is_over() and not self._is_impatient and (left := until - time.monotonic()) > 0:
             self._sleep(left)
+            self._reload_if_wanted()
             self._reap()
 
     def _kill(self, children: Sequence[_Child]) -> None:

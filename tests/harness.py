@@ -136,7 +136,7 @@ class Broker:
                 revocations=state,
                 audit=self.audit,
                 now=self.clock,
-                has_chosen_secrets=lambda: False,
+                most_chosen_secrets=lambda: 0,
             ),
         )
 

@@ -17,6 +17,8 @@ _WRITER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _SEGMENT: Final = re.compile(
     rf"({_WRITER.pattern})\.([0-9]{{6}}|[1-9][0-9]{{6,}})\.jsonl", re.ASCII
 )
+# A link in its place would lock, or make, a file of somebody else's choice.
+_TO_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 # More than the longest batch that a crash can have left half on disk.
 _TAIL: Final = 4 * 1024 * 1024
 
@@ -50,12 +52,15 @@ def prepare_directory(directory: Path) -> None:
     """
     Make the directory, for its owner alone, where it is missing.
 
-    Raises ``AuditLogRefused`` when others may write to it.
+    Raises ``AuditLogRefused`` when it belongs to another user or others may write to it.
     """
     if not directory.is_dir():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_directory(directory.parent)
-    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
+        raise AuditLogRefused(f"{directory} belongs to another user")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise AuditLogRefused(f"{directory} can be written by others; it must be its owner's alone")
 
 
@@ -91,7 +96,7 @@ class WriterLock:
         """
         if self._descriptor >= 0 and is_same_file(self._descriptor, self._path):
             return
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,6 +106,14 @@ class WriterLock:
             ) from None
         self.release()
         self._descriptor = descriptor
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, _TO_LOCK, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise AuditLogRefused(f"{self._path} is a symbolic link") from None
+            raise
 
     def release(self) -> None:
         """Let go of the lock, where it is held."""

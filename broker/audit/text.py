@@ -5,10 +5,13 @@ import re
 from typing import Final
 
 TOKEN_REMOVED: Final = "[token removed]"
+SECRET_REMOVED: Final = "[secret removed]"
 
 # A run of the characters that a compact JWS (RFC 7515 7.1) is made of, long enough to be one.
 _RUN: Final = re.compile(r"[\w.-]{24,}", re.ASCII)
 _LEAST_UNUSUAL_TOKEN: Final = 64
+# A generated client secret, and a Basic credential: a caller may put either where an id belongs.
+_SECRET: Final = re.compile(r"bks_[A-Za-z0-9_-]{8,}|\bbasic +[A-Za-z0-9+/=]{8,}", re.IGNORECASE)
 
 
 def safe_text(value: str, limit: int) -> str:
@@ -22,8 +25,8 @@ def safe_text(value: str, limit: int) -> str:
     """
     is_whole = len(value) <= limit
     shown = value if is_whole else value[:limit]
-    if len(shown) >= 24:
-        shown = _RUN.sub(_without_token, shown)
+    if len(shown) >= 12:
+        shown = _RUN.sub(_without_token, _SECRET.sub(SECRET_REMOVED, shown))
     if not shown.isprintable():
         shown = "".join(one if one.isprintable() else _escape(one) for one in shown)
     if is_whole and len(shown) <= limit:

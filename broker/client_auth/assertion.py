@@ -1,14 +1,15 @@
 """A client assertion (RFC 7523 2.2) proves a client, or is rejected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from broker.errors import Reason, TokenRejected
-from broker.interfaces import KeyRing, Now, Registry
+from broker.interfaces import KeyRing, Now, Registry, VerificationKey
 from broker.model import Client, OneTimeId
 from broker.oauth import AUTH_PRIVATE_KEY_JWT, TYP_CLIENT_AUTHENTICATION
 from broker.tokens.claims import LONGEST_URI, read_text, read_times
+from broker.tokens.jwk import decoy_key
 from broker.tokens.jws import UnverifiedToken, read_token
 
 LONGEST_ASSERTION_LIFETIME: Final = timedelta(minutes=5)
@@ -35,6 +36,7 @@ class AssertionVerifier:
     key_ring: KeyRing
     now: Now
     leeway: timedelta
+    decoy: VerificationKey = field(default_factory=decoy_key)
 
     def verify(self, assertion: str) -> VerifiedAssertion:
         """
@@ -46,8 +48,14 @@ class AssertionVerifier:
         unverified = read_token(assertion)
         if unverified.header.unverified_typ not in _TYPS:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
-        client = self._named_client(unverified)
-        self._check_signature(unverified, client)
+        try:
+            client = self._named_client(unverified)
+            key = self._key(unverified, client)
+        except TokenRejected:
+            self._spend_time(unverified)
+            raise
+        if not key.verify(unverified.signing_input, unverified.signature):
+            raise TokenRejected(Reason.SIG_INVALID)
         claims = unverified.unverified_claims
         if client.is_disabled:
             raise TokenRejected(Reason.CLIENT_DISABLED)
@@ -76,15 +84,17 @@ class AssertionVerifier:
             raise TokenRejected(Reason.CLIENT_UNKNOWN)
         return client
 
-    def _check_signature(self, unverified: UnverifiedToken, client: Client) -> None:
+    def _spend_time(self, unverified: UnverifiedToken) -> None:
+        """Verify with a key of no meaning, so that a refusal takes as long as a wrong signature."""
+        self.decoy.verify(unverified.signing_input, unverified.signature)
+
+    def _key(self, unverified: UnverifiedToken, client: Client) -> VerificationKey:
         header = unverified.header
         if AUTH_PRIVATE_KEY_JWT not in client.auth_methods or client.keys is None:
             raise TokenRejected(Reason.AUTH_METHOD_REFUSED)
         if header.unverified_algorithm not in client.algorithms:
             raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-        key = self.key_ring.key(client.keys, header.unverified_kid, header.unverified_algorithm)
-        if not key.verify(unverified.signing_input, unverified.signature):
-            raise TokenRejected(Reason.SIG_INVALID)
+        return self.key_ring.key(client.keys, header.unverified_kid, header.unverified_algorithm)
 
     def _check_audience(self, audience: object, client: Client) -> None:
         if isinstance(audience, list) and len(audience) == 1:

@@ -84,7 +84,7 @@ class ClientAuthenticator:
     ) -> AuthenticatedClient:
         """Check the secret before anything else is told apart, so that all failures cost the same."""
         stored = () if client is None else client.secrets
-        is_right = any(self.secrets.is_one_of(secret, stored) for secret in secrets)
+        is_right = self.secrets.is_one_of(secrets, stored)
         if client is None:
             raise InvalidClient(Reason.CLIENT_UNKNOWN)
         if method not in client.auth_methods:

@@ -5,7 +5,8 @@ import hmac
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -26,83 +27,107 @@ class SecretVerifier:
     Tells whether a secret is one of those whose hashes are stored.
 
     A generated secret has 256 bits, so a plain SHA-256 protects it and costs next to nothing. A chosen
-    one is hashed by argon2id; at most ``parallel`` of these run at once, and a success is remembered
-    by a keyed hash that lives in this process only. Every failure costs one argon2id computation while
-    ``has_chosen_secrets`` says so, and the time tells nothing about the client.
+    one is hashed by argon2id; one of these runs at a time, ``waiting`` more may wait for it, and a
+    success is remembered by a keyed hash that lives in this process only. ``most_chosen`` is the
+    greatest number of chosen secrets that any client has: every failure costs that many argon2id
+    computations, whoever it names, so that the time tells nothing.
     """
 
     def __init__(
-        self,
-        *,
-        has_chosen_secrets: Callable[[], bool],
-        now: Now,
-        parallel: int = 2,
-        patience: float = 2.0,
+        self, *, most_chosen: Callable[[], int], now: Now, waiting: int = 2, patience: float = 2.0
     ) -> None:
-        self._has_chosen_secrets = has_chosen_secrets
+        self._most_chosen = most_chosen
         self._now = now
         self._patience = patience
         self._hasher = PasswordHasher()
-        self._slots = threading.BoundedSemaphore(parallel)
+        self._places = threading.BoundedSemaphore(1 + waiting)
+        self._turn = threading.Lock()
         self._memory_key = os.urandom(32)
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
         self._decoy: str | None = None
 
-    def is_one_of(self, secret: str, stored: Sequence[SecretHash]) -> bool:
+    def is_one_of(self, spellings: Sequence[str], stored: Sequence[SecretHash]) -> bool:
         """
-        Whether ``secret`` matches a stored hash that is still in its time.
+        Whether the secret, in one of its ``spellings``, matches a stored hash that is in its time.
 
-        Raises ``TemporarilyUnavailable`` (``overloaded``) when no slot for argon2id comes free.
+        Only the first spelling is tried on chosen secrets. Raises ``TemporarilyUnavailable``
+        (``overloaded``), at once, when too many callers wait for argon2id already.
         """
-        raw = secret.encode("utf-8", "surrogatepass")
-        if not 0 < len(raw) <= LONGEST_SECRET:
-            raw = b""
+        raws = [_raw(spelling) for spelling in spellings]
         now = self._now()
         current = [one for one in stored if one.not_after is None or now < one.not_after]
-        is_generated_match = self._matches_generated(raw, current)
-        if raw and (is_generated_match or self._matches_chosen(raw, current)):
-            return True
-        if self._has_chosen_secrets():
-            self._spend_time(raw)
-        return False
-
-    def _spend_time(self, raw: bytes) -> None:
-        if self._decoy is None:
-            self._decoy = self._hasher.hash(os.urandom(16))
-        self._verify_slowly(self._decoy, raw)
+        generated = [one for one in current if _is_generated(one)]
+        chosen = [one for one in current if not _is_generated(one)]
+        is_generated_match = [
+            raw != b"" and self._matches_generated(raw, generated) for raw in raws
+        ]
+        return any(is_generated_match) or self._matches_chosen(raws[0], chosen)
 
     def _matches_generated(self, raw: bytes, stored: Sequence[SecretHash]) -> bool:
         digest = GENERATED_PREFIX + hashlib.sha256(raw).hexdigest()
-        matches = [hmac.compare_digest(digest, one.encoded) for one in stored if _is_generated(one)]
+        matches = [hmac.compare_digest(digest, one.encoded) for one in stored]
         return any(matches)
 
     def _matches_chosen(self, raw: bytes, stored: Sequence[SecretHash]) -> bool:
-        return any(self._matches_one_chosen(raw, one) for one in stored if not _is_generated(one))
-
-    def _matches_one_chosen(self, raw: bytes, stored: SecretHash) -> bool:
-        name = hmac.digest(self._memory_key, stored.encoded.encode() + b"\0" + raw, "sha256")
+        names = [self._name(raw, one.encoded) for one in stored]
         with self._lock:
-            if name in self._remembered:
-                self._remembered.move_to_end(name)
-                return True
-        if not self._verify_slowly(stored.encoded, raw):
+            for name in names:
+                if name in self._remembered:
+                    self._remembered.move_to_end(name)
+                    return True
+        rounds = self._most_chosen()
+        if rounds == 0:
             return False
+        with self._place():
+            matches = [self._is_verified(one.encoded, raw) for one in stored]
+            for _ in range(rounds - len(stored)):
+                self._is_verified(self._decoy_hash(), raw)
+        for name, is_match in zip(names, matches, strict=True):
+            if is_match and raw:
+                self._remember(name)
+                return True
+        return False
+
+    def _name(self, raw: bytes, encoded: str) -> bytes:
+        return hmac.digest(self._memory_key, encoded.encode() + b"\0" + raw, "sha256")
+
+    def _remember(self, name: bytes) -> None:
         with self._lock:
             self._remembered[name] = None
             if len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return True
 
-    def _verify_slowly(self, encoded: str, raw: bytes) -> bool:
-        if not self._slots.acquire(timeout=self._patience):
-            raise TemporarilyUnavailable(Reason.OVERLOADED, detail="argon2id slots")
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place in the short queue for argon2id, whose length is what keeps others served."""
+        if not self._places.acquire(blocking=False):
+            raise TemporarilyUnavailable(Reason.OVERLOADED, detail="argon2id queue")
+        try:
+            if not self._turn.acquire(timeout=self._patience):
+                raise TemporarilyUnavailable(Reason.OVERLOADED, detail="argon2id turn")
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self._places.release()
+
+    def _decoy_hash(self) -> str:
+        if self._decoy is None:
+            self._decoy = self._hasher.hash(os.urandom(16))
+        return self._decoy
+
+    def _is_verified(self, encoded: str, raw: bytes) -> bool:
         try:
             return self._hasher.verify(encoded, raw)
         except (Argon2Error, InvalidHashError):
             return False
-        finally:
-            self._slots.release()
+
+
+def _raw(secret: str) -> bytes:
+    raw = secret.encode("utf-8", "surrogatepass")
+    return raw if len(raw) <= LONGEST_SECRET else b""
 
 
 def _is_generated(stored: SecretHash) -> bool:

@@ -30,6 +30,22 @@ def check_clients(scene: Scene) -> Iterator[Finding]:
         yield from _check_issuers(scene, (*path, "issuers"), listed=client.issuers or ())
         listed = tuple(client.issuer_client_ids)
         yield from _check_issuers(scene, (*path, "issuer_client_ids"), listed=listed)
+    yield from _check_names_elsewhere(scene)
+
+
+def _check_names_elsewhere(scene: Scene) -> Iterator[Finding]:
+    """No two clients may have one id at one issuer: each could present the other's tokens."""
+    issuers = {name for _, client in scene.clients for name in client.issuer_client_ids}
+    for issuer in sorted(issuers):
+        holders: dict[str, str] = {}
+        for path, client in scene.clients:
+            name = client.issuer_client_ids.get(issuer, client.id)
+            if name in holders:
+                at = (
+                    path if issuer not in client.issuer_client_ids else (*path, "issuer_client_ids")
+                )
+                yield Finding(at, f"'{name}' is the id of '{holders[name]}' too at {issuer}")
+            holders.setdefault(name, client.id)
 
 
 def skeleton(name: str) -> str:

@@ -113,7 +113,7 @@ class ResourceEntry(Section):
         default=None,
         description="The client that is this MCP server and receives tokens addressed to it.",
     )
-    scopes: Annotated[dict[Scope, ScopeSection], holding(0, 256)] = Field(
+    scopes: Annotated[dict[Scope, ScopeSection], holding(0, 100)] = Field(
         default={}, description="Its scopes."
     )
     audiences: Annotated[list[Identifier], holding(0, 16)] = Field(

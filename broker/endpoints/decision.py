@@ -62,6 +62,8 @@ class Gate:
         self, query: PolicyQuery, decision: Decision, target: Target, candidates: Candidates
     ) -> OAuthError | None:
         if target.refused is not None:
+            # The question is asked of any refused target, so that the work is the same for all.
+            self._is_resource_open(query, decision)
             return InvalidTarget(target.refused, parameter="resource")
         if decision.granted and candidates.refusal is not None:
             return InvalidScope(candidates.refusal, parameter="scope")
@@ -79,12 +81,12 @@ class Gate:
 
     def _is_resource_open(self, query: PolicyQuery, decision: Decision) -> bool:
         """Whether some other scope of the resource would have been permitted."""
-        others = tuple(
-            scope for scope in query.resource.scopes.values() if scope not in query.scopes
-        )
-        if not others or any(one.verdict is Verdict.ERROR for one in decision.scopes):
+        if any(one.verdict is Verdict.ERROR for one in decision.scopes):
             return False
-        return bool(self.policy.decide(replace(query, scopes=others)).granted)
+        asked = {scope.name for scope in query.scopes}
+        scopes = query.resource.scopes.values()
+        others = tuple(scope for scope in scopes if scope.name not in asked)
+        return self.policy.permits_any(replace(query, scopes=others or (_PROBE,)))
 
 
 def _denial(decision: Decision) -> Reason:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from broker.endpoints.decision import Judgement
 from broker.endpoints.issuing import Issuing, Proved, note_request
-from broker.errors import OAuthError, Reason, UnauthorizedClient
+from broker.errors import InvalidClient, OAuthError, Reason, UnauthorizedClient
 from broker.interfaces import AuditEntry, AuditLog, PolicyEngine, ReplayGuard
 from broker.model import (
     AuthenticatedClient,
@@ -57,7 +57,7 @@ class ExplainEndpoint:
 
     def _spend(self, caller: AuthenticatedClient) -> None:
         if caller.one_time_id is not None and self.replay.spend([caller.one_time_id]) is not None:
-            raise UnauthorizedClient(Reason.REPLAY)
+            raise InvalidClient(Reason.REPLAY)
 
     def _explain(
         self, asked: ExplainRequest, meant: AuthenticatedClient, entry: AuditEntry

@@ -6,7 +6,7 @@ from typing import Any
 
 from broker.client_auth import ClientAuthenticator
 from broker.endpoints.decision import Gate, Judgement
-from broker.endpoints.target import Target, read_scopes, read_target
+from broker.endpoints.target import NO_SUCH_RESOURCE, Target, read_scopes, read_target
 from broker.errors import (
     InvalidRequest,
     InvalidTarget,
@@ -40,7 +40,13 @@ class Proved:
     delegation: Delegation
     target: Target
     asked: tuple[str, ...] | None
-    one_time_ids: tuple[OneTimeId, ...]
+    credential_id: OneTimeId | None
+
+    @property
+    def one_time_ids(self) -> tuple[OneTimeId, ...]:
+        """All that is spent for the token: the client's own credential first."""
+        own = () if self.credential_id is None else (self.credential_id,)
+        return own + self.delegation.one_time_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +93,10 @@ class Issuing:
         _note_delegation(entry, delegation)
         target = read_target(request, self.registry, default=self.default_resource)
         _check_not_returned(delegation, target)
+        target = _within_tenant(delegation, target)
         entry.note(resource=target.resource.resource if target.refused is None else None)
-        own = () if authenticated.one_time_id is None else (authenticated.one_time_id,)
         return Proved(
-            grant,
-            authenticated.client,
-            delegation,
-            target,
-            asked,
-            own + delegation.one_time_ids,
+            grant, authenticated.client, delegation, target, asked, authenticated.one_time_id
         )
 
     def _grant(self, request: TokenRequest, client: Client) -> Grant:
@@ -157,6 +158,14 @@ def _check_not_returned(delegation: Delegation, target: Target) -> None:
         raise InvalidTarget(Reason.TARGET_REFUSED, parameter="resource")
 
 
+def _within_tenant(delegation: Delegation, target: Target) -> Target:
+    """A resource of a tenant does not exist for the subjects of another, or of none."""
+    tenant = target.resource.tenant
+    if tenant is None or tenant == delegation.subject.tenant:
+        return target
+    return Target(NO_SUCH_RESOURCE, Reason.TARGET_REFUSED)
+
+
 def note_request(entry: AuditEntry, request: TokenRequest) -> None:
     """Record what was asked, before any of it is believed."""
     entry.note(
@@ -176,7 +185,7 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         subject_kind=subject.kind,
         tenant=subject.tenant,
         relation=delegation.relation.value,
-        mcp_client=delegation.mcp_client,
+        mcp_client=delegation.qualified_mcp_client,
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,
         inputs=delegation.inputs,

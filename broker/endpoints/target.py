@@ -44,8 +44,8 @@ def read_target(request: TokenRequest, registry: Registry, *, default: str | Non
     found = {name: registry.resource(name) for name in names}
     targets = {name if one is None else one.resource for name, one in found.items()}
     if len(targets) > 1:
-        is_conflict = bool(request.audiences) and bool(request.resources)
-        reason = Reason.TARGET_CONFLICT if is_conflict else Reason.SINGLE_TARGET_ONLY
+        # Whether two resources differ, anybody can see; what an audience stands for is ours to know.
+        reason = Reason.TARGET_CONFLICT if request.audiences else Reason.SINGLE_TARGET_ONLY
         raise InvalidTarget(reason, parameter="resource")
     resource = found[names[0]]
     if resource is None:

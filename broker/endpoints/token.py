@@ -1,15 +1,13 @@
 """The token endpoint: one pipeline for every grant and both faces."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.client_auth.assertion import ONE_TIME_KIND as CLIENT_ASSERTION_KIND
-from broker.endpoints.issuing import Issuing, note_request
+from broker.endpoints.issuing import Issuing, Proved, note_request
 from broker.errors import InvalidClient, OAuthError, Reason, TemporarilyUnavailable
-from broker.grants import Grant
 from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
-from broker.model import IssuedToken, OneTimeId, RequestContext, TokenRequest
+from broker.model import IssuedToken, RequestContext, TokenRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +42,20 @@ class TokenEndpoint:
             minter = self.issuing.minter
             unsigned = minter.prepare(drafted.claims, algorithm=drafted.algorithm)
             _check_deadline(context)
-            self._spend(proved.one_time_ids, proved.grant)
+            self._spend(proved)
             issued = minter.mint(unsigned)
             _note_issued(entry, issued)
         return issued
 
-    def _spend(self, one_time_ids: Sequence[OneTimeId], grant: Grant) -> None:
-        if not one_time_ids:
+    def _spend(self, proved: Proved) -> None:
+        if not proved.one_time_ids:
             return
-        spent_before = self.replay.spend(one_time_ids)
+        spent_before = self.replay.spend(proved.one_time_ids)
         if spent_before is None:
             return
-        # An actor token that is a second assertion is the grant's to refuse, not the client's.
-        is_credential = (
-            spent_before.kind == CLIENT_ASSERTION_KIND and spent_before is one_time_ids[0]
-        )
-        error: type[OAuthError] = InvalidClient if is_credential else grant.refusal
+        # An actor token that was used before is the grant's to refuse, not the client's.
+        is_credential = spent_before == proved.credential_id
+        error: type[OAuthError] = InvalidClient if is_credential else proved.grant.refusal
         raise error(Reason.REPLAY)
 
 

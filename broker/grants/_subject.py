@@ -16,8 +16,10 @@ from broker.model import (
     Subject,
     TokenRequest,
     TrustedIssuer,
+    actors_of,
 )
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from broker.tokens.claims import LONGEST_TEXT
 from broker.tokens.verifier import ACCESS_TOKEN, FOREIGN_JWT, ID_TOKEN, Profile, VerifiedToken
 
 CLIENT_SUBJECT_PREFIX: Final = "client:"
@@ -47,6 +49,7 @@ class ProvedSubject:
     token_issuer: str
     caller_id: str
     mcp_client: str | None
+    mcp_client_issuer: str | None
     mcp_server: str | None
     foreign_actors_from: str | None
     authentication: Authentication
@@ -77,18 +80,23 @@ def prove_subject(tools: GrantTools, request: TokenRequest, client: Client) -> P
     caller_id = _caller_id(verified, client)
     relation = _relation(tools, verified, client, is_identity=profile is ID_TOKEN)
     own_object = _mcp_object(tools, verified)
+    act = _inherited_act(tools, verified)
+    mcp_client, mcp_client_issuer = _mcp_client(
+        tools, verified, own_object, relation=relation, client=client
+    )
     return ProvedSubject(
-        subject=_subject(tools, verified, own_object),
+        subject=_subject(tools, verified, own_object, client=client),
         relation=relation,
         scopes=verified.scopes,
         audience=verified.audience,
-        act=_inherited_act(verified),
+        act=act,
         claims=verified.claims,
         token_issuer=verified.issuer,
         caller_id=caller_id,
-        mcp_client=_mcp_client(verified, own_object, relation, client),
+        mcp_client=mcp_client,
+        mcp_client_issuer=mcp_client_issuer,
         mcp_server=_mcp_server(verified, own_object, relation),
-        foreign_actors_from=_foreign_actors_from(verified, own_object),
+        foreign_actors_from=_foreign_actors_from(verified, own_object, act),
         authentication=verified.authentication,
         as_input=InputToken("subject", verified.issuer, verified.jti, verified.expires_at),
     )
@@ -139,11 +147,14 @@ def _mcp_object(tools: GrantTools, verified: VerifiedToken) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _subject(tools: GrantTools, verified: VerifiedToken, own_object: JsonObject) -> Subject:
+def _subject(
+    tools: GrantTools, verified: VerifiedToken, own_object: JsonObject, *, client: Client
+) -> Subject:
     trusted = verified.trusted_issuer
     if trusted is None:
         origin = own_object.get("subject_issuer", tools.issuer)
-        _check_origin(tools, origin)
+        _check_origin(tools, origin, client)
+        _check_server(tools, own_object)
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
     subject = Subject(_foreign_sub(verified.sub, trusted), trusted.issuer, "user", trusted.tenant)
@@ -152,44 +163,80 @@ def _subject(tools: GrantTools, verified: VerifiedToken, own_object: JsonObject)
     return subject
 
 
-def _check_origin(tools: GrantTools, origin: str) -> None:
-    """Switching an issuer off also ends what was derived from its tokens before."""
+def _check_origin(tools: GrantTools, origin: str, client: Client) -> None:
+    """What holds for an issuer's own tokens holds for all that was derived from them."""
     if origin == tools.issuer:
         return
     trusted = tools.registry.issuer(origin)
     if trusted is None or trusted.is_disabled:
         raise TokenRejected(Reason.ISSUER_DISABLED, "the issuer that first vouched for the subject")
+    if client.issuers is not None and origin not in client.issuers:
+        raise TokenRejected(Reason.ISSUER_NOT_FOR_CLIENT, "the issuer that first vouched for it")
+
+
+def _check_server(tools: GrantTools, own_object: JsonObject) -> None:
+    """Switching an MCP server's resource off ends what was derived through it."""
+    if "server" not in own_object:
+        return
+    server = tools.registry.resource(own_object["server"])
+    if server is None or server.is_disabled:
+        raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the MCP server it came through")
 
 
 def _foreign_sub(sub: str, trusted: TrustedIssuer) -> str:
     minted = trusted.subject_prefix + sub
     if minted.startswith(CLIENT_SUBJECT_PREFIX):
         raise TokenRejected(Reason.SUBJECT_RESERVED)
+    if len(minted) > LONGEST_TEXT:
+        # It could be issued, but neither exchanged again nor named in the configuration.
+        raise TokenRejected(Reason.CLAIM_MALFORMED, "sub with its prefix is too long")
     return minted
 
 
-def _inherited_act(verified: VerifiedToken) -> JsonObject | None:
+def _inherited_act(tools: GrantTools, verified: VerifiedToken) -> JsonObject | None:
     trusted = verified.trusted_issuer
-    if trusted is None or verified.act is None or trusted.foreign_actors == "keep":
+    if trusted is None or verified.act is None:
         return verified.act
+    if trusted.foreign_actors == "drop":
+        return None
     if trusted.foreign_actors == "refuse":
         raise TokenRejected(Reason.CHAIN_MALFORMED, "its issuer may not assert actors")
-    return None
+    if any(actor.get("iss") == tools.issuer for actor in actors_of(verified.act)):
+        # Nobody else speaks for our actors: one could be made up to pass for the caller.
+        raise TokenRejected(Reason.CHAIN_MALFORMED, "its issuer asserts actors of ours")
+    return verified.act
 
 
-def _foreign_actors_from(verified: VerifiedToken, own_object: JsonObject) -> str | None:
+def _foreign_actors_from(
+    verified: VerifiedToken, own_object: JsonObject, act: JsonObject | None
+) -> str | None:
     """Actors that another issuer asserted are marked as such for good."""
     if verified.is_own:
         return own_object.get("foreign_actors_from")
-    return verified.issuer if _inherited_act(verified) is not None else None
+    return verified.issuer if act is not None else None
 
 
 def _mcp_client(
-    verified: VerifiedToken, own_object: JsonObject, relation: Relation, client: Client
-) -> str | None:
+    tools: GrantTools,
+    verified: VerifiedToken,
+    own_object: JsonObject,
+    *,
+    relation: Relation,
+    client: Client,
+) -> tuple[str | None, str | None]:
+    """
+    The MCP client, and whose name for it that is where it is not ours.
+
+    Another issuer's client ids are its own: one of them may be equal to an id of ours by chance.
+    """
     if "client" in own_object:
-        return str(own_object["client"])
-    return verified.client_id if relation is Relation.AUDIENCE else client.client_id
+        return str(own_object["client"]), own_object.get("client_issuer")
+    if relation is not Relation.AUDIENCE:
+        return client.client_id, None
+    if verified.is_own or verified.client_id is None:
+        return verified.client_id, None
+    known = tools.registry.client_at(verified.issuer, verified.client_id)
+    return (verified.client_id, verified.issuer) if known is None else (known.client_id, None)
 
 
 def _mcp_server(verified: VerifiedToken, own_object: JsonObject, relation: Relation) -> str | None:

@@ -63,6 +63,7 @@ class TokenExchange:
             inherited_act=inherited,
             subject_audience=proved.audience,
             mcp_client=proved.mcp_client,
+            mcp_client_issuer=proved.mcp_client_issuer,
             mcp_server=proved.mcp_server,
             foreign_actors_from=proved.foreign_actors_from,
             authentication=proved.authentication,

@@ -121,5 +121,12 @@ class ObservedPolicyEngine:
         finally:
             self.metrics.observe_policy(time.perf_counter() - begun)
 
+    def permits_any(self, query: PolicyQuery) -> bool:
+        begun = time.perf_counter()
+        try:
+            return self.inner.permits_any(query)
+        finally:
+            self.metrics.observe_policy(time.perf_counter() - begun)
+
     def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]:
         return self.inner.explain(query)

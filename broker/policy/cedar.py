@@ -12,14 +12,18 @@ from broker.model import (
     Verdict,
 )
 from broker.policy.bounded import BoundedMemory
-from broker.policy.deciding import decide
+from broker.policy.deciding import decide, is_any_permitted
 from broker.policy.explain import explain
 from broker.policy.facts import Facts
-from broker.policy.policy_set import PolicySet, read_policy_set
+from broker.policy.files import PolicyFiles
+from broker.policy.policy_set import PolicySet, policy_set_of, read_policy_set
 from broker.policy.problems import PolicyLoadError
 from broker.policy.tables import run_rows
 
 DECISION_CACHE_SIZE = 4_096
+
+# What is remembered grows with the scopes asked for, and callers choose how many those are.
+_MAX_REMEMBERED_SCOPES = 32
 
 
 class CedarPolicyEngine:
@@ -28,7 +32,7 @@ class CedarPolicyEngine:
 
     It holds no lock and may be asked by many threads and after a fork. Decisions are remembered by
     the facts that the policies can see, at most ``decision_cache_size`` of them; those with errors
-    never are.
+    or about very many scopes never are.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class CedarPolicyEngine:
     ) -> None:
         self._policies = policies
         self._decisions: BoundedMemory[Facts, Decision] = BoundedMemory(decision_cache_size)
+        self._permits: BoundedMemory[Facts, bool] = BoundedMemory(decision_cache_size // 8)
 
     @classmethod
     def load(
@@ -52,9 +57,18 @@ class CedarPolicyEngine:
         ``PolicyLoadError``.
         """
         policies = read_policy_set(directory)
+        return cls._checked(policies, size=decision_cache_size, disabled=disabled)
+
+    @classmethod
+    def of(cls, files: PolicyFiles) -> Self:
+        """The same for a folder that has been read."""
+        return cls._checked(policy_set_of(files), size=DECISION_CACHE_SIZE, disabled=frozenset())
+
+    @classmethod
+    def _checked(cls, policies: PolicySet, *, size: int, disabled: frozenset[str]) -> Self:
         if wrong_rows := run_rows(policies).wrong_rows:
             raise PolicyLoadError(wrong_rows)
-        return cls(policies.without(disabled), decision_cache_size=decision_cache_size)
+        return cls(policies.without(disabled), decision_cache_size=size)
 
     @property
     def digest(self) -> str:
@@ -71,6 +85,13 @@ class CedarPolicyEngine:
                 for scope in query.scopes
             )
             return Decision(failed, self.digest)
+
+    def permits_any(self, query: PolicyQuery) -> bool:
+        try:
+            return self._permits_any(query)
+        except BaseException as error:  # noqa: BLE001 - a panic in Cedar is no Exception either
+            _let_pass(error)
+            return False
 
     def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]:
         try:
@@ -90,9 +111,23 @@ class CedarPolicyEngine:
             return remembered
         decision = decide(chosen, facts, digest=self.digest)
         is_sound = all(one.verdict is not Verdict.ERROR for one in decision.scopes)
-        if is_sound and not chosen.sight.is_changing:
+        is_small = len(facts.scopes) <= _MAX_REMEMBERED_SCOPES
+        if is_sound and is_small and not chosen.sight.is_changing:
             self._decisions.put(facts, decision)
         return decision
+
+    def _permits_any(self, query: PolicyQuery) -> bool:
+        chosen = self._policies.slices.slice_for(query.client)
+        facts = chosen.sight.facts(query)
+        decision = self._decisions.get(facts)
+        if decision is not None:
+            return bool(decision.granted)
+        permits = self._permits.get(facts)
+        if permits is None:
+            permits = is_any_permitted(chosen, facts)
+            if permits is not None and not chosen.sight.is_changing:
+                self._permits.put(facts, permits)
+        return permits is True
 
 
 def _let_pass(error: BaseException) -> None:

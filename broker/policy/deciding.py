@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
-from broker.model import Action, Decision, ScopeDecision, StepUp, Verdict
-from broker.policy.annotations import Cure
+from broker.model import Action, Decision, ScopeDecision, Verdict
 from broker.policy.entities import questions
 from broker.policy.evaluation import Answer, ask
 from broker.policy.facts import Facts
 from broker.policy.slices import Slice
+from broker.policy.step_up import step_up
+
+_PORTION: Final = 16
 
 
 def decide(chosen: Slice, facts: Facts, *, digest: str) -> Decision:
@@ -32,8 +35,25 @@ def decide(chosen: Slice, facts: Facts, *, digest: str) -> Decision:
         policy_digest=digest,
         max_lifetime=_max_lifetime(chosen, [exchange[index] for index in permitted]),
         is_impersonation=is_impersonation,
-        step_up=None if permitted else _step_up(chosen, facts, exchange),
+        step_up=None if permitted else step_up(chosen, facts, exchange),
     )
+
+
+def is_any_permitted(chosen: Slice, facts: Facts) -> bool | None:
+    """
+    Whether some scope is permitted, asked a few at a time until one is.
+
+    ``None`` where none is and policy failed for one, so that the next time may tell otherwise.
+    """
+    has_failed = False
+    for start in range(0, len(facts.scopes), _PORTION):
+        portion = facts._replace(scopes=facts.scopes[start : start + _PORTION])
+        exchange, _ = _both(chosen, portion)
+        verdicts = {one.verdict for one in exchange}
+        if Verdict.PERMIT in verdicts:
+            return True
+        has_failed = has_failed or Verdict.ERROR in verdicts
+    return None if has_failed else False
 
 
 def answers(chosen: Slice, facts: Facts, *actions: Action) -> list[Answer]:
@@ -63,51 +83,3 @@ def _max_lifetime(chosen: Slice, permits: Iterable[Answer]) -> timedelta | None:
         if (limit := chosen.policies[policy_id].annotations.max_ttl) is not None
     ]
     return timedelta(seconds=min(limits)) if limits else None
-
-
-def _step_up(chosen: Slice, facts: Facts, answers: list[Answer]) -> StepUp | None:
-    """
-    The login that would get the first scope permitted that any login could.
-
-    It is tried before it is offered, at the greatest age it allows: a challenge that does not help
-    would send the user round in circles and tell what the policies want for nothing.
-    """
-    if not facts.is_user:
-        return None
-    for scope, answer in zip(facts.scopes, answers, strict=True):
-        if answer.verdict is Verdict.FORBIDDEN:
-            offer = _cure_that_works(chosen, facts._replace(scopes=(scope,)), answer)
-            if offer is not None:
-                return offer
-    return None
-
-
-def _cure_that_works(chosen: Slice, facts: Facts, answer: Answer) -> StepUp | None:
-    cures = [chosen.policies[policy_id].annotations.cure for policy_id in answer.policy_ids]
-    demand = _combined([cure for cure in cures if cure is not None])
-    if demand is None or None in cures:
-        return None
-    works = [
-        acr for acr in demand.acr_values or (None,) if _is_permitted(chosen, facts, acr, demand)
-    ]
-    if not works:
-        return None
-    return StepUp(" ".join(acr for acr in works if acr is not None), demand.max_age)
-
-
-def _combined(cures: list[Cure]) -> Cure | None:
-    """What satisfies all these demands at once, or ``None`` where nothing does."""
-    if not cures:
-        return None
-    named = [cure.acr_values for cure in cures if cure.acr_values]
-    common = tuple(acr for acr in named[0] if all(acr in other for other in named)) if named else ()
-    if named and not common:
-        return None
-    ages = [cure.max_age for cure in cures if cure.max_age is not None]
-    return Cure(common, min(ages) if ages else None)
-
-
-def _is_permitted(chosen: Slice, facts: Facts, acr: str | None, demand: Cure) -> bool:
-    cured = chosen.sight.with_login(facts, acr=acr, age=demand.max_age or 0)
-    (answer,) = answers(chosen, cured, Action.EXCHANGE)
-    return answer.verdict is Verdict.PERMIT

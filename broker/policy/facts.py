@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from broker.model import PolicyQuery
 
-MAX_SCOPES: Final = 256
+MAX_SCOPES: Final = 100
 _MAX_AGE: Final = 2**53
 
 # Each fact by the name that policies use, and where it stands in the query.
@@ -34,7 +34,7 @@ CONTEXT: Final[Mapping[str, str]] = {
     "tenant": "delegation.subject.tenant",
     "subject_scopes": "delegation.scopes",
     "subject_audience": "delegation.subject_audience",
-    "mcp_client": "delegation.mcp_client",
+    "mcp_client": "delegation.qualified_mcp_client",
     "mcp_server": "delegation.mcp_server",
     # Of the chain only its length: what inner actors were must not decide (RFC 8693 4.1).
     "chain_depth": "delegation.chain_depth",

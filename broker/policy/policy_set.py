@@ -65,7 +65,11 @@ def read_policy_set(directory: Path) -> PolicySet:
 
     Raises ``PolicyLoadError`` with everything that is wrong.
     """
-    files = read_files(directory)
+    return policy_set_of(read_files(directory))
+
+
+def policy_set_of(files: PolicyFiles) -> PolicySet:
+    """Check a policy set that was read; raises ``PolicyLoadError`` with everything that is wrong."""
     schema = _schema(files.schema)
     read = [one for file in files.policies for one in read_policies(file, schema)]
     policies = [one for one in read if isinstance(one, Policy)]

@@ -46,6 +46,9 @@ class ReloadablePolicyEngine:
     def decide(self, query: PolicyQuery) -> Decision:
         return self._engine.decide(query)
 
+    def permits_any(self, query: PolicyQuery) -> bool:
+        return self._engine.permits_any(query)
+
     def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]:
         return self._engine.explain(query)
 

@@ -16,23 +16,34 @@ from broker.policy.policies import Policy, handle
 from broker.policy.sight import sight_of
 
 _MAX_SLICES = 2_048
-_MAX_ENTITIES = 256
+
+# Entities grow with the scopes asked for, to some kilobytes each, and callers choose how many those
+# are; all slices of a set share one memory, so that it does not grow with the clients as well.
+_MAX_ENTITIES = 512
+_MAX_SCOPES_REMEMBERED = 32
 _CLIENT = pst.EntityType("Client")
 _CLIENT_GROUP = pst.EntityType("ClientGroup")
 _IMPERSONATE = pst.EntityUid(pst.EntityType("Action"), Action.IMPERSONATE.value)
 
 _Key = tuple[str | None, frozenset[str]]
+_Entities = BoundedMemory[tuple[Any, ...], cedarpy.Entities]
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some policies, ready to be asked, and what they see. ``has_impersonation``: some permit it."""
+    """
+    Some policies, ready to be asked, and what they see.
+
+    ``permits`` are its permits alone, to tell what the forbids withhold; they are there where some
+    forbid has a cure and no permit looks at the login. ``has_impersonation``: some permit it.
+    """
 
     policies: Mapping[str, Policy]
     handle: cedarpy.PolicySet
+    permits: cedarpy.PolicySet | None
     sight: Sight
     has_impersonation: bool
-    known_entities: BoundedMemory[tuple[Any, ...], cedarpy.Entities]
+    known_entities: _Entities
 
     def entities(self, facts: Facts) -> cedarpy.Entities:
         """The entities of these facts, parsed. Raises ``ValueError`` for what Cedar cannot read."""
@@ -40,20 +51,24 @@ class Slice:
         entities = self.known_entities.get(things)
         if entities is None:
             entities = cedarpy.Entities.from_json_str(json_text(entities_of(facts)))
-            self.known_entities.put(things, entities)
+            if len(facts.scopes) <= _MAX_SCOPES_REMEMBERED:
+                self.known_entities.put(things, entities)
         return entities
 
     @classmethod
-    def of(cls, policies: Iterable[Policy]) -> Self:
-        """Put policies together."""
+    def of(cls, policies: Iterable[Policy], known_entities: _Entities | None = None) -> Self:
+        """Put policies together, with a memory of entities of their own unless one is shared."""
         by_id = {policy.policy_id: policy for policy in policies}
         trees = {policy_id: policy.tree for policy_id, policy in by_id.items()}
         return cls(
             policies=by_id,
             handle=handle(trees),
+            permits=_permits_alone(by_id.values()),
             sight=sight_of(trees.values()),
             has_impersonation=any(map(_permits_impersonation, by_id.values())),
-            known_entities=BoundedMemory(_MAX_ENTITIES),
+            known_entities=BoundedMemory(_MAX_ENTITIES)
+            if known_entities is None
+            else known_entities,
         )
 
 
@@ -73,6 +88,7 @@ class Slices:
             self._bucket(policy.tree.principal).append(policy)
         self._groups = frozenset(self._by_group)
         self._made: BoundedMemory[_Key, Slice] = BoundedMemory(_MAX_SLICES)
+        self._known_entities: _Entities = BoundedMemory(_MAX_ENTITIES)
 
     def slice_for(self, client: Client) -> Slice:
         """The policies whose head could match this client."""
@@ -91,7 +107,7 @@ class Slices:
             chosen += self._by_group[group]
         if client_id is not None:
             chosen += self._by_client[client_id]
-        return Slice.of(chosen)
+        return Slice.of(chosen, self._known_entities)
 
     def _bucket(self, head: pst.PrincipalOrResourceConstraint) -> list[Policy]:
         match head:
@@ -104,6 +120,15 @@ class Slices:
                 return self._by_group[name]
             case _:
                 return self._for_all
+
+
+def _permits_alone(policies: Iterable[Policy]) -> cedarpy.PolicySet | None:
+    given = list(policies)
+    permits = {policy.policy_id: policy.tree for policy in given if policy.is_permit}
+    has_cure = any(policy.annotations.cure is not None for policy in given)
+    if not has_cure or sight_of(permits.values()).has_auth:
+        return None
+    return handle(permits)
 
 
 def _permits_impersonation(policy: Policy) -> bool:

@@ -5,19 +5,18 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any, Final, Generic
 
 import grpc
 import structlog
 from google.protobuf.message import Message
 
+from broker.endpoints.overload import Overloaded, Places
 from broker.errors import OAuthError, Reason, ServerError
 from broker.model import RequestContext, new_request_id
 from broker.rpc.call import Call, CallMetadata, M, peer_address
 from broker.rpc.reading import MessageReads
-from broker.rpc.status import Overloaded, decision_metadata, refuse
+from broker.rpc.status import decision_metadata, refuse
 
 _QUEUE_SECONDS: Final = 2.0
 
@@ -61,8 +60,8 @@ class Boundary:
         self._reads = reads
         self._limits = limits
         self._longest = limits.timeout.total_seconds()
-        self._read = _Places(limits.max_concurrent, patience=0)
-        self._working = _Places(limits.threads, patience=_QUEUE_SECONDS)
+        self._read = Places(limits.max_concurrent, patience=0)
+        self._working = Places(limits.threads, patience=_QUEUE_SECONDS)
 
     def register(self, server: grpc.Server, service: str, rpcs: Mapping[str, Rpc[Any]]) -> None:
         """Serve ``rpcs``, by their names, as the methods of ``service``."""
@@ -82,11 +81,10 @@ class Boundary:
             # A caller that goes away, or is given up in here, ends the call: nobody is to be answered.
             data = self._reads.first(messages, context)
             request_id = new_request_id()
-            context.set_trailing_metadata(decision_metadata(request_id))
-            if data is None:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, Reason.BODY_MALFORMED.sentence)
             try:
-                return self._answer(rpc, data, context, request_id=request_id)
+                answer = self._answer(rpc, data, context, request_id=request_id)
+            except Overloaded as error:
+                return refuse(context, error)
             except OAuthError as error:
                 return refuse(context, error, request_id=request_id)
             except NotImplementedError:
@@ -96,12 +94,23 @@ class Boundary:
             except Exception as error:  # noqa: BLE001 - The caller learns nothing of what it is.
                 _log_failure(error, request_id, method=method)
                 return refuse(context, ServerError(Reason.INTERNAL_ERROR), request_id=request_id)
+            context.set_trailing_metadata(decision_metadata(request_id))
+            return answer
 
         return behave
 
     def _answer(
-        self, rpc: Rpc[Any], data: bytes, context: grpc.ServicerContext, *, request_id: str
+        self,
+        rpc: Rpc[Any],
+        data: bytes | None,
+        context: grpc.ServicerContext,
+        *,
+        request_id: str,
     ) -> bytes:
+        # A call that failed while its message came has no peer any more. Only a caller that is still
+        # there has ended it without a message.
+        if data is None and not context.peer():
+            raise _CallerGone
         deadline = time.monotonic() + min(context.time_remaining(), self._longest)
         with self._read, self._working:
             if time.monotonic() >= deadline or not context.is_active():
@@ -114,35 +123,6 @@ class Boundary:
                 self._limits.max_message_bytes,
             )
             return rpc.answer(call).SerializeToString()
-
-
-class _Places:
-    """
-    A number of places, one of which ``with`` takes.
-
-    Raises ``Overloaded`` when none becomes free within ``patience`` seconds. Handing tokens round in a
-    queue is what a semaphore does, at a fifth of its cost.
-    """
-
-    def __init__(self, number: int, *, patience: float) -> None:
-        self._patience = patience
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(number):
-            self._free.put(None)
-
-    def __enter__(self) -> None:
-        try:
-            self._free.get(timeout=self._patience)
-        except Empty:
-            raise Overloaded from None
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _raised: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._free.put(None)
 
 
 class _CallerGone(Exception):

@@ -42,11 +42,16 @@ _CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[M]):
-    """A call on its way to a servicer. ``data`` is the message as it came, at most ``limit`` bytes."""
+    """
+    A call on its way to a servicer.
+
+    ``data`` is the message as it came, ``None`` when the caller ended the call without one. More than
+    ``limit`` bytes are refused.
+    """
 
     context: RequestContext
     metadata: CallMetadata
-    data: bytes = field(repr=False)
+    data: bytes | None = field(repr=False)
     parse: Callable[[bytes], M]
     limit: int
 
@@ -54,9 +59,11 @@ class Call(Generic[M]):
         """
         The message; raises ``InvalidRequest`` when it is none.
 
-        It is read this late, inside the audit entry, so that a message that cannot be read is
-        recorded like any other refused request.
+        It is read this late, inside the audit entry, so that a message that cannot be read, or never
+        came, is recorded like any other refused request.
         """
+        if self.data is None:
+            raise InvalidRequest(Reason.BODY_MALFORMED)
         if len(self.data) > self.limit:
             raise RequestTooLarge(Reason.BODY_TOO_LARGE)
         try:

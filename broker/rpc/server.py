@@ -1,7 +1,7 @@
 """The gRPC server: services put on a port, with limits on everything a caller can hold on to."""
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -14,14 +14,17 @@ from broker.rpc.boundary import Boundary, CallLimits
 from broker.rpc.health import Health
 from broker.rpc.reading import MessageReads
 from broker.rpc.reflection import Reflection
+from broker.rpc.threads import CallThreads
 from broker.rpc.tls import ReloadingTls
 from broker.v1 import discovery_service_pb2, policy_service_pb2, token_service_pb2
 
-_MOST_WAITING: Final = 1024
+_MOST_CALLS: Final = 1024
 """
-Calls that may hold a thread while their message arrives. Threads are started as they are needed and
-cost little as long as they wait; how many work is the boundary's limit.
+Calls that may hold a thread. Few get near it: how many wait for their message is bounded, and how many
+work is the boundary's limit. gRPC itself refuses those beyond, health checks among them.
 """
+_HEALTH_CHECKS: Final = 64
+"""Those that may wait for their message; no other call takes a place from them."""
 
 _LIMITS: Final = CallLimits()
 _METADATA_BYTES: Final = 16 * 1024
@@ -30,7 +33,12 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.so_reuseport", 1),
     ("grpc.max_metadata_size", _METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-    ("grpc.max_concurrent_streams", 64),
+    # One connection can fill the default number of places to work, and wait with no more than that;
+    # honest clients hold further calls back, or open another connection.
+    ("grpc.max_concurrent_streams", 16),
+    # What this protection counts as open are also calls that were answered but not yet forgotten in
+    # here; it would refuse honest clients. Calls that are reset are bounded as all others are.
+    ("grpc.http.overload_protection", 0),
     ("grpc.max_allowed_incoming_connections", 2048),
     ("grpc.server_handshake_timeout_ms", 10_000),
     # A connection without calls is closed after five minutes, any other after half an hour, so that
@@ -55,7 +63,12 @@ class RunningServer:
     """
 
     def __init__(
-        self, server: grpc.Server, *, port: int, health_service: Health, reads: MessageReads
+        self,
+        server: grpc.Server,
+        *,
+        port: int,
+        health_service: Health,
+        reads: Sequence[MessageReads],
     ) -> None:
         self.port = port
         self._server = server
@@ -74,7 +87,8 @@ class RunningServer:
         """Take no more calls, finish those under way within ``grace`` seconds, cut the rest off."""
         self._health.set_serving(is_serving=False)
         self._server.stop(grace).wait()
-        self._reads.stop()
+        for reads in self._reads:
+            reads.stop()
 
 
 def build_server(
@@ -92,12 +106,14 @@ def build_server(
     files. It starts threads, so no process may be forked off afterwards.
     """
     reads = MessageReads(limits.read_timeout)
+    health_reads = MessageReads(limits.read_timeout, places=_HEALTH_CHECKS)
     server = grpc.server(
-        ThreadPoolExecutor(_MOST_WAITING, thread_name_prefix="grpc"),
+        # gRPC asks for a pool and uses what every executor can.
+        cast("Any", CallThreads()),
         # Beyond our own limit messages are taken up to twice its size, so that the refusal of one that
         # is a little too large is ours, with a record of it.
         options=(*_OPTIONS, ("grpc.max_receive_message_length", 2 * limits.max_message_bytes)),
-        maximum_concurrent_rpcs=_MOST_WAITING,
+        maximum_concurrent_rpcs=_MOST_CALLS,
     )
     boundary = Boundary(reads, limits)
     services = {
@@ -107,15 +123,18 @@ def build_server(
     }
     for name, rpcs in services.items():
         boundary.register(server, name, rpcs)
-    health_service = Health((*services, health.SERVICE_NAME), reads)
+    health_service = Health((*services, health.SERVICE_NAME), health_reads)
     health_service.register(server)
     if has_reflection:
         Reflection(_DESCRIBED).register(server)
     port = _bind(server, address, tls)
-    reads.start()
+    for one in (reads, health_reads):
+        one.start()
     server.start()
     health_service.set_serving(is_serving=True)
-    return RunningServer(server, port=port, health_service=health_service, reads=reads)
+    return RunningServer(
+        server, port=port, health_service=health_service, reads=(reads, health_reads)
+    )
 
 
 _DESCRIBED: Final = (

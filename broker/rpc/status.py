@@ -17,7 +17,6 @@ from broker.errors import (
     InsufficientUserAuthentication,
     InvalidRequest,
     OAuthError,
-    Reason,
     TemporarilyUnavailable,
 )
 
@@ -29,25 +28,19 @@ _DETAILS: Final = "grpc-status-details-bin"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
-class Overloaded(TemporarilyUnavailable):
-    """More calls are under way than this face takes at once."""
-
-    grpc_status = "RESOURCE_EXHAUSTED"
-
-    def __init__(self) -> None:
-        super().__init__(Reason.OVERLOADED)
-
-
 def decision_metadata(request_id: str) -> Metadata:
     """The metadata that tells a caller the id of the audit record."""
     return ((DECISION_ID, request_id),)
 
 
-def refuse(context: grpc.ServicerContext, error: OAuthError, *, request_id: str) -> NoReturn:
+def refuse(
+    context: grpc.ServicerContext, error: OAuthError, *, request_id: str | None = None
+) -> NoReturn:
     """
     End the call with the status of ``error``; it raises what gRPC wants to see raised.
 
-    The message is the fixed sentence. Exactly one ``ErrorInfo`` tells the OAuth code.
+    The message is the fixed sentence. Exactly one ``ErrorInfo`` tells the OAuth code. ``request_id``
+    is told too, unless there is nothing on record under it.
     """
     code = grpc.StatusCode[error.grpc_status]
     status = Status(code=code.value[0], message=error.description)
@@ -56,13 +49,18 @@ def refuse(context: grpc.ServicerContext, error: OAuthError, *, request_id: str)
         packed.Pack(detail)
         status.details.append(packed)
     context.set_trailing_metadata(
-        (*decision_metadata(request_id), (_DETAILS, status.SerializeToString()))
+        (
+            *(decision_metadata(request_id) if request_id else ()),
+            (_DETAILS, status.SerializeToString()),
+        )
     )
     context.abort(code, error.description)
 
 
-def _details(error: OAuthError, request_id: str) -> list[Message]:
-    facts = {"error": error.error, "decision_id": request_id}
+def _details(error: OAuthError, request_id: str | None) -> list[Message]:
+    facts = {"error": error.error}
+    if request_id:
+        facts["decision_id"] = request_id
     details: list[Message] = []
     if isinstance(error, InsufficientUserAuthentication):
         if error.acr_values:

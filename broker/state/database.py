@@ -82,22 +82,30 @@ def open_database(path: Path, *, busy_timeout: float, max_bytes: int) -> Databas
     Make the state file where there is none, and check the one that is there.
 
     Several processes may do so at once. No connection stays open, so that the process may still
-    fork. Raises ``StateRefused``: a damaged file is never replaced, since an empty one would accept
+    fork. Raises ``StateRefused`` when the file or its directory is not this user's alone to write, or
+    the file is not sound: a damaged file is never replaced, since an empty one would accept
     again whatever the old one had seen.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner_and_mode(path.parent.stat(), path.parent)
         with _alone(path.with_name(path.name + ".lock")):
             if not path.exists():
                 _create(path)
             found = path.stat()
-            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise StateRefused(f"{path} can be written by others; it must be its owner's alone")
+            _check_owner_and_mode(found, path)
             _identify(path)
         _check(path)
     except (OSError, sqlite3.Error) as error:
         raise StateRefused(f"{path} cannot be used: {error}") from error
     return Database(path, found.st_dev, found.st_ino, busy_timeout, max_bytes)
+
+
+def _check_owner_and_mode(status: os.stat_result, path: Path) -> None:
+    if status.st_uid != os.geteuid():
+        raise StateRefused(f"{path} belongs to another user")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateRefused(f"{path} can be written by others; it must be its owner's alone")
 
 
 def _connect(path: Path, *, timeout: float) -> sqlite3.Connection:
@@ -115,7 +123,9 @@ def _connect(path: Path, *, timeout: float) -> sqlite3.Connection:
 def _alone(lock: Path) -> Iterator[None]:
     """Hold a lock among starting processes: SQLite's own are not enough to change its mode."""
     deadline = time.monotonic() + _START_TIMEOUT
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # A link in its place would lock, or make, a file of somebody else's choice.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(lock, flags, 0o600)
     try:
         while True:
             try:

@@ -16,13 +16,13 @@ _MOST_AMR: Final = 16
 _MOST_SCOPES: Final = 100
 _MOST_ACTORS_READ: Final = 16
 
-# Control, format and surrogate characters have no place in an identifier: they hide in a log.
-_UNPRINTABLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff]"
+# These letters show nothing, so that two different identifiers look alike (UAX 44,
+# Default_Ignorable_Code_Point); what is not printable at all is refused as well.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
-_FORBIDDEN_IN_ACTOR: Final = frozenset({"exp", "nbf", "iat", "aud", "cnf", "jti", "may_act"})
+_MEMBERS_OF_ACTOR: Final = frozenset({"iss", "sub", "client_id", "sub_profile", "act"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,14 @@ def _time(claims: Mapping[str, Any], name: str) -> int:
 def read_text(claims: Mapping[str, Any], name: str, *, longest: int = LONGEST_TEXT) -> str:
     """A required claim that identifies something: a printable string of 1 to ``longest`` characters."""
     value = claims.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= longest or _UNPRINTABLE.search(value):
+    if not isinstance(value, str) or not _is_plain(value, longest):
         raise TokenRejected(Reason.CLAIM_MALFORMED, name)
     return value
+
+
+def _is_plain(text: str, longest: int) -> bool:
+    """Whether a text of 1 to ``longest`` characters shows a person all there is in it."""
+    return 0 < len(text) <= longest and text.isprintable() and _INVISIBLE.search(text) is None
 
 
 def read_optional_text(
@@ -92,11 +97,7 @@ def read_sole_audience(claims: Mapping[str, Any]) -> str:
     value = claims.get("aud")
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= LONGEST_URI
-        or _UNPRINTABLE.search(value)
-    ):
+    if not isinstance(value, str) or not _is_plain(value, LONGEST_URI):
         raise TokenRejected(Reason.AUD_MISMATCH)
     return value
 
@@ -119,13 +120,20 @@ def is_scope_token(value: str) -> bool:
     return _SCOPE_TOKEN.fullmatch(value) is not None
 
 
-def read_authentication(claims: Mapping[str, Any]) -> Authentication:
-    """How the user logged in, as far as the token tells (RFC 9068 2.2.1)."""
+def read_authentication(claims: Mapping[str, Any], *, latest: int) -> Authentication:
+    """
+    How the user logged in, as far as the token tells (RFC 9068 2.2.1).
+
+    A login after ``latest``, in unix seconds, would stay fresh for ever, and is refused.
+    """
+    auth_time = _time(claims, "auth_time") if "auth_time" in claims else None
+    if auth_time is not None and auth_time > latest:
+        raise TokenRejected(Reason.CLAIM_INCONSISTENT, "auth_time is in the future")
     amr = claims.get("amr", [])
     if not isinstance(amr, list) or len(amr) > _MOST_AMR:
         raise TokenRejected(Reason.CLAIM_MALFORMED, "amr")
     return Authentication(
-        auth_time=_time(claims, "auth_time") if "auth_time" in claims else None,
+        auth_time=auth_time,
         acr=read_optional_text(claims, "acr"),
         amr=tuple(read_text({"amr": value}, "amr") for value in amr),
     )
@@ -143,7 +151,7 @@ def read_act(claims: Mapping[str, Any]) -> JsonObject | None:
     remaining = _MOST_ACTORS_READ
     inner = act
     while inner is not None:
-        if not isinstance(inner, dict) or not _FORBIDDEN_IN_ACTOR.isdisjoint(inner):
+        if not isinstance(inner, dict) or not _MEMBERS_OF_ACTOR.issuperset(inner):
             raise TokenRejected(Reason.CHAIN_MALFORMED)
         remaining -= 1
         if remaining < 0:

@@ -82,6 +82,12 @@ def verification_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationK
     return JwkVerificationKey(kid if isinstance(kid, str) else None, algorithm, _parse(jwk))
 
 
+def decoy_key() -> JwkVerificationKey:
+    """A key that nobody holds: verifying with it costs what verifying costs, and always fails."""
+    public_key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return JwkVerificationKey(None, "ES256", public_key)
+
+
 def is_for_signatures(jwk: Mapping[str, Any]) -> bool:
     """Whether ``use`` and ``key_ops`` allow the key to verify (RFC 7517 4.2, 4.3)."""
     operations = jwk.get("key_ops")

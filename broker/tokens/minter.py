@@ -20,8 +20,13 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long a token will live, and what limits it: configuration, resource, policy or input."""
+    """
+    How long a token will live from ``issued_at``, in unix seconds, and what limits it.
 
+    ``limit`` is ``configuration``, ``resource``, ``policy`` or ``input``.
+    """
+
+    issued_at: int
     seconds: int
     limit: str
 
@@ -60,17 +65,18 @@ class Minter:
 
         Raises ``InvalidRequest`` (``born_expired``) when nothing is left.
         """
+        now = self.now()
         limits = [(int(self.lifetime.total_seconds()), "configuration")]
         if resource.max_lifetime is not None:
             limits.append((int(resource.max_lifetime.total_seconds()), "resource"))
         if policy_limit is not None:
             limits.append((int(policy_limit.total_seconds()), "policy"))
         if delegation.not_after is not None:
-            limits.append((delegation.not_after - self.now(), "input"))
+            limits.append((delegation.not_after - now, "input"))
         seconds, limit = min(limits)
         if seconds <= 0:
             raise InvalidRequest(Reason.BORN_EXPIRED)
-        return Lifetime(seconds, limit)
+        return Lifetime(now, seconds, limit)
 
     def claims(
         self,
@@ -82,15 +88,14 @@ class Minter:
         lifetime: Lifetime,
     ) -> dict[str, Any]:
         """The claims to sign (RFC 9068 2.2, RFC 8693 4.1)."""
-        now = self.now()
         authentication = delegation.authentication
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": delegation.subject.sub,
             "aud": resource.resource,
             "client_id": client.client_id,
-            "iat": now,
-            "exp": now + lifetime.seconds,
+            "iat": lifetime.issued_at,
+            "exp": lifetime.issued_at + lifetime.seconds,
             "jti": secrets.token_urlsafe(18),
             "scope": " ".join(scopes),
             "act": delegation.act,
@@ -100,6 +105,7 @@ class Minter:
             self.mcp_claim: _without_nothing(
                 {
                     "client": delegation.mcp_client,
+                    "client_issuer": delegation.mcp_client_issuer,
                     "server": delegation.mcp_server,
                     "resource": resource.resource,
                     "subject_issuer": delegation.subject.issuer,

@@ -13,6 +13,7 @@ from broker.model import (
     JsonObject,
     Purpose,
     TrustedIssuer,
+    actors_of,
 )
 from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN
 from broker.tokens.claims import (
@@ -37,7 +38,8 @@ class Profile:
     """
     The rules of a slot: which ``typ`` values (lower case), from whom, for which purpose.
 
-    Profiles are mutually exclusive: a token that fits one fits no other (RFC 8725 3.12).
+    Profiles are mutually exclusive: a token that fits one fits no other (RFC 8725 3.12). Where two
+    kinds share a ``typ``, ``foreign_claims`` are those that give away the other kind.
     """
 
     typs: frozenset[str]
@@ -45,6 +47,7 @@ class Profile:
     is_own_accepted: bool = False
     is_jti_required: bool = False
     has_scope: bool = True
+    foreign_claims: frozenset[str] = frozenset()
 
 
 ACCESS_TOKEN: Final = Profile(
@@ -58,6 +61,8 @@ ID_TOKEN: Final = Profile(
     typs=frozenset({"jwt", ""}),
     purpose=Purpose.USER,
     has_scope=False,
+    # An access token or a logout token of the same issuer must not pass for an identity.
+    foreign_claims=frozenset({"scope", "scp", "client_id", "events"}),
 )
 
 
@@ -108,7 +113,8 @@ class TokenVerifier:
         Raises ``TokenRejected``, or ``TemporarilyUnavailable`` where keys or revocations cannot be had.
         """
         unverified = read_token(token)
-        if unverified.header.unverified_typ not in profile.typs:
+        is_of_kind = profile.foreign_claims.isdisjoint(unverified.unverified_claims)
+        if unverified.header.unverified_typ not in profile.typs or not is_of_kind:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
         unverified_issuer = unverified.unverified_claims.get("iss")
         if profile.is_own_accepted and unverified_issuer == self.issuer:
@@ -126,7 +132,17 @@ class TokenVerifier:
             raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the client it was issued to")
         if self.registry.is_subject_disabled(verified.sub):
             raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
+        self._check_actors(verified)
         return verified
+
+    def _check_actors(self, verified: VerifiedToken) -> None:
+        """Switching a client off ends every chain that passes through it."""
+        for actor in actors_of(verified.act):
+            if actor.get("iss") != self.issuer:
+                continue
+            client = self.registry.client(actor["sub"])
+            if client is None or client.is_disabled:
+                raise TokenRejected(Reason.PRINCIPAL_DISABLED, "an actor")
 
     def _verify_foreign(
         self, unverified: UnverifiedToken, profile: Profile, client: Client
@@ -160,10 +176,11 @@ class TokenVerifier:
     ) -> VerifiedToken:
         """Read the claims, whose signature has been checked by now."""
         claims = unverified.unverified_claims
+        now, leeway = self.now(), int(self.leeway.total_seconds())
         times = read_times(
             claims,
-            now=self.now(),
-            leeway=int(self.leeway.total_seconds()),
+            now=now,
+            leeway=leeway,
             longest=int(longest.total_seconds()),
         )
         check_unbound(claims)
@@ -180,7 +197,7 @@ class TokenVerifier:
             expires_at=times.expires_at,
             jti=jti or read_optional_text(claims, "jti"),
             act=read_act(claims),
-            authentication=read_authentication(claims),
+            authentication=read_authentication(claims, latest=now + leeway),
             claims=claims,
         )
 

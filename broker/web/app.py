@@ -5,7 +5,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from queue import Empty, SimpleQueue
 from typing import Final
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -13,7 +12,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import structlog
 
 from broker.endpoints import Endpoints
-from broker.errors import OAuthError, Reason, ServerError, TemporarilyUnavailable
+from broker.endpoints.overload import Overloaded, Places
+from broker.errors import OAuthError, Reason, ServerError
 from broker.model import RequestContext, new_request_id
 from broker.web import responses
 from broker.web.overdue import BodyReads
@@ -35,9 +35,11 @@ class OAuthApp:
     The face as a WSGI application (PEP 3333).
 
     Its paths are those that the metadata of ``issuer`` names; a path either is one of them, byte for
-    byte, or is not found. At most ``max_concurrent`` requests are in the core at once; others wait for
-    two seconds and are then turned away. ``body_reads`` is for the server, which must see to it that
-    bodies arrive in time. ``request_timeout`` is how long a caller is expected to wait.
+    byte once the server has undone its escapes (RFC 3986 6.2.2.2: ``/tok%65n`` is ``/token``), or is
+    not found. At most ``max_concurrent`` requests are in the core at once; others wait for two seconds
+    and are then turned away. ``request_timeout`` is how long a caller is expected to wait.
+    ``body_reads`` and ``peers`` are for the server, which must see to it that bodies arrive in time
+    and that nobody but a proxy takes all connections.
     """
 
     def __init__(
@@ -51,13 +53,10 @@ class OAuthApp:
         request_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         self.body_reads = BodyReads()
+        self.peers = Peers(trusted_proxies)
         self._endpoints = endpoints
         self._max_body_bytes = max_body_bytes
-        # Tokens in a queue do what a semaphore does, at a fifth of its cost.
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(max_concurrent):
-            self._places.put(None)
-        self._peers = Peers(trusted_proxies)
+        self._places = Places(max_concurrent, patience=_QUEUE_SECONDS)
         self._request_timeout = request_timeout.total_seconds()
         self._routes = self._routes_for(urlsplit(issuer).path.rstrip("/"))
 
@@ -66,6 +65,8 @@ class OAuthApp:
         request_id = new_request_id()
         try:
             response = self._answer(environ, request_id)
+        except Overloaded as error:
+            response = responses.refused(error)
         except OAuthError as error:
             response = responses.refused(error, request_id)
         except Exception as error:  # noqa: BLE001 - Whatever it is, the caller learns nothing of it.
@@ -102,19 +103,13 @@ class OAuthApp:
         context = RequestContext(
             face="http",
             request_id=request_id,
-            peer=self._peers.peer(environ),
+            peer=self.peers.peer(environ),
             deadline=time.monotonic() + self._request_timeout,
         )
         with self.body_reads:
             body = take_body(environ, self._max_body_bytes)
-        try:
-            self._places.get(timeout=_QUEUE_SECONDS)
-        except Empty:
-            raise TemporarilyUnavailable(Reason.OVERLOADED) from None
-        try:
+        with self._places:
             issued = self._endpoints.token.issue(context, lambda: read_token_request(environ, body))
-        finally:
-            self._places.put(None)
         return responses.granted(issued, request_id)
 
     def _metadata(self, environ: WSGIEnvironment, _request_id: str) -> Response:

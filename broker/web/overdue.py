@@ -1,23 +1,17 @@
 """The deadline for request bodies, which the server underneath does not keep."""
 
 import contextlib
-import os
-import socket
-import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import structlog
 
-_LONGEST_TICK: Final = 1.0
+from broker.web.sockets import connections
 
-# In struct tcp_info (linux/tcp.h) the milliseconds since we last sent follow 8 bytes and 9 words.
-_TCP_INFO: Final = struct.Struct("=44xI")
+_LONGEST_TICK: Final = 1.0
 
 _log = structlog.get_logger("broker.web")
 
@@ -87,49 +81,9 @@ class OverdueBodies:
 
     def _cut_silent(self) -> None:
         cut = 0
-        for connection in _sockets():
-            if _silent_for(connection, port=self._port) > self._silence:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        for connection in connections(self._port):
+            if connection.silence > self._silence:
+                connection.cut()
                 cut += 1
         if cut:
             _log.warning("slow_connections_cut", count=cut)
-
-
-def _sockets() -> Iterator[socket.socket]:
-    """
-    Every socket of this process, each behind a descriptor of its own.
-
-    The duplicate cannot turn into another connection while it is looked at, whatever happens to the
-    original in the meantime.
-    """
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            descriptor = os.dup(int(entry.name))
-        except OSError:
-            continue
-        try:
-            connection = socket.socket(fileno=descriptor)
-        except OSError:
-            os.close(descriptor)
-            continue
-        with connection:
-            yield connection
-
-
-def _silent_for(connection: socket.socket, *, port: int) -> float:
-    """For how many seconds we have sent nothing; none for what is no connection to ``port``."""
-    if sys.platform != "linux" or connection.type != socket.SOCK_STREAM:
-        return 0.0
-    if connection.family not in {socket.AF_INET, socket.AF_INET6}:
-        return 0.0
-    try:
-        connection.getpeername()
-        if connection.getsockname()[1] != port:
-            return 0.0
-        information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    except OSError:
-        # It has just ended by itself, or it is the socket that listens and has no peer.
-        return 0.0
-    milliseconds: int = _TCP_INFO.unpack(information)[0]
-    return milliseconds / 1000

@@ -39,6 +39,11 @@ class Peers:
             address = named
         return nearest if address is None else str(address)
 
+    def is_proxy(self, text: str) -> bool:
+        """Whether an address, as a socket tells it, is that of a trusted proxy."""
+        address = _address(text)
+        return address is not None and self._is_trusted(address)
+
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
 

@@ -40,6 +40,9 @@ def take_body(environ: Environ, limit: int) -> bytes | OAuthError:
     never reads more than one byte beyond ``limit``, and nothing where the length is known to be too
     much. It blocks for as long as the sender takes, so the server bounds that time.
     """
+    # The server undoes this one coding and passes over the others (RFC 9112 6.1).
+    if environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower() != "chunked":
+        return InvalidRequest(Reason.BODY_MALFORMED)
     declared = environ.get("CONTENT_LENGTH") or ""
     if not declared:
         # Only a server that marks the end of the input can be asked for a body of unknown length.

@@ -71,7 +71,7 @@ def granted(issued: IssuedToken, request_id: str) -> Response:
     return _private(200, members, ((DECISION_ID, request_id),))
 
 
-def refused(error: OAuthError, request_id: str) -> Response:
+def refused(error: OAuthError, request_id: str | None = None) -> Response:
     """
     An error response (RFC 6749 5.2).
 
@@ -79,7 +79,7 @@ def refused(error: OAuthError, request_id: str) -> Response:
     which decision it was.
     """
     members: dict[str, Any] = {"error": error.error, "error_description": error.description}
-    headers: Headers = ((DECISION_ID, request_id),)
+    headers: Headers = ((DECISION_ID, request_id),) if request_id else ()
     if isinstance(error, InsufficientUserAuthentication):
         if error.acr_values:
             members["acr_values"] = error.acr_values

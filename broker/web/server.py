@@ -1,7 +1,10 @@
 """Runs the OAuth face on granian, with the limits that keep one sender from holding up the others."""
 
 import multiprocessing
+import os
 import resource
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +19,7 @@ from granian.log import LogLevels
 
 from broker.model import TlsFiles
 from broker.web.app import OAuthApp
+from broker.web.crowds import Crowds
 from broker.web.overdue import OverdueBodies
 
 _MOST_HEADER_BYTES: Final = 32 * 1024
@@ -71,12 +75,36 @@ def serve_http(
             limit=listener.body_timeout.total_seconds(),
             idle=listener.header_timeout.total_seconds(),
         ).start()
+        Crowds(
+            port=listener.port, most=listener.max_connections, is_spared=app.peers.is_proxy
+        ).start()
+        _heed_signals()
         return app
 
     _allow_descriptors(listener.max_connections + _OTHER_DESCRIPTORS)
     # What ``factory`` closes over need not be fit for pickling: it passes through a fork.
     multiprocessing.set_start_method("fork", force=True)
     Granian("broker", **_options(listener)).serve(target_loader=load, wrap_loader=False)
+
+
+def _heed_signals() -> None:
+    """
+    See to it that the order to stop is heeded, whatever thread takes the signal.
+
+    Handlers run in the main thread alone. Granian's waits there for a lock, and only a signal to that
+    very thread wakes it; but one that is meant for a process may be taken by any thread, and while
+    threads come and go it sometimes is. So the first one is passed on to the main thread.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    main_thread = threading.get_ident()
+
+    def pass_on() -> None:
+        for number in os.read(reading, 1):
+            signal.pthread_kill(main_thread, number)
+
+    threading.Thread(target=pass_on, name="signals", daemon=True).start()
 
 
 def _allow_descriptors(needed: int) -> None:
@@ -91,7 +119,8 @@ def _allow_descriptors(needed: int) -> None:
 
 def _options(listener: HttpListener) -> dict[str, Any]:
     """
-    HTTP/1.1 only, no access log, one process.
+    HTTP/1.1 only, no access log, one process. Header lines may end in a line feed alone (RFC 9112
+    2.2), which cannot be forbidden here: a proxy in front must read them so too, or refuse them.
 
     Every connection may block a thread of its own while its request body arrives. Threads are started
     as they are needed and cost little as long as they wait; how many work is the application's limit.

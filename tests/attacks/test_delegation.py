@@ -335,7 +335,7 @@ def test_a_client_acting_for_itself_is_no_delegation(stage: Stage) -> None:
 @pytest.mark.requirement("sec:ACT-09", "std:ACT-03")
 def test_earlier_actors_decide_nothing(stage: Stage) -> None:
     """Whoever acted before, the answer is that for the top actor."""
-    for inner in ("impersonator", "auditor", "mcp2-srv", "nobody"):
+    for inner in ("impersonator", "auditor", "mcp2-srv", "agent-s"):
         chain = {"iss": ISS, "sub": "agent-x", "act": {"iss": ISS, "sub": inner}}
         token = sign_as_broker(stage, own_claims(act=chain))
         stage.grant(stage.good(subject_token=token))

@@ -674,7 +674,10 @@ def test_an_unknown_issuer_is_refused_without_a_fetch(stage: Stage) -> None:
 @pytest.mark.requirement("KEY-16")
 def test_a_workload_issuer_vouches_for_no_user(stage: Stage) -> None:
     key = signer("b1", "RS256")
-    for token_type, typ in [(TOKEN_TYPE_ACCESS_TOKEN, "at+jwt"), (TOKEN_TYPE_ID_TOKEN, "JWT")]:
-        token = key.sign(good_access_token_claims(iss=IDP_B), typ=typ)
+    for token_type, typ, claims in [
+        (TOKEN_TYPE_ACCESS_TOKEN, "at+jwt", good_access_token_claims(iss=IDP_B)),
+        (TOKEN_TYPE_ID_TOKEN, "JWT", good_id_token_claims(iss=IDP_B)),
+    ]:
+        token = key.sign(claims, typ=typ)
         parameters = stage.good(subject_token=token, subject_token_type=token_type)
         stage.attack(parameters, error=IR, reason="issuer_not_for_purpose")

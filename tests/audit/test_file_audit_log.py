@@ -179,6 +179,32 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int)
         open_log(tmp_path)
 
 
+def test_a_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    somebody_else = tmp_path.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: somebody_else)
+
+    with pytest.raises(AuditLogRefused, match="belongs to another user"):
+        open_log(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["nothing", "another"])
+def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path, target: str) -> None:
+    directory = tmp_path / "audit"
+    directory.mkdir(mode=0o700)
+    (tmp_path / "another").write_text("untouched")
+    (directory / "w1.lock").symlink_to(tmp_path / target)
+
+    with pytest.raises(AuditLogRefused, match="is a symbolic link"):
+        open_log(directory)
+
+    assert not (tmp_path / "nothing").exists()
+    assert names(directory) == []
+
+
 def test_a_writer_id_is_free_again_once_its_log_is_closed(tmp_path: Path) -> None:
     first = open_log(tmp_path)
     with pytest.raises(AuditLogRefused, match="another process holds"):

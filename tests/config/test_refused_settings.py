@@ -1,10 +1,14 @@
 """Every unsafe or impossible setting, with the line it is refused by."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from broker.config import ConfigError
 from tests.idp import signer
 
 Refuse = Callable[..., list[str]]
@@ -628,6 +632,163 @@ def test_a_scope_may_derive_from_scopes_that_only_a_foreign_token_carries(
         + "resources:\n  - {resource: https://a.example, scopes: {read: {from: [theirs]}}}\n"
         + "issuers:\n  - {issuer: https://i.example, purposes: [access_token], algorithms: [ES256]}\n"
     )
+
+
+def resources_of(*entries: str) -> str:
+    listed = "".join(f"  - {{resource: {entry}}}\n" for entry in entries)
+    return f"{ISSUER}resources:\n{listed}"
+
+
+@pytest.mark.requirement("CFG-01")
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        (
+            [
+                "https://a.example, scopes: {'b:read': {}, 'b:write': {}}",
+                "https://b.example, scopes: {'b:write': {from: ['b:read']}}",
+            ],
+            "0.scopes.b:write: could grow from 'b:read' to 'b:write' through https://b.example: ",
+        ),
+        (
+            [
+                "https://a.example, scopes: {read: {}, write: {from: [edit]}}",
+                "https://b.example, scopes: {see: {from: [read]}}",
+                "https://c.example, scopes: {edit: {from: [see]}}",
+            ],
+            "0.scopes.write: could grow from 'read' to 'write' through https://b.example, then https:",
+        ),
+        (
+            ["https://a.example, scopes: {read: {}, write: {from: [read]}}"],
+            "0.scopes.write: could grow from 'read' to 'write' at once: a token must not",
+        ),
+    ],
+    ids=["a shared name", "three resources", "at once"],
+)
+def test_a_scope_that_exchanges_there_and_back_would_widen_is_refused(
+    refuse: Refuse, entries: list[str], problem: str
+) -> None:
+    (found,) = refuse(resources_of(*entries))
+
+    assert f": resources.{problem}" in found
+    assert found.endswith(": a token must not come back with more than it had")
+
+
+def test_a_long_way_to_a_wider_scope_is_told_in_short(refuse: Refuse) -> None:
+    between = [
+        f"https://r{at}.example, scopes: {{s{at + 1}: {{from: [s{at}]}}}}" for at in range(7)
+    ]
+    (found,) = refuse(
+        resources_of("https://a.example, scopes: {s0: {}, write: {from: [s7]}}", *between)
+    )
+
+    assert "through https://r0.example, then " in found
+    assert "https://r3.example and 3 more: " in found
+
+
+def test_each_scope_that_would_grow_is_named_once_where_it_stands(refuse: Refuse) -> None:
+    found = refuse(
+        resources_of(
+            "https://a.example, scopes: {x: {}, y: {}, z: {}}",
+            "https://b.example, scopes: {y: {from: [x, y]}, x: {from: [y]}}",
+        )
+    )
+
+    assert [one.partition(": resources.")[2].partition(" could")[0] for one in found] == [
+        "0.scopes.x:",
+        "0.scopes.y:",
+        "1.scopes.y:",
+        "1.scopes.x:",
+    ]
+    assert "broker.yaml:3:44: " in found[0]
+
+
+def test_scopes_that_keep_to_themselves_or_end_elsewhere_are_accepted(
+    load: Callable[..., object],
+) -> None:
+    load(
+        resources_of(
+            "https://a.example, scopes: {read: {}, write: {}}",
+            "https://b.example, scopes: {read: {}, write: {from: [write]}}",
+            "https://c.example, scopes: {c.read: {from: [read, write]}, c.write: {from: [write]}}",
+            "https://d.example, scopes: {d.all: {from: [c.read, c.write]}}",
+        )
+    )
+
+
+small_registries = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.dictionaries(
+        st.sampled_from(["p", "q", "r", "s"]),
+        st.lists(st.sampled_from(["p", "q", "r", "s"]), max_size=2, unique=True),
+        max_size=3,
+    ),
+    min_size=1,
+)
+
+
+@given(registry=small_registries)
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_growth_is_refused_exactly_where_walking_all_exchanges_finds_it(
+    load: Callable[..., object], registry: dict[str, dict[str, list[str]]]
+) -> None:
+    carried = {(place, scope) for place, scopes in registry.items() for scope in scopes}
+    known = {scope for _, scope in carried}
+    registry = {
+        place: {
+            scope: [one for one in sources if one in known] for scope, sources in scopes.items()
+        }
+        for place, scopes in registry.items()
+    }
+    grown = set()
+    for start in carried:
+        reached, fresh = {start}, {start}
+        while fresh:
+            fresh = {
+                (place, scope)
+                for place, scope in carried
+                for _, had in fresh
+                if had in (registry[place][scope] or [scope])
+            } - reached
+            reached |= fresh
+        grown |= {end for end in reached if end[0] == start[0] and end != start}
+    places = list(registry)
+    text = resources_of(
+        *(
+            f"https://{place}.example, scopes: {json.dumps(scopes_text(registry[place]))}"
+            for place in places
+        )
+    )
+
+    try:
+        load(text)
+        refused = set()
+    except ConfigError as error:
+        paths = [problem.path.split(".") for problem in error.problems]
+        refused = {(places[int(path[1])], path[3]) for path in paths}
+
+    assert refused == grown
+
+
+def scopes_text(scopes: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    return {name: {"from": sources} if sources else {} for name, sources in scopes.items()}
+
+
+def test_a_resource_has_at_most_a_hundred_scopes(
+    refuse: Refuse, load: Callable[..., object]
+) -> None:
+    def one_with(count: int) -> str:
+        names = ", ".join(f"s{number}: {{}}" for number in range(count))
+        return resources_of(f"https://a.example, scopes: {{{names}}}")
+
+    load(one_with(100))
+    (found,) = refuse(one_with(101))
+
+    assert ": resources.0.scopes: must have at most 100 entries" in found
 
 
 # ---- trusted issuers

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ def starting(tmp_path: Path) -> Iterator[Starting]:
 
 
 @pytest.fixture(scope="session")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningBroker]]:
+def _shared() -> Iterator[list[RunningBroker]]:
     running: list[RunningBroker] = []
     yield running
     for broker in running:

@@ -3,24 +3,24 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tests.e2e.patience import until
 from tests.e2e.setting import Setting, exchange
-from tests.e2e.wires import NoAnswer, wire
+from tests.e2e.wires import NoAnswer, NotReached, Wire, wire
 from tests.harness import Answer
 from tests.world import Parameters
 
-_STOP_SECONDS = 30.0
+_STOP_SECONDS: Final = 30.0
+_SECONDS_BEFORE_TRYING_AGAIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """
-    One call: what was asked over which face, and the answer; ``None`` when the connection broke.
+    A call that reached a face: what was asked, and the answer; ``None`` when the connection broke.
 
     ``begun`` is a moment of the monotonic clock, ``seconds`` how long it took.
     """
@@ -57,6 +57,7 @@ class Load:
         self._pause = pause
         self._stopping = threading.Event()
         self._calls: list[Call] = []
+        self._acts: dict[str, Callable[[], None]] = {}
         self._failures: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._run, args=(("http", "grpc")[number % 2],), daemon=True)
@@ -90,21 +91,39 @@ class Load:
         goal = self._granted() + more
         until(lambda: self._granted() >= goal, seconds=seconds, what=f"{more} more tokens")
 
+    def at_next_answer(self, face: str, act: Callable[[], None]) -> None:
+        """Do this the moment that a caller receives an answer over this face; return when it is done."""
+        self._acts[face] = act
+        until(lambda: face not in self._acts, seconds=20, what=f"an answer over {face}")
+
+    def refused(self, error: str) -> int:
+        """How many calls were refused with this error so far."""
+        return sum(1 for call in self.calls if call.answer and call.answer.error == error)
+
     def _granted(self) -> int:
         return sum(1 for call in self.calls if call.token)
 
     def _run(self, face: str) -> None:
         try:
             with wire(face, self._setting) as connection:
-                while not self._stopping.is_set():
-                    parameters = self._ask(self._setting)
-                    begun = time.monotonic()
-                    answer = None
-                    with suppress(NoAnswer):
-                        answer = connection.exchange(parameters)
-                    took = time.monotonic() - begun
-                    self._calls.append(Call(face, parameters, begun, took, answer))
-                    # Against a face that is away, a caller would only spin.
-                    self._stopping.wait(self._pause if answer else max(self._pause, 0.02))
+                while not self._stopping.wait(self._pause):
+                    self._call(connection)
         except BaseException as failure:  # noqa: BLE001 - it is raised again where the load ends.
             self._failures.append(failure)
+
+    def _call(self, connection: Wire) -> None:
+        parameters = self._ask(self._setting)
+        begun = time.monotonic()
+        answer = None
+        try:
+            answer = connection.exchange(parameters)
+            if act := self._acts.pop(connection.name, None):
+                act()
+        except NotReached:
+            # Against a face that is away, a caller would only spin.
+            self._stopping.wait(_SECONDS_BEFORE_TRYING_AGAIN)
+            return
+        except NoAnswer:
+            pass
+        took = time.monotonic() - begun
+        self._calls.append(Call(connection.name, parameters, begun, took, answer))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,23 +13,25 @@ from typing import Any, Final
 
 import urllib3
 
+from broker.supervisor import RestartLimits
 from tests.e2e.patience import until
 from tests.e2e.setting import ROOT, Setting
 
 PYTHON: Final = sys.executable
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
+_COMMAND_SECONDS: Final = 60.0
 _LEASH: Final = Path(__file__).with_name("leash.py")
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of whatever is started here: nothing of it speaks to a broker."""
     own = {name: text for name, text in os.environ.items() if not name.startswith("BROKER_")}
     path = f"{Path(PYTHON).parent}{os.pathsep}{own.get('PATH', os.defpath)}"
-    return {**own, "PATH": path, "PYTHONPATH": str(ROOT), **more}
+    return {**own, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
-def start(command: list[str], *, directory: Path, log: Path, **more: str) -> "Session":
+def start(command: list[str], *, directory: Path, log: Path) -> "Session":
     """Start a command in a session of its own, with all that it prints in ``log``."""
     with log.open("ab") as sink:
         process = subprocess.Popen(
@@ -37,7 +40,7 @@ def start(command: list[str], *, directory: Path, log: Path, **more: str) -> "Se
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            env=environment(**more),
+            env=environment(),
             start_new_session=True,
         )
     return Session(process, log)
@@ -90,10 +93,21 @@ class RunningBroker:
         self.setting = setting
         setting.write()
         self._admin = f"http://127.0.0.1:{setting.ports.admin}"
-        self._http = urllib3.PoolManager(retries=False, timeout=5)
+        self._http = urllib3.PoolManager(retries=False, timeout=5, headers={"Connection": "close"})
         log = setting.directory / "broker.log"
         command = [PYTHON, "-m", "broker", "serve", "--config", str(setting.file)]
         self.session = start(command, directory=setting.directory, log=log)
+        self._started_at = time.monotonic()
+
+    def wait_until_steady(self) -> None:
+        """
+        Return when every worker has lived for so long that its end does not count as one at start.
+
+        Before that, the supervisor gives up after a few.
+        """
+        steady_at = self._started_at + RestartLimits().steady.total_seconds() + 2
+        until(lambda: time.monotonic() >= steady_at, seconds=60, what="the broker is steady")
+        self.wait_until_ready()
 
     def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
         """Return when readiness says so; fails the test when it does not in time, or it ended."""
@@ -145,23 +159,21 @@ class RunningBroker:
         self.send(signal.SIGTERM)
         return self.session.end()
 
+    def worker_process(self, worker: str) -> int:
+        """The process that the supervisor started last for this worker, or 0 if it is gone."""
+        started = [one["pid"] for one in self.events("worker_started") if one["worker"] == worker]
+        return started[-1] if started and started[-1] in self.session.processes() else 0
+
     def serving_process(self, worker: str) -> int:
         """
         The process that answers for this worker now, or 0 while there is none.
 
-        It is a child of the worker where its server forks one.
+        It is a child of the worker's where the server of the face forks one.
         """
+        watcher = self.worker_process(worker)
         family = self.session.processes()
-        watcher = self._started(worker)
-        if watcher not in family:
-            return 0
-        return next((pid for pid, parent in family.items() if parent == watcher), watcher)
-
-    def _started(self, worker: str) -> int:
-        told = (
-            event["pid"] for event in self.events("worker_started") if event.get("worker") == worker
-        )
-        return max(told, default=0, key=lambda _pid: 0) if False else _last(told)
+        child = next((pid for pid, parent in family.items() if watcher and parent == watcher), 0)
+        return child if worker.startswith("http") else watcher
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """The events of that name in the operational log so far."""
@@ -203,13 +215,22 @@ def read_records(directory: Path, event: str = "token.issue") -> list[dict[str, 
     return [line for line in lines if line["event"] == event]
 
 
-def run_broker(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+def run_broker(
+    *arguments: str, directory: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run a command of ours to its end."""
-    return run([PYTHON, "-m", "broker", *arguments], **more)
+    return run([PYTHON, "-m", "broker", *arguments], directory=directory)
 
 
-def run(command: list[str], **more: str) -> "subprocess.CompletedProcess[str]":
+def run(command: list[str], *, directory: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, for a bounded time."""
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment(**more)
+        command,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_SECONDS,
+        check=False,
+        env=environment(),
     )

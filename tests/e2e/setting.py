@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,7 @@ READ: Final = "crm.contacts.read"
 
 _LONGEST_PORT_SEARCH: Final = 200
 _serial = itertools.count(1)
-_random = random.Random(os.getpid())
+_random = random.Random(os.getpid())  # noqa: S311 - two runs at once should look at other ports.
 
 Document = dict[str, Any]
 
@@ -238,16 +238,15 @@ def by_assertion(proof: str) -> Parameters:
     return {"client_assertion_type": CLIENT_ASSERTION_JWT_BEARER, "client_assertion": proof}
 
 
-def exchange(setting: Setting, **changes: str) -> Parameters:
+def exchange(setting: Setting) -> Parameters:
     """The tickets server exchanges what Ann's agent sent it for a token for the API."""
     return {
         "grant_type": GRANT_TOKEN_EXCHANGE,
-        "subject_token": changes.pop("subject_token", None) or subject_token(),
+        "subject_token": subject_token(),
         "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
         "resource": API,
         "scope": READ,
-        **(by_assertion(assertion(setting)) if "client_assertion" not in changes else {}),
-        **changes,
+        **by_assertion(assertion(setting)),
     }
 
 
@@ -260,6 +259,3 @@ def login(setting: Setting) -> Parameters:
         "resource": SERVER,
         **by_assertion(assertion(setting, DESK)),
     }
-
-
-Request = Callable[[Setting], Parameters]

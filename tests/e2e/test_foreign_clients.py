@@ -43,10 +43,8 @@ def by_buf(broker: RunningBroker, token: str, secret: str = TICKETS_SECRET) -> d
         "clientAuthentication": {"clientId": TICKETS, "clientSecret": secret},
     }
     url = f"http://127.0.0.1:{broker.setting.ports.grpc}/{_RPC}"
-    answer = run(
-        ["buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
-        + ["-d", json.dumps(message), url]
-    )
+    command = ["buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
+    answer = run([*command, "-d", json.dumps(message), url])
     read: dict[str, Any] = json.loads(answer.stdout if answer.returncode == 0 else answer.stderr)
     return read
 

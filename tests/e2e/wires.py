@@ -2,21 +2,25 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import urlencode
 
 import grpc
 import urllib3
-from google.rpc import error_details_pb2  # type: ignore[import-untyped] # It has no py.typed.
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from broker.v1 import token_service_pb2_grpc
+from tests.e2e.patience import until
 from tests.e2e.setting import Setting
 from tests.harness import Answer, exchange_message
 from tests.world import Parameters
 
 TIMEOUT: Final = 15.0
+MOST_AT_ONCE: Final = 16
+UNABLE: Final = "temporarily_unavailable"
 
 _CHANNEL_OPTIONS: Final = (
     # A restarted worker is found at once, and nothing is sent twice behind the caller's back.
@@ -31,6 +35,10 @@ _CHANNEL_OPTIONS: Final = (
 
 class NoAnswer(Exception):
     """The connection could not be made, or ended before the answer."""
+
+
+class NotReached(NoAnswer):
+    """Nobody was there, so nothing was sent."""
 
 
 class Wire(ABC):
@@ -65,7 +73,7 @@ class HttpWire(Wire):
 
     def __init__(self, setting: Setting) -> None:
         self._endpoint = setting.issuer + "/token"
-        self._pool = urllib3.PoolManager(retries=False, timeout=TIMEOUT)
+        self._pool = urllib3.PoolManager(maxsize=MOST_AT_ONCE, retries=False, timeout=TIMEOUT)
 
     def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -74,6 +82,8 @@ class HttpWire(Wire):
         body = urlencode(parameters, doseq=True)
         try:
             answer = self._pool.request("POST", self._endpoint, body=body, headers=headers)
+        except urllib3.exceptions.NewConnectionError as error:
+            raise NotReached(repr(error)) from error
         except urllib3.exceptions.HTTPError as error:
             raise NoAnswer(repr(error)) from error
         fields = json.loads(answer.data)
@@ -135,7 +145,8 @@ def _refusal(error: Any) -> Answer:
     """What the broker said; an error without details is one of the connection."""
     status = rpc_status.from_call(error)
     if status is None:
-        raise NoAnswer(f"{error.code()} {error.details()}") from error
+        kind = NotReached if "failed to connect" in error.details().lower() else NoAnswer
+        raise kind(f"{error.code()} {error.details()}") from error
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Is(info.DESCRIPTOR):
@@ -155,3 +166,24 @@ def _refusal(error: Any) -> Answer:
 def wire(face: str, setting: Setting) -> Wire:
     """A new connection to the face of this name."""
     return HttpWire(setting) if face == "http" else GrpcWire(setting)
+
+
+def decision_id(answer: Answer) -> str:
+    """The id of the audit record that the answer names."""
+    return answer.headers.get("broker-decision-id") or answer.headers["decision_id"]
+
+
+def settled(face: Wire, ask: Callable[[], Parameters]) -> Answer:
+    """
+    The answer to what ``ask`` makes, anew for each try, once the broker is able to give one.
+
+    A disk that many use may be too slow for it for a moment; every client has to try again then.
+    """
+
+    def answer() -> Answer | None:
+        got = face.exchange(ask())
+        return None if got.error == UNABLE else got
+
+    found = until(answer, seconds=10, what="the broker is able to decide")
+    assert found is not None
+    return found

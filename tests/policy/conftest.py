@@ -1,5 +1,8 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import cedarpy
 import pytest
 
 from broker.policy.cedar import CedarPolicyEngine
@@ -48,3 +51,17 @@ def write_guarded(write_set: WriteSet) -> LoadSet:
 def shipped() -> CedarPolicyEngine:
     """The engine over the policies that are shipped."""
     return CedarPolicyEngine.load(SHIPPED)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many questions each call to Cedar held; it is Cedar that answers them."""
+    seen: list[int] = []
+    answer = cedarpy.is_authorized_batch
+
+    def counted(questions: Sequence[Any], *others: Any) -> Any:
+        seen.append(len(questions))
+        return answer(list(questions), *others)
+
+    monkeypatch.setattr(cedarpy, "is_authorized_batch", counted)
+    return seen

@@ -93,12 +93,15 @@ def test_an_engine_in_trouble_denies_every_scope_and_says_only_what_kind(
     assert "secret" not in repr(decision)
     assert type(error).__name__ in decision.scopes[0].errors[0]
     assert {one.verdict for one in engine.explain(query(READ, WRITE))} == {Verdict.ERROR}
+    assert not engine.permits_any(query(READ, WRITE))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit()])
 def test_what_stops_the_process_is_not_taken_for_a_denial(error: BaseException) -> None:
     with pytest.raises(type(error)):
         broken(error).decide(query())
+    with pytest.raises(type(error)):
+        broken(error).permits_any(query())
 
 
 @pytest.mark.requirement("POL-02")

@@ -16,7 +16,7 @@ from tests.policy.queries import PERMIT_ALL, SHIPPED, TICKETS, client, query
 from tests.policy.strategies import ATOMS, actors, policy_texts, queries, with_history
 
 some_queries = st.lists(queries, min_size=1, max_size=4)
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def policies_of(text: str) -> PolicySet:
@@ -48,6 +48,18 @@ def test_a_remembered_decision_is_the_one_that_would_be_made(
 
 @given(text=policy_texts, asked=some_queries)
 @thorough
+def test_something_is_permitted_exactly_when_a_decision_grants_something(
+    text: str, asked: list[PolicyQuery]
+) -> None:
+    policies = policies_of(text)
+    engine = engine_of(policies, decision_cache_size=64)
+    forgetful = engine_of(policies, decision_cache_size=0)
+    for one in [*asked, *asked]:
+        assert engine.permits_any(one) is bool(forgetful.decide(one).granted)
+
+
+@given(text=policy_texts, asked=some_queries)
+@thorough
 def test_a_slice_that_sees_only_what_it_mentions_decides_like_the_whole_set_that_sees_all(
     text: str, asked: list[PolicyQuery]
 ) -> None:
@@ -67,7 +79,7 @@ def test_a_slice_that_sees_only_what_it_mentions_decides_like_the_whole_set_that
 
 @pytest.mark.parametrize("condition", ATOMS)
 @given(asked=some_queries)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_whatever_a_policy_mentions_it_is_told(condition: str, asked: list[PolicyQuery]) -> None:
     policies = cached_policies_of(PERMIT_ALL.replace(";", f" when {{ {condition} }};"))
     engine = engine_of(policies, decision_cache_size=64)

@@ -46,7 +46,7 @@ from broker.v1 import (
 from broker.v1.discovery_service_pb2 import GetKeySetRequest, GetServerMetadataRequest
 from broker.v1.policy_service_pb2 import ExplainDecisionRequest
 from broker.v1.token_service_pb2 import ExchangeTokenRequest
-from tests.rpc.calling import EXCHANGE, EXPLAIN, Client, connected, serving
+from tests.rpc.calling import EXCHANGE, EXPLAIN, Client, connected, refusal_of, serving
 from tests.web.face_fakes import (
     CANARY,
     ISSUED,
@@ -370,6 +370,9 @@ class EndedCall:
         self._remaining = remaining
         self._is_active = is_active
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def time_remaining(self) -> float:
         return self._remaining
 
@@ -411,10 +414,16 @@ def test_more_calls_than_allowed_are_turned_away_with_a_hint() -> None:
         for thread in threads:
             thread.start()
         arrived.wait(10)
-        refused = client.refused(EXCHANGE)
-        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert refused.info.metadata["error"] == "temporarily_unavailable"
-        assert refused.retry_after == 2
+        with structlog.testing.capture_logs() as logs:
+            refused = [client.refused(EXCHANGE) for _ in range(5)]
+        for one in refused:
+            assert one.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert dict(one.info.metadata) == {"error": "temporarily_unavailable"}
+            assert one.retry_after == 2
+            # There is no record of it, so none is named.
+            assert "broker-decision-id" not in one.trailers
+        assert logs[0] == {"event": "requests_turned_away", "log_level": "warning", "count": 1}
+        assert len(logs) < 5
         leave.set()
         for thread in threads:
             thread.join(10)
@@ -445,19 +454,23 @@ def test_calls_that_never_send_their_message_hold_nobody_up_and_are_given_up(met
     token = FakeToken()
     limits = CallLimits(threads=2, max_concurrent=4, read_timeout=timedelta(seconds=0.4))
     with serving(fake_endpoints(token), limits=limits) as (server, client):  # noqa: SIM117 - The calls need the client.
-        with calls_without_a_message(client, method, 60) as silent, connected(server) as other:
+        with calls_without_a_message(client, method, 16) as silent, connected(server) as other:
             other.call(EXCHANGE, timeout=5)
             codes = {call.exception(timeout=10).code() for call in silent}
             assert codes == {grpc.StatusCode.CANCELLED}
     assert len(token.contexts) == 1
 
 
-def test_a_call_that_ends_without_a_message_is_no_request(client: Client, token: FakeToken) -> None:
+def test_a_call_that_ends_without_a_message_is_refused_and_recorded(
+    client: Client, token: FakeToken
+) -> None:
     call: Any = client.channel.stream_unary(EXCHANGE)
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as ended:
         call(iter(()), timeout=10)
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert not token.contexts
+    refused = refusal_of(ended.value)
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert token.refusals[0].reason is Reason.BODY_MALFORMED
+    assert token.contexts[0].request_id == refused.info.metadata["decision_id"]
 
 
 def test_only_the_first_message_counts(client: Client, token: FakeToken) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -83,10 +84,13 @@ def test_who_watches_is_told_of_a_stop() -> None:
 
 def test_watchers_are_bounded_and_hold_no_thread(face: tuple[RunningServer, Client]) -> None:
     server, client = face
-    watches = [watch(client) for _ in range(64)]
-    for news in watches:
-        assert next(news).status == health_pb2.HealthCheckResponse.SERVING
-    with connected(server) as other:
+    with contextlib.ExitStack() as stack:
+        # A connection has sixteen calls at a time.
+        clients = [client, *(stack.enter_context(connected(server)) for _ in range(4))]
+        watches = [watch(clients[number // 16]) for number in range(64)]
+        for news in watches:
+            assert next(news).status == health_pb2.HealthCheckResponse.SERVING
+        other = clients[-1]
         with pytest.raises(grpc.RpcError) as refused:
             next(watch(other))
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -262,6 +262,39 @@ def test_a_file_that_others_can_write_is_refused(path: Path) -> None:
         open_state(path)
 
 
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+def test_a_directory_that_others_can_write_is_refused(path: Path, mode: int) -> None:
+    path.parent.chmod(mode)
+
+    with pytest.raises(StateRefused, match="can be written by others"):
+        open_state(path)
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_directory_of_another_user_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    somebody_else = path.parent.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: somebody_else)
+
+    with pytest.raises(StateRefused, match="belongs to another user"):
+        open_state(path)
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lock_that_is_a_symbolic_link_is_not_followed(path: Path) -> None:
+    victim = path.with_name("victim")
+    path.with_name("state.db.lock").symlink_to(victim)
+
+    with pytest.raises(StateRefused, match="cannot be used"):
+        open_state(path)
+
+    assert not victim.exists()
+    assert not path.exists()
+
+
 def test_a_start_waits_for_another_only_so_long(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from broker.lifeline import Lifeline
 from broker.logs import configure_logs
 from broker.monitor import Hooks, WorkerMonitor
+from broker.orders import Order
 from broker.supervisor import ChildSpec, RestartLimits, Supervisor
 
 QUICK = RestartLimits(
@@ -24,6 +25,13 @@ QUICK = RestartLimits(
     failures_at_start=4,
 )
 PR_SET_CHILD_SUBREAPER = 36
+LOADED = ["at first"]
+
+
+def load() -> Order:
+    """As the broker does: what is good replaces what the next children begin with."""
+    LOADED.append(f"load {len(LOADED)}")
+    return Order(in_force=LOADED[-1].encode())
 
 
 def tell(worker: str, event: str, **facts: object) -> None:
@@ -102,15 +110,17 @@ def leave_orphan(lifeline: Lifeline) -> None:
 
 
 def reload(lifeline: Lifeline) -> None:
+    def carry_out(order: Order) -> None:
+        in_force = order.in_force.decode()
+        tell(lifeline.name, "reload", generation=order.generation, in_force=in_force)
+
     monitor = WorkerMonitor(
         lifeline,
         [],
-        hooks=Hooks(
-            reload=lambda: tell(lifeline.name, "reload", generation=lifeline.generation),
-            drain=lambda: tell(lifeline.name, "drain"),
-        ),
+        hooks=Hooks(reload=carry_out, drain=lambda: tell(lifeline.name, "drain")),
     )
     monitor.start()
+    tell(lifeline.name, "starts", loaded=LOADED[-1], first=lifeline.first)
     serve(lifeline)
     monitor.stop()
     # Whatever was ordered since the last look is carried out now.
@@ -136,6 +146,7 @@ def supervisor(*children: ChildSpec, grace: float = 5, drain_delay: float = 0) -
     return Supervisor(
         children,
         grace=timedelta(seconds=grace),
+        reload=load,
         drain_delay=timedelta(seconds=drain_delay),
         limits=QUICK,
     )

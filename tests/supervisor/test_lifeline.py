@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.lifeline import REPORT_LIMIT, Anchor, CheckStatus, WorkerStatus
+from broker.orders import Order
 
 WELL = WorkerStatus(
     worker="grpc",
@@ -78,7 +79,7 @@ def test_orders_reach_every_lifeline_at_once(anchor: Anchor) -> None:
     assert (grpc.generation, grpc.draining) == (0, False)
 
     for _ in range(100):
-        anchor.order_reload()
+        anchor.order_reload(Order())
     anchor.drain()
 
     assert grpc.generation == http.generation == anchor.generation == 100

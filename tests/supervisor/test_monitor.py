@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.lifeline import REPORT_LIMIT, Anchor, Lifeline, WorkerStatus
-from broker.monitor import Check, Hooks, WorkerMonitor
+from broker.monitor import BEHIND, Check, Hooks, WorkerMonitor
+from broker.orders import Order
 
 
 class Clock:
@@ -139,13 +141,17 @@ def test_many_orders_make_one_reload_and_the_newest_counts(
     anchor: Anchor, lifeline: Lifeline, clock: Clock
 ) -> None:
     results: list[str] = []
-    hooks = Hooks(reload=lambda: results.append("reload"), reloaded=results.append)
+
+    def reload(_order: Order) -> None:
+        results.append("reload")
+
+    hooks = Hooks(reload=reload, reloaded=results.append)
     monitor = WorkerMonitor(lifeline, [], hooks=hooks, clock=clock)
     monitor.step()
     assert results == []
 
     for _ in range(1000):
-        anchor.order_reload()
+        anchor.order_reload(Order())
     run(monitor, clock, seconds=5)
 
     assert results == ["reload", "ok"]
@@ -158,40 +164,107 @@ def test_an_order_that_arrives_during_a_reload_is_carried_out_too(
 ) -> None:
     generations: list[int] = []
 
-    def reload() -> None:
-        generations.append(lifeline.generation)
+    def reload(order: Order) -> None:
+        generations.append(order.generation)
         if len(generations) == 1:
-            anchor.order_reload()
+            anchor.order_reload(Order())
 
     monitor = WorkerMonitor(lifeline, [], hooks=Hooks(reload=reload), clock=clock)
 
-    anchor.order_reload()
+    anchor.order_reload(Order())
     run(monitor, clock, seconds=1)
 
     assert generations == [1, 2]
 
 
 @pytest.mark.requirement("R-28")
-def test_a_reload_that_fails_is_told_and_not_tried_over_and_over(
+def test_a_refusal_is_told_to_the_worker_once(
     anchor: Anchor, lifeline: Lifeline, clock: Clock
 ) -> None:
     results: list[str] = []
 
-    def fail() -> None:
-        results.append("tried")
-        raise ValueError("policies/a.cedar:3: unexpected token")
+    def reload(order: Order) -> None:
+        results.append(f"{order.in_force.decode()}: {order.problem}")
 
-    monitor = WorkerMonitor(
-        lifeline, [], hooks=Hooks(reload=fail, reloaded=results.append), clock=clock
-    )
+    hooks = Hooks(reload=reload, reloaded=results.append)
+    monitor = WorkerMonitor(lifeline, [], hooks=hooks, clock=clock)
 
-    anchor.order_reload()
+    anchor.order_reload(Order(b"last good", "policies/a.cedar:3: unexpected token"))
     run(monitor, clock, seconds=10)
-    assert results == ["tried", "failed"]
 
-    anchor.order_reload()
-    run(monitor, clock, seconds=1)
-    assert results == ["tried", "failed"] * 2
+    assert results == ["last good: policies/a.cedar:3: unexpected token", "failed"]
+
+
+class Straggler:
+    """A worker that cannot take what is in force until it is let."""
+
+    def __init__(self) -> None:
+        self.is_able = False
+        self.tries = 0
+        self.left = 0
+        self.results: list[str] = []
+
+    def reload(self, _order: Order) -> None:
+        self.tries += 1
+        if not self.is_able:
+            raise MemoryError
+
+    def leave(self) -> None:
+        self.left += 1
+
+    @property
+    def hooks(self) -> Hooks:
+        return Hooks(reload=self.reload, leave=self.leave, reloaded=self.results.append)
+
+
+@pytest.mark.requirement("R-27")
+def test_a_worker_that_is_behind_tries_again_and_catches_up(
+    anchor: Anchor, lifeline: Lifeline, clock: Clock
+) -> None:
+    straggler = Straggler()
+    monitor = WorkerMonitor(lifeline, [], hooks=straggler.hooks, clock=clock)
+    anchor.order_reload(Order())
+    run(monitor, clock, seconds=0.7)
+    assert straggler.tries > 1
+    assert straggler.results == []
+
+    straggler.is_able = True
+    run(monitor, clock, seconds=10)
+
+    assert straggler.results == ["ok"]
+    assert straggler.left == 0
+    assert reports(lifeline)[-1].generation == 1
+
+
+@pytest.mark.requirement("R-27")
+def test_a_worker_that_stays_behind_leaves_once(
+    anchor: Anchor, lifeline: Lifeline, clock: Clock
+) -> None:
+    """Its successor begins with what is in force; it would go on serving what was withdrawn."""
+    straggler = Straggler()
+    monitor = WorkerMonitor(lifeline, [], hooks=straggler.hooks, clock=clock)
+
+    anchor.order_reload(Order())
+    run(monitor, clock, seconds=1.5)
+    assert straggler.left == 1
+
+    anchor.order_reload(Order())
+    run(monitor, clock, seconds=10)
+    assert straggler.left == 1
+    assert straggler.results == []
+    assert {report.generation for report in reports(lifeline)} == {0}
+
+
+@pytest.mark.requirement("R-27")
+def test_a_worker_that_is_behind_before_it_serves_does_not_serve(
+    anchor: Anchor, lifeline: Lifeline
+) -> None:
+    anchor.order_reload(Order())
+
+    with pytest.raises(SystemExit) as ended:
+        WorkerMonitor(lifeline, [], hooks=Straggler().hooks).start()
+
+    assert ended.value.code == BEHIND
 
 
 def test_the_order_to_drain_is_passed_on_once(
@@ -213,12 +286,12 @@ def test_the_order_to_drain_is_passed_on_once(
 def test_a_hook_that_fails_does_not_silence_the_worker(
     anchor: Anchor, lifeline: Lifeline, clock: Clock
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> NoReturn:
         raise RuntimeError
 
-    hooks = Hooks(reload=fail, reloaded=fail, drain=fail, beat=fail)
+    hooks = Hooks(reload=fail, leave=fail, reloaded=fail, drain=fail, beat=fail)
     monitor = WorkerMonitor(lifeline, [], hooks=hooks, clock=clock)
-    anchor.order_reload()
+    anchor.order_reload(Order())
     anchor.drain()
 
     run(monitor, clock, seconds=3)
@@ -230,11 +303,15 @@ def test_everything_due_is_done_before_the_worker_serves(
     anchor: Anchor, lifeline: Lifeline
 ) -> None:
     done: list[str] = []
-    anchor.order_reload()
+
+    def reload(_order: Order) -> None:
+        done.append("reload")
+
+    anchor.order_reload(Order())
     monitor = WorkerMonitor(
         lifeline,
         [Check("audit", lambda: done.append("check"))],
-        hooks=Hooks(reload=lambda: done.append("reload")),
+        hooks=Hooks(reload=reload),
     )
 
     monitor.start()

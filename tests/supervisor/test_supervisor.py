@@ -336,19 +336,39 @@ def test_after_a_storm_of_reload_orders_all_workers_stand_at_the_same(start: Sta
 
 
 @pytest.mark.requirement("R-27")
-def test_a_worker_that_starts_after_a_reload_carries_it_out_before_it_serves(start: Start) -> None:
-    """Otherwise it would answer from what the supervisor had loaded at first."""
+def test_a_worker_that_starts_after_a_reload_begins_with_what_was_accepted(start: Start) -> None:
+    """It has nothing left to read, so it cannot be misled by what the files have become."""
     broker = start("reload")
-    broker.expect("grpc", "up")
+    first = broker.expect("grpc", "starts")
+    assert (first["loaded"], first["first"]) == ("at first", 0)
     broker.send(signal.SIGHUP)
-    pid = broker.expect("grpc", "reload")["pid"]
+    told = broker.expect("grpc", "reload")
+    assert told["in_force"] == "load 1"
 
-    os.kill(pid, signal.SIGKILL)
+    os.kill(told["pid"], signal.SIGKILL)
 
-    reloaded = broker.expect("grpc", "reload")
-    assert reloaded["pid"] != pid
-    assert reloaded["generation"] == 1
-    assert broker.expect("grpc", "up")["pid"] == reloaded["pid"]
+    second = broker.expect("grpc", "starts")
+    assert second["pid"] != told["pid"]
+    assert (second["loaded"], second["first"]) == ("load 1", 1)
+    broker.send(signal.SIGTERM)
+    assert not [
+        line for line in broker.rest() if (line["pid"], line["event"]) == (second["pid"], "reload")
+    ]
+
+
+@pytest.mark.requirement("R-27")
+def test_a_reload_is_carried_out_for_those_who_are_served_while_the_broker_stops(
+    start: Start,
+) -> None:
+    broker = start("drain")
+    broker.expect("control", "up")
+    broker.send(signal.SIGTERM)
+    broker.expect("grpc", "drain")
+
+    broker.send(signal.SIGHUP)
+
+    assert broker.expect("grpc", "reload")["in_force"] == "load 1"
+    assert broker.end() == 0
 
 
 def test_it_refuses_to_fork_beside_a_thread() -> None:

@@ -50,7 +50,7 @@ def app() -> OAuthApp:
     return OAuthApp(endpoints, issuer=ISSUER)
 
 
-def main(port: int, directory: str) -> None:
+def main(port: int, directory: str, most: int) -> None:
     tls = None
     if directory:
         folder = Path(directory)
@@ -65,9 +65,13 @@ def main(port: int, directory: str) -> None:
         header_timeout=timedelta(seconds=1),
         body_timeout=timedelta(seconds=1),
     )
+    if most:
+        # So that nothing but the crowd is what ends connections.
+        long = timedelta(seconds=60)
+        listener = replace(listener, max_connections=most, header_timeout=long, body_timeout=long)
     serve_http(app, listener, on_exit=lambda: tell("exited"))
     tell("stopped")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

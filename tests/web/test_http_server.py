@@ -13,6 +13,7 @@ from typing import IO, Any
 import pytest
 import trustme
 
+from broker.web.crowds import Crowds
 from tests.web.face_fakes import CANARY
 
 ROOT = Path(__file__).parents[2]
@@ -21,18 +22,28 @@ FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 LAST = b"Connection: close\r\n"
 CHUNKED = b"Transfer-Encoding: chunked"
 SMUGGLED = b"GET /jwks HTTP/1.1\r\n" + HOST + LAST + b"\r\n"
+SLOW_BODY = b"POST /token HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 100\r\n\r\na"
 PATIENCE = 15.0
 
 
 class Served:
     """The face as a process; what it says is kept until it is asked for."""
 
-    def __init__(self, log: Path, *, port: int = 0, directory: Path | None = None) -> None:
+    def __init__(
+        self, log: Path, *, port: int = 0, directory: Path | None = None, most: int = 0
+    ) -> None:
         self.port = port or free_port()
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.web.http_program", str(self.port), directory or ""],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.web.http_program",
+                    str(self.port),
+                    directory or "",
+                    str(most),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
@@ -217,6 +228,19 @@ def test_a_request_of_doubtful_length_is_the_last_of_its_connection(
     assert answer.endswith(b"<closed>")
 
 
+@pytest.mark.requirement("HTP-06")
+@pytest.mark.parametrize("codings", [b"gzip, chunked", b"chunked, chunked", b"deflate,chunked"])
+def test_a_transfer_coding_that_nobody_undid_is_refused(served: Served, codings: bytes) -> None:
+    answer = served.send(framed(b"Transfer-Encoding: " + codings, LAST.strip(), body=b"0\r\n\r\n"))
+    assert answer.startswith((b"HTTP/1.1 400 ", b"<closed>"))
+
+
+@pytest.mark.requirement("HTP-08")
+def test_an_escaped_letter_is_that_letter(served: Served) -> None:
+    """RFC 3986 6.2.2.2: it is the same path, and nothing else may tell them apart."""
+    assert facts(served.send(form_request(b"a=b", path=b"/tok%65n")))["present"] == ["a"]
+
+
 @pytest.mark.requirement("HTP-07")
 @pytest.mark.parametrize(
     "hosts", [b"", HOST + HOST, b"Host: \r\n", b"Host: a b\r\n", b"Host: sts.test, evil.test\r\n"]
@@ -310,6 +334,38 @@ def test_who_says_nothing_is_cut_off(served: Served, sent: bytes) -> None:
         connection.sendall(sent)
         assert received(connection).endswith(b"<closed>")
     assert time.monotonic() - started < 4
+
+
+@pytest.mark.requirement("HTP-13")
+@pytest.mark.parametrize("sent", [b"P", b"POST /token HTTP/1.1\r\n" + HOST + FORM, SLOW_BODY])
+def test_who_takes_all_connections_loses_those_that_dawdle(tmp_path: Path, sent: bytes) -> None:
+    served = Served(tmp_path / "log", most=64)
+    with contextlib.ExitStack() as stack:
+        for _ in range(80):
+            stack.enter_context(served.connect()).sendall(sent)
+        assert served.post(b"a=b")["present"] == ["a"]
+    assert "crowding_connections_cut" in served.log.read_text()
+    served.stop()
+
+
+@pytest.mark.requirement("HTP-13")
+@pytest.mark.parametrize("is_spared", [True, False])
+def test_only_a_crowd_that_speaks_for_nobody_else_is_thinned_out(
+    monkeypatch: pytest.MonkeyPatch, *, is_spared: bool
+) -> None:
+    monkeypatch.setattr("broker.web.crowds._SECONDS_OF_SILENCE", -1.0)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = listener.getsockname()[1]
+        ends = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in "abcdef"
+        ]
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in ends]
+        crowds = Crowds(port=port, most=8, is_spared=lambda _: is_spared)
+        crowds._thin_out()
+        assert [received(end, quiet=0.01) for end in ends] == (
+            [b"<open>" if is_spared else b"<closed>"] * len(accepted)
+        )
 
 
 def test_a_stop_finishes_what_was_accepted_and_takes_nothing_more(tmp_path: Path) -> None:

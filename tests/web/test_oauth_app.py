@@ -450,6 +450,8 @@ def test_who_waits_too_long_for_a_place_is_turned_away(monkeypatch: pytest.Monke
     reply = call.post("grant_type=g")
     assert (reply.status, reply.json["error"]) == (503, "temporarily_unavailable")
     assert reply.headers["retry-after"] == "2"
+    # There is no record of it, so none is named.
+    assert "broker-decision-id" not in reply.headers
     assert call("GET", "/jwks").status == 200
     leave.set()
     thread.join(10)

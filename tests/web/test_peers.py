@@ -84,3 +84,12 @@ def test_other_headers_of_a_proxy_say_nothing() -> None:
     Caller(fake_endpoints(plain)).post("grant_type=g", REMOTE_ADDR="10.1.2.3")
     assert token.requests == plain.requests
     assert token.contexts[0].peer == "10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_proxy"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("192.0.2.1", False), ("", False)],
+)
+def test_proxies_are_known_by_the_address_of_their_socket(address: str, *, is_proxy: bool) -> None:
+    assert Peers(["10.0.0.0/8"]).is_proxy(address) is is_proxy
+    assert not Peers().is_proxy(address)

@@ -1,0 +1,255 @@
+"""What a reload can change, read at one time, checked as a whole and put in force in one step."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import msgspec
+import structlog
+
+from broker.config import ConfigError, Settings, load_settings
+from broker.interfaces import AuditEntry, AuditLog
+from broker.model import (
+    Client,
+    Decision,
+    PolicyQuery,
+    RequestContext,
+    Resource,
+    ScopeExplanation,
+    TrustedIssuer,
+)
+from broker.orders import MOST_OF_A_CONTENT, Order
+from broker.policy.cedar import CedarPolicyEngine
+from broker.policy.files import PolicyFiles, read_files
+from broker.policy.problems import PolicyLoadError, Problem
+from broker.registry import FileRegistry
+
+_log = structlog.get_logger("broker.configuration")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """
+    Everything that a reload can change, as plain values: what the files say, and nothing of where.
+
+    Key sets that the configuration names by file are part of it.
+    """
+
+    clients: tuple[Client, ...]
+    resources: tuple[Resource, ...]
+    issuers: tuple[TrustedIssuer, ...]
+    disabled_subjects: frozenset[str]
+    policies: PolicyFiles
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What the settings declare, and the policies as they stand on disk."""
+        return cls(
+            settings.clients,
+            settings.resources,
+            settings.issuers,
+            settings.disabled_subjects,
+            read_files(settings.policies),
+        )
+
+    def encode(self) -> bytes:
+        """
+        The values as they travel from process to process; equal values give equal bytes.
+
+        Raises ``PolicyLoadError`` when they are more than can be handed to a process.
+        """
+        encoded = msgspec.json.encode(self, order="deterministic")
+        if len(encoded) > MOST_OF_A_CONTENT:
+            sentence = "The policies are too large together with what the configuration declares."
+            raise PolicyLoadError([Problem(".", 0, sentence)])
+        return encoded
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Self:
+        """Read what was encoded. Raises ``ValueError`` for anything else."""
+        return msgspec.json.decode(encoded, type=cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """
+    Clients, resources, issuers and policies as they stood at one moment; they never change.
+
+    All other settings are those that the broker started with, since what is built from them, such as
+    listeners and keys, changes with a restart only. ``encoded`` is the ``Files`` it was made of.
+    """
+
+    settings: Settings
+    registry: FileRegistry
+    policy: CedarPolicyEngine
+    encoded: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, settings: Settings) -> Self:
+        """Read the policies that the settings name. Raises ``PolicyLoadError``."""
+        files = Files.of(settings)
+        policy = _engine(files.policies)
+        return cls(settings, _registry(settings), policy, files.encode())
+
+    def changed_to(self, encoded: bytes) -> "Configuration":
+        """
+        The configuration of other ``Files``. Raises ``PolicyLoadError``.
+
+        A policy set that has not changed keeps its engine, and with it what has been decided already.
+        """
+        if encoded == self.encoded:
+            return self
+        files = Files.decode(encoded)
+        settings = replace(
+            self.settings,
+            clients=files.clients,
+            resources=files.resources,
+            issuers=files.issuers,
+            disabled_subjects=files.disabled_subjects,
+        )
+        policy = _engine(files.policies)
+        if policy.digest == self.policy.digest:
+            policy = self.policy
+        return Configuration(settings, _registry(settings), policy, encoded)
+
+
+class Accepted:
+    """
+    The supervisor's own copy: the last configuration that was good, from which workers are forked.
+
+    Files are read and judged here alone. Workers that there are already get what was accepted with
+    the order, so nothing that happens to the files meanwhile makes a difference. ``environ`` is what
+    the settings are laid over with.
+    """
+
+    def __init__(self, configuration: Configuration, environ: Mapping[str, str]) -> None:
+        self.configuration = configuration
+        self._environ = environ
+
+    def reload(self) -> Order:
+        """Accept what the files hold now, or keep what there is and say why. Does not raise."""
+        problem = ""
+        try:
+            self._accept()
+        except (ConfigError, PolicyLoadError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            _log.error("reload_refused", problems=str(error))
+        except Exception as error:  # noqa: BLE001 - Whatever the files did, the supervisor lives on.
+            problem = f"The files cannot be loaded: {type(error).__name__}"
+            _log.exception("reload_refused")
+        else:
+            _log.info("reload_accepted", policy_digest=self.configuration.policy.digest)
+        return Order(self.configuration.encoded, problem)
+
+    def _accept(self) -> None:
+        settings = self.configuration.settings
+        found = load_settings(settings.source, self._environ)
+        encoded = Files.of(replace(found, policies=settings.policies)).encode()
+        # A worker makes its configuration from the same bytes, so what fails there fails here.
+        self.configuration = self.configuration.changed_to(encoded)
+
+
+class InForce:
+    """
+    The configuration that a process serves, as the ``Registry`` and the ``PolicyEngine`` of its core.
+
+    ``take`` replaces both in one step. Within ``held`` a thread goes on seeing the one that it began
+    with, so that no request is decided by half of one configuration and half of the next.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._newest = configuration
+        self._held = threading.local()
+
+    @property
+    def current(self) -> Configuration:
+        """The newest configuration, or the one that this thread holds on to."""
+        held: Configuration | None = getattr(self._held, "configuration", None)
+        return self._newest if held is None else held
+
+    def take(self, configuration: Configuration) -> None:
+        """Serve another configuration. Binding a name is atomic, so nothing is locked."""
+        self._newest = configuration
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold on to what is in force now, for this thread, until the end of the block."""
+        before = getattr(self._held, "configuration", None)
+        self._held.configuration = self._newest if before is None else before
+        try:
+            yield
+        finally:
+            self._held.configuration = before
+
+    def client(self, client_id: str) -> Client | None:
+        return self.current.registry.client(client_id)
+
+    def client_at(self, issuer: str, client_id: str) -> Client | None:
+        return self.current.registry.client_at(issuer, client_id)
+
+    def resource(self, name: str) -> Resource | None:
+        return self.current.registry.resource(name)
+
+    def issuer(self, issuer: str) -> TrustedIssuer | None:
+        return self.current.registry.issuer(issuer)
+
+    def is_subject_disabled(self, sub: str) -> bool:
+        return self.current.registry.is_subject_disabled(sub)
+
+    @property
+    def digest(self) -> str:
+        return self.current.policy.digest
+
+    def decide(self, query: PolicyQuery) -> Decision:
+        return self.current.policy.decide(query)
+
+    def permits_any(self, query: PolicyQuery) -> bool:
+        return self.current.policy.permits_any(query)
+
+    def explain(self, query: PolicyQuery) -> Sequence[ScopeExplanation]:
+        return self.current.policy.explain(query)
+
+
+@dataclass(frozen=True, slots=True)
+class OneConfigurationPerEntry:
+    """
+    An audit log whose entries hold on to the configuration in force when they are opened.
+
+    Whatever is decided is decided inside an entry, in one thread, so what a record tells has come
+    about under one configuration.
+    """
+
+    inner: AuditLog
+    in_force: InForce
+
+    @contextmanager
+    def entry(self, event: str, context: RequestContext) -> Iterator[AuditEntry]:
+        with self.in_force.held(), self.inner.entry(event, context) as entry:
+            yield entry
+
+    def check(self) -> None:
+        self.inner.check()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _engine(policies: PolicyFiles) -> CedarPolicyEngine:
+    try:
+        return CedarPolicyEngine.of(policies)
+    except PolicyLoadError:
+        raise
+    except Exception as error:
+        sentence = f"The policy folder cannot be loaded: {type(error).__name__}."
+        raise PolicyLoadError([Problem(".", 0, sentence)]) from error
+
+
+def _registry(settings: Settings) -> FileRegistry:
+    return FileRegistry(
+        settings.clients,
+        settings.resources,
+        settings.issuers,
+        disabled_subjects=settings.disabled_subjects,
+    )

@@ -1,0 +1,60 @@
+"""A broker that is asked to stop while it works."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from broker.serving import GRACE
+from tests.e2e.conftest import Starting
+from tests.e2e.load import Load
+from tests.e2e.patience import until
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import new_setting
+from tests.e2e.wires import decision_id
+
+
+def answered(load: Load) -> set[str]:
+    """The decisions that callers were told."""
+    return {decision_id(call.answer) for call in load.calls if call.answer}
+
+
+def recorded(broker: RunningBroker) -> set[str]:
+    """The decisions on record."""
+    return {record["event_id"] for record in broker.records()}
+
+
+@pytest.mark.requirement("R-24")
+@pytest.mark.requirement("R-38")
+def test_a_broker_told_to_stop_says_so_first_and_answers_whatever_it_accepted(
+    starting: Starting, tmp_path: Path
+) -> None:
+    broker = starting(new_setting(tmp_path, drain_delay="2s"))
+    with Load(broker.setting) as load:
+        load.wait_for(20)
+        broker.send(signal.SIGTERM)
+        asked_at = time.monotonic()
+        until(lambda: "draining" in broker.findings(), seconds=1, what="readiness goes down")
+        assert not broker.is_ready()
+        load.wait_for(5, seconds=2)
+
+        assert broker.session.end() == 0
+    took = time.monotonic() - asked_at
+
+    assert took < GRACE.total_seconds()
+    assert answered(load) == recorded(broker)
+    assert not broker.events("worker_killed")
+    assert not broker.session.processes()
+    whole = broker.verify_audit()
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert whole.stdout.count("closed") == 2
+
+
+@pytest.mark.requirement("R-24")
+def test_a_broker_that_is_idle_stops_within_a_moment(starting: Starting) -> None:
+    broker = starting()
+    begun = time.monotonic()
+
+    assert broker.stop() == 0
+    assert time.monotonic() - begun < 5

@@ -142,7 +142,7 @@ class Process:
     def _check_in_step(self) -> None:
         if self._is_behind:
             raise TemporarilyUnavailable(
-                Reason.INTERNAL_ERROR, detail="what is in force cannot be loaded"
+                Reason.CONFIGURATION_STALE, detail="what is in force cannot be loaded"
             )
 
     def _sign_canary(self) -> None:

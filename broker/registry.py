@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from broker.interfaces import Registry
 from broker.model import Client, Resource, TrustedIssuer
 from broker.tokens.resource_uri import normalise_resource
 
@@ -59,37 +58,6 @@ class FileRegistry:
 
     def is_subject_disabled(self, sub: str) -> bool:
         return sub in self._disabled_subjects
-
-
-class ReloadableRegistry:
-    """
-    A ``Registry`` whose content can be replaced as a whole while it is in use.
-
-    A single answer comes from one content or the other, never from a mixture. Two answers may come
-    from different ones, so what belongs together is asked for once and handed on.
-    """
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def replace(self, registry: Registry) -> None:
-        """Answer from another content from now on. Binding a name is atomic, so nothing is locked."""
-        self._registry = registry
-
-    def client(self, client_id: str) -> Client | None:
-        return self._registry.client(client_id)
-
-    def client_at(self, issuer: str, client_id: str) -> Client | None:
-        return self._registry.client_at(issuer, client_id)
-
-    def resource(self, name: str) -> Resource | None:
-        return self._registry.resource(name)
-
-    def issuer(self, issuer: str) -> TrustedIssuer | None:
-        return self._registry.issuer(issuer)
-
-    def is_subject_disabled(self, sub: str) -> bool:
-        return self._registry.is_subject_disabled(sub)
 
 
 def _add(found: dict[str, _Declared], name: str, *, value: _Declared) -> None:

@@ -124,7 +124,7 @@ def _labels(call: ast.Call) -> tuple[str, ...]:
     given = [*call.args[2:], *(keyword.value for keyword in call.keywords)]
     for one in given:
         names = one.keys if isinstance(one, ast.Dict) else getattr(one, "elts", [])
-        return tuple(name.value for name in names if isinstance(name, ast.Constant))
+        return tuple(str(name.value) for name in names if isinstance(name, ast.Constant))
     return ()
 
 

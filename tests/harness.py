@@ -19,7 +19,8 @@ from broker.fetch import GuardedFetcher
 from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
 from broker.issuers import IssuerKeyRing
 from broker.keys.dev import DevKeyStore
-from broker.registry import FileRegistry, ReloadableRegistry
+from broker.model import Client, Resource, TrustedIssuer
+from broker.registry import FileRegistry
 from broker.rpc.server import RunningServer, build_server
 from broker.state.memory import MemoryState
 from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
@@ -93,6 +94,28 @@ class Clock:
         return self.at
 
 
+class ReplaceableRegistry:
+    """A registry whose content a test replaces while the broker runs."""
+
+    def __init__(self, content: FileRegistry) -> None:
+        self.content = content
+
+    def client(self, client_id: str) -> Client | None:
+        return self.content.client(client_id)
+
+    def client_at(self, issuer: str, client_id: str) -> Client | None:
+        return self.content.client_at(issuer, client_id)
+
+    def resource(self, name: str) -> Resource | None:
+        return self.content.resource(name)
+
+    def issuer(self, issuer: str) -> TrustedIssuer | None:
+        return self.content.issuer(issuer)
+
+    def is_subject_disabled(self, sub: str) -> bool:
+        return self.content.is_subject_disabled(sub)
+
+
 class Broker:
     """One broker with real parts in one process; ``records`` reads its audit files."""
 
@@ -124,7 +147,7 @@ class Broker:
             max_token_bytes=cast.max_token_bytes,
             default_resource=cast.default_resource,
         )
-        self.registry = ReloadableRegistry(_registry(cast))
+        self.registry = ReplaceableRegistry(_registry(cast))
         self.endpoints = assemble(
             rules,
             Parts(
@@ -155,7 +178,7 @@ class Broker:
 
     def replace_cast(self, cast: Cast) -> None:
         """Reload the registry, as an operator would while requests go on."""
-        self.registry.replace(_registry(cast))
+        self.registry.content = _registry(cast)
 
     def close(self) -> None:
         """Stop every thread."""

@@ -1,7 +1,6 @@
 """Fairness between addresses when connections run out."""
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -48,7 +47,7 @@ class Crowds:
             # look comes soon.
             with contextlib.suppress(OSError):
                 # To count descriptors is cheap; to look at each connection is not.
-                if len(os.listdir(DESCRIPTORS)) >= self._crowded:
+                if sum(1 for _ in DESCRIPTORS.iterdir()) >= self._crowded:
                     self._thin_out()
 
     def _thin_out(self) -> None:

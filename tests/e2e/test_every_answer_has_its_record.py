@@ -1,5 +1,6 @@
 """Requests of all kinds over both faces: each answer has exactly one record, and the record agrees."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +22,13 @@ from tests.e2e.setting import (
     login,
     subject_token,
 )
-from tests.e2e.wires import decision_id, settled, wire
+from tests.e2e.wires import Wire, decision_id, settled, wire
 from tests.harness import Answer
 from tests.idp import signer
 from tests.world import Parameters
 
 ROUNDS: Final = 5
+MOMENTS: Final = 100
 REASONS: Final = {reason.code for reason in Reason}
 
 
@@ -97,3 +99,18 @@ def test_both_faces_decide_alike_about_every_kind_of_request(broker: RunningBrok
         for kind, ask in MIXTURE.items():
             answers = [settled(face, partial(ask, broker.setting)) for face in (http, grpc)]
             assert len({(one.error, one.description) for one in answers}) == 1, (kind, answers)
+
+
+@pytest.mark.requirement("P-A")
+def test_the_record_of_an_answer_is_there_the_moment_the_answer_arrives(
+    broker: RunningBroker, face: Wire
+) -> None:
+    files = broker.setting.audit_directory.glob(f"{face.name}-0.*.jsonl")
+    newest = max(files, key=lambda path: path.name)
+    with newest.open("rb") as records:
+        records.seek(0, os.SEEK_END)
+        for number in range(MOMENTS):
+            ask = (exchange, _by_secret("bks_" + "wrong" * 9))[number % 2]
+            answer = face.exchange(ask(broker.setting))
+
+            assert decision_id(answer).encode() in records.read(), number

@@ -1,10 +1,8 @@
-import threading
-
 import pytest
 
 from broker.errors import InvalidTarget
 from broker.model import Client, KeySource, Resource, TrustedIssuer
-from broker.registry import FileRegistry, ReloadableRegistry
+from broker.registry import FileRegistry
 
 CLIENT = Client("agent-x", frozenset(), frozenset())
 API = Resource("HTTPS://API.example/", {}, audiences=frozenset({"the-api"}))
@@ -83,21 +81,3 @@ def test_two_declarations_of_one_name_are_refused(
 def test_a_resource_without_a_normal_form_is_refused() -> None:
     with pytest.raises(InvalidTarget):
         FileRegistry([], [Resource("https://api.example/#part", {})], [])
-
-
-def test_a_replaced_registry_answers_at_once_and_as_a_whole() -> None:
-    current = ReloadableRegistry(registry())
-    replaced = threading.Event()
-
-    def replace() -> None:
-        current.replace(FileRegistry([], [], []))
-        replaced.set()
-
-    assert current.client("agent-x") is not None
-    threading.Thread(target=replace).start()
-    assert replaced.wait(5)
-
-    assert current.client("agent-x") is None
-    assert current.resource("the-api") is None
-    assert current.issuer("https://idp.example") is None
-    assert not current.is_subject_disabled("mallory")

@@ -10,7 +10,6 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from broker.rpc.boundary import CallLimits
 from broker.rpc.reading import MessageReads
 from broker.rpc.threads import CallThreads
 from tests.rpc.calling import EXCHANGE, connected, serving

@@ -18,6 +18,7 @@ from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING, configure_logs
 from broker.metrics import Exposition, Metrics, prepare_directory
 from broker.monitor import Check, Hooks, WorkerMonitor
+from broker.orders import Order
 from broker.supervisor import ChildSpec, Supervisor
 from broker.web.admin import run_control
 from broker.web.probes import grpc_probe, http_probe
@@ -36,7 +37,7 @@ def monitor(lifeline: Lifeline) -> WorkerMonitor:
         if (FOLDER / f"{lifeline.name}-fails").exists():
             raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE)
 
-    def count() -> None:
+    def count(_order: Order) -> None:
         metrics.count_reload("ok")
 
     return WorkerMonitor(

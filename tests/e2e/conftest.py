@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.reloading import Operator, both_faces, is_granted, reloadable
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, new_setting
 from tests.e2e.wires import Wire, wire
@@ -50,3 +51,26 @@ def face(request: pytest.FixtureRequest, broker: RunningBroker) -> Iterator[Wire
     """A connection to each face of the shared broker in turn."""
     with wire(request.param, broker.setting) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def _reloadable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    with reloadable(tmp_path_factory.mktemp("reloadable")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def operator(_reloadable: RunningBroker) -> Iterator[Operator]:
+    """Whoever may change the files of a running broker; what was changed is undone afterwards."""
+    operator = Operator(_reloadable)
+    yield operator
+    operator.restore()
+
+
+@pytest.fixture
+def faces(operator: Operator) -> Iterator[tuple[Wire, Wire]]:
+    """Connections to both faces of the operator's broker, on which an exchange works now."""
+    with both_faces(operator.setting) as faces:
+        for face in faces:
+            assert is_granted(face, operator.setting)
+        yield faces

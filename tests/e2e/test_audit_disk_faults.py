@@ -58,7 +58,7 @@ def disk_broker(_on_volume: RunningBroker) -> RunningBroker:
 
 
 @pytest.fixture
-def faces(disk_broker: RunningBroker) -> Iterator[tuple[Wire, Wire]]:
+def disk_faces(disk_broker: RunningBroker) -> Iterator[tuple[Wire, Wire]]:
     with wire("http", disk_broker.setting) as http, wire("grpc", disk_broker.setting) as grpc:
         for face in (http, grpc):
             assert settled(face, lambda: exchange(disk_broker.setting)).is_granted
@@ -133,20 +133,20 @@ def assert_it_recovers_by_itself(faces: tuple[Wire, Wire], broker: RunningBroker
 @pytest.mark.requirement("P-A")
 @pytest.mark.requirement("R-38")
 def test_on_a_full_disk_nothing_is_decided_until_there_is_space_again(
-    volume: Path, disk_broker: RunningBroker, faces: tuple[Wire, Wire]
+    volume: Path, disk_broker: RunningBroker, disk_faces: tuple[Wire, Wire]
 ) -> None:
     with filled(volume):
-        assert_nothing_is_decided(faces, disk_broker)
+        assert_nothing_is_decided(disk_faces, disk_broker)
         assert_it_says_why_and_serves_what_needs_no_record(disk_broker)
-    assert_it_recovers_by_itself(faces, disk_broker)
+    assert_it_recovers_by_itself(disk_faces, disk_broker)
 
 
 @pytest.mark.requirement("R-30")
 @pytest.mark.requirement("P-A")
 def test_without_its_directory_nothing_is_decided_until_it_is_back(
-    disk_broker: RunningBroker, faces: tuple[Wire, Wire]
+    disk_broker: RunningBroker, disk_faces: tuple[Wire, Wire]
 ) -> None:
     with replaced(disk_broker.setting.audit_directory):
-        assert_nothing_is_decided(faces, disk_broker)
+        assert_nothing_is_decided(disk_faces, disk_broker)
         assert_it_says_why_and_serves_what_needs_no_record(disk_broker)
-    assert_it_recovers_by_itself(faces, disk_broker)
+    assert_it_recovers_by_itself(disk_faces, disk_broker)

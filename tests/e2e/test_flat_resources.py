@@ -1,9 +1,7 @@
 """What a worker holds on to does not grow with the requests it has answered."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +14,7 @@ from tests.world import Parameters
 
 WARM_UP: Final = 400
 REQUESTS: Final = 3_000
-CALLERS: Final = 4
+CALLERS: Final = 8
 MARGIN: Final = 4
 WORKERS: Final = ("grpc-0", "http-0")
 
@@ -39,10 +37,6 @@ def _wrong_audience(setting: Setting) -> Parameters:
 
 def _unknown_client(setting: Setting) -> Parameters:
     return exchange(setting) | {"client_assertion": "a.b.c"}
-
-
-def mixture(count: int) -> Iterator[int]:
-    return islice(cycle(range(4)), count)
 
 
 def send(broker: RunningBroker, wires: list[Wire], count: int) -> None:

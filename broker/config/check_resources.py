@@ -10,7 +10,6 @@ from broker.config.problems import Path, nearest
 from broker.tokens.resource_uri import normalise_resource
 
 _BRING_SCOPES: Final = frozenset({"access_token", "id_jag", "workload"})
-_MOST_SCOPES: Final = 100
 _MOST_HOPS_TOLD: Final = 4
 
 Derived = Mapping[str, list[tuple[str, str]]]
@@ -28,11 +27,6 @@ def check_resources(scene: Scene) -> Iterator[Finding]:
         yield from _check_algorithm(scene, path, resource=resource)
         yield from _check_derivation(scene, path, resource=resource)
         yield from _check_growth(derived, path, resource=resource)
-        if len(resource.scopes) > _MOST_SCOPES:
-            sentence = (
-                f"must have at most {_MOST_SCOPES} entries: policy is asked about each of them"
-            )
-            yield Finding((*path, "scopes"), sentence)
     default = scene.file.default_resource
     if default is not None and normalise_resource(default) not in scene.names.resources:
         hint = nearest(default, scene.names.resources)

@@ -25,6 +25,10 @@ _START_SECONDS: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
+class BrokerEnded(StoryFailed):
+    """The broker did not stay up long enough for a story."""
+
+
 class _Stopped(Exception):
     """Somebody asked development mode to end."""
 
@@ -35,21 +39,31 @@ def run_dev(directory: Path, *, policies: Path, is_once: bool, console: Console)
 
     Returns the exit status: 0, or 1 when the broker did not come up or the story went wrong.
     """
-    setup = prepare(directory, policies=policies)
-    _greet(console, setup)
     try:
-        with _ending_in_order(), _idp(setup), _broker(setup) as process:
-            _wait_until_ready(setup, process)
-            Story(setup, console).play()
-            _invite(console, setup, is_once=is_once)
-            if not is_once:
-                process.wait()
+        with _ending_in_order():
+            try:
+                _play(prepare(directory, policies=policies), console, is_once=is_once)
+            except BrokerEnded:
+                # Somebody else may have taken a usual port between the look at it and its use.
+                console.print("\nThe broker ended at once. Once more, on other ports.\n")
+                setup = prepare(directory, policies=policies, has_usual_ports=False)
+                _play(setup, console, is_once=is_once)
     except _Stopped:
         console.print("\nStopped.", style="dim")
     except StoryFailed as failure:
         console.print(Text(str(failure), "bold red"))
         return 1
     return 0
+
+
+def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
+    _greet(console, setup)
+    with _idp(setup), _broker(setup) as process:
+        _wait_until_ready(setup, process)
+        Story(setup, console).play()
+        _invite(console, setup, is_once=is_once)
+        if not is_once:
+            process.wait()
 
 
 def _greet(console: Console, setup: DevSetup) -> None:
@@ -132,7 +146,7 @@ def _wait_until_ready(setup: DevSetup, process: subprocess.Popen[bytes]) -> None
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise StoryFailed("The broker ended at once; its log above says why.")
+            raise BrokerEnded("The broker ended at once; its log above says why.")
         try:
             if http.request("GET", url, timeout=2.0).status == 200:
                 return

@@ -14,7 +14,7 @@ OPERATOR: Final = "operator"
 TICKETS_RESOURCE: Final = "https://tickets.mcp.example/mcp"
 CRM_RESOURCE: Final = "https://api.crm.example/v2"
 LEDGER_RESOURCE: Final = "https://ledger.example/v1"
-_DEFAULT_PORTS: Final = (8080, 50051, 9464, 8081)
+_USUAL_PORTS: Final = (8080, 50051, 9464, 8081)
 
 _TEMPLATE: Final = """\
 # Written anew by `broker dev` at each start. Everything here is for one machine and for trying out.
@@ -90,7 +90,7 @@ class DevSetup:
         return self.directory / "secrets" / client_id
 
 
-def prepare(directory: Path, *, policies: Path) -> DevSetup:
+def prepare(directory: Path, *, policies: Path, has_usual_ports: bool = True) -> DevSetup:
     """
     Write the configuration and fresh secrets below ``directory``, which only its owner may read.
 
@@ -103,7 +103,7 @@ def prepare(directory: Path, *, policies: Path) -> DevSetup:
     made = {client: "bks_" + secrets.token_hex(32) for client in (DESK, TICKETS, OPERATOR)}
     for client, secret in made.items():
         _write_private(directory / "secrets" / client, secret)
-    http, grpc, admin, idp = _free_ports()
+    http, grpc, admin, idp = _free_ports(_USUAL_PORTS if has_usual_ports else (0, 0, 0, 0))
     config_file = directory / "broker.yaml"
     _write_private(
         config_file,
@@ -139,11 +139,11 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _free_ports() -> list[int]:
-    """The usual ports where they are free, and others where they are not."""
+def _free_ports(wished: tuple[int, ...]) -> list[int]:
+    """The ports wished for where they are free, and others where they are not."""
     ports = []
     sockets = []
-    for wanted in _DEFAULT_PORTS:
+    for wanted in wished:
         one = socket.socket()
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

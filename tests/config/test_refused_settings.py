@@ -788,7 +788,7 @@ def test_a_resource_has_at_most_a_hundred_scopes(
     load(one_with(100))
     (found,) = refuse(one_with(101))
 
-    assert ": resources.0.scopes: must have at most 100 entries" in found
+    assert ": resources.0.scopes: must have 0 to 100 entries" in found
 
 
 # ---- trusted issuers

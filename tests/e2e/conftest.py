@@ -9,7 +9,11 @@ import pytest
 from tests.e2e.reloading import Operator, both_faces, is_granted, reloadable
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, new_setting
+from tests.e2e.vault import Vault, running_vault
 from tests.e2e.wires import Wire, wire
+
+# Processes are looked at as Linux shows them.
+collect_ignore_glob = [] if Path("/proc/self/stat").exists() else ["test_*.py"]
 
 Starting = Callable[..., RunningBroker]
 
@@ -50,6 +54,13 @@ def broker(_shared: list[RunningBroker], tmp_path_factory: pytest.TempPathFactor
 def face(request: pytest.FixtureRequest, broker: RunningBroker) -> Iterator[Wire]:
     """A connection to each face of the shared broker in turn."""
     with wire(request.param, broker.setting) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """An OpenBao for these tests, which whoever seals it unseals again."""
+    with running_vault(tmp_path_factory.mktemp("vault")) as one:
         yield one
 
 

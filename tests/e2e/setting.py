@@ -8,7 +8,8 @@ import random
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ SERVER: Final = "https://tickets.mcp.example/mcp"
 API: Final = "https://api.crm.example/v2"
 READ: Final = "crm.contacts.read"
 
-_LONGEST_PORT_SEARCH: Final = 200
+_MOST_TRIES: Final = 200
 _serial = itertools.count(1)
 _random = random.Random(os.getpid())  # noqa: S311 - two runs at once should look at other ports.
 
@@ -51,19 +52,15 @@ class Ports:
 
 def free_ports() -> Ports:
     """Ports that nobody uses now, from below those that the kernel gives to whoever asks for any."""
-    return Ports(*(_free_port() for _ in range(3)))
-
-
-def _free_port() -> int:
-    for _ in range(_LONGEST_PORT_SEARCH):
+    found: set[int] = set()
+    for _ in range(_MOST_TRIES):
         port = _random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("There is no free port.")
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+        if len(found) == len(fields(Ports)):
+            return Ports(*found)
+    raise AssertionError("There are no free ports.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import base64
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from tests.e2e.setting import (
     login,
     subject_token,
 )
-from tests.e2e.vault import prepared, vault_setting
+from tests.e2e.vault import Vault
 from tests.e2e.wires import wire
 from tests.harness import basic
 from tests.idp import signer
@@ -103,20 +103,18 @@ def mixed_requests(setting: Setting) -> Iterator[tuple[Parameters, tuple[str, ..
 
 @pytest.fixture(scope="module")
 def talkative(
-    tmp_path_factory: pytest.TempPathFactory,
+    vault: Vault, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RunningBroker, Canaries]]:
+    """A broker that logs all it ever would, and what it must not tell to begin with."""
     canaries = Canaries()
-    bao, role = prepared(tmp_path_factory.mktemp("vault"))
-    canaries.remember(role.auth.secret_id_file.read_text().strip())
-    log: Mapping[str, str] = {"level": "debug"}
+    canaries.remember(vault.role.auth.secret_id_file.read_text().strip())
     directory = tmp_path_factory.mktemp("talkative")
-    broker = RunningBroker(vault_setting(directory, bao, role, log=log))
+    broker = RunningBroker(vault.setting(directory, log={"level": "debug"}))
     try:
         broker.wait_until_ready()
         yield broker, canaries
     finally:
         broker.close()
-        bao.close()
 
 
 def everything_written(directory: Path) -> Iterator[tuple[str, str]]:

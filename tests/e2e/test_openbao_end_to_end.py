@@ -12,9 +12,9 @@ from tests.e2e.load import Load
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import API, SERVER, Setting, exchange, login
-from tests.e2e.vault import prepared, vault_setting
+from tests.e2e.vault import Vault
 from tests.e2e.wires import UNABLE, settled, wire
-from tests.openbao import AppRole, OpenBao
+from tests.openbao import OpenBao
 
 pytestmark = pytest.mark.openbao
 
@@ -23,25 +23,18 @@ FAST: Final = 2.0
 RECOVERY: Final = 5.0
 
 
-@pytest.fixture(scope="module")
-def _vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OpenBao, AppRole]]:
-    bao, role = prepared(tmp_path_factory.mktemp("vault"))
-    yield bao, role
-    bao.close()
+@pytest.fixture
+def bao(vault: Vault) -> Iterator[OpenBao]:
+    """The OpenBao, unsealed before and after."""
+    yield vault.bao
+    if vault.bao.health() != 200:
+        vault.bao.unseal()
 
 
 @pytest.fixture
-def bao(_vault: tuple[OpenBao, AppRole]) -> Iterator[OpenBao]:
-    """An OpenBao of this module's own, unsealed before and after."""
-    yield _vault[0]
-    if _vault[0].health() != 200:
-        _vault[0].unseal()
-
-
-@pytest.fixture
-def setting(tmp_path: Path, _vault: tuple[OpenBao, AppRole]) -> Setting:
+def setting(tmp_path: Path, vault: Vault) -> Setting:
     """A broker that signs in the OpenBao."""
-    return vault_setting(tmp_path, *_vault)
+    return vault.setting(tmp_path)
 
 
 def verify(broker: RunningBroker, token: str, audience: str) -> None:

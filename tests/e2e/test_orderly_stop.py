@@ -30,31 +30,23 @@ def recorded(broker: RunningBroker) -> set[str]:
 def test_a_broker_told_to_stop_says_so_first_and_answers_whatever_it_accepted(
     starting: Starting, tmp_path: Path
 ) -> None:
-    broker = starting(new_setting(tmp_path, drain_delay="2s"))
+    broker = starting(new_setting(tmp_path, drain_delay="3s"))
     with Load(broker.setting) as load:
         load.wait_for(20)
         broker.send(signal.SIGTERM)
         asked_at = time.monotonic()
-        until(lambda: "draining" in broker.findings(), seconds=1, what="readiness goes down")
+        until(lambda: "draining" in broker.findings(), seconds=2, what="readiness goes down")
         assert not broker.is_ready()
         load.wait_for(5, seconds=2)
 
         assert broker.session.end() == 0
     took = time.monotonic() - asked_at
 
-    assert took < GRACE.total_seconds()
+    # It ends by itself, long before anything would be killed.
+    assert took < GRACE.total_seconds() / 2
     assert answered(load) == recorded(broker)
     assert not broker.events("worker_killed")
     assert not broker.session.processes()
     whole = broker.verify_audit()
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert whole.stdout.count("closed") == 2
-
-
-@pytest.mark.requirement("R-24")
-def test_a_broker_that_is_idle_stops_within_a_moment(starting: Starting) -> None:
-    broker = starting()
-    begun = time.monotonic()
-
-    assert broker.stop() == 0
-    assert time.monotonic() - begun < 5

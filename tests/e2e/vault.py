@@ -1,33 +1,47 @@
-"""A broker whose keys are in an OpenBao, which stays the test's to seal."""
+"""An OpenBao with the broker's keys in it, and the settings of a broker that signs there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.e2e.setting import Setting, new_setting
 from tests.openbao import AppRole, OpenBao
 
-KEYS = {"ES256": "broker-es256", "RS256": "broker-rs256"}
+KEYS: Final = {"ES256": "broker-es256", "RS256": "broker-rs256"}
 
 
-def prepared(folder: Path) -> tuple[OpenBao, AppRole]:
-    """A new OpenBao with both keys, and a role that may sign with them and nothing else."""
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """A server, and a role that may sign with the broker's keys and do nothing else."""
+
+    bao: OpenBao
+    role: AppRole
+
+    def setting(self, directory: Path, **sections: Any) -> Setting:
+        """A broker that logs in with the role."""
+        auth = {
+            "method": "approle",
+            "role_id_file": str(self.role.auth.role_id_file),
+            "secret_id_file": str(self.role.auth.secret_id_file),
+        }
+        vault = {"url": self.bao.url, "keys": KEYS, "auth": auth}
+        keys = {"store": "vault-transit", "algorithm": "ES256", "also": ["RS256"], "vault": vault}
+        return new_setting(directory, keys=keys, **sections)
+
+
+@contextmanager
+def running_vault(folder: Path) -> Iterator[Vault]:
+    """A new server in this folder."""
     bao = OpenBao(folder)
-    bao.set_up()
-    bao.create_key(KEYS["ES256"])
-    bao.create_key(KEYS["RS256"], kind="rsa-2048")
-    role = bao.app_role("broker", may_sign=tuple(KEYS.values()))
-    for file in (role.auth.role_id_file, role.auth.secret_id_file):
-        file.chmod(0o600)
-    return bao, role
-
-
-def vault_setting(directory: Path, bao: OpenBao, role: AppRole, **sections: Any) -> Setting:
-    """A broker that logs in with this role and signs with these keys."""
-    auth = {
-        "method": "approle",
-        "role_id_file": str(role.auth.role_id_file),
-        "secret_id_file": str(role.auth.secret_id_file),
-    }
-    vault = {"url": bao.url, "keys": KEYS, "auth": auth}
-    keys = {"store": "vault-transit", "algorithm": "ES256", "also": ["RS256"], "vault": vault}
-    return new_setting(directory, keys=keys, **sections)
+    try:
+        bao.set_up()
+        bao.create_key(KEYS["ES256"])
+        bao.create_key(KEYS["RS256"], kind="rsa-2048")
+        role = bao.app_role("broker", may_sign=tuple(KEYS.values()))
+        for file in (role.auth.role_id_file, role.auth.secret_id_file):
+            file.chmod(0o600)
+        yield Vault(bao, role)
+    finally:
+        bao.close()

@@ -177,11 +177,15 @@ def settled(face: Wire, ask: Callable[[], Parameters]) -> Answer:
     """
     The answer to what ``ask`` makes, anew for each try, once the broker is able to give one.
 
-    A disk that many use may be too slow for it for a moment; every client has to try again then.
+    A worker may be about to begin, or a disk that many use too slow for a moment; every client has to
+    try again then.
     """
 
     def answer() -> Answer | None:
-        got = face.exchange(ask())
+        try:
+            got = face.exchange(ask())
+        except NotReached:
+            return None
         return None if got.error == UNABLE else got
 
     found = until(answer, seconds=10, what="the broker is able to decide")

@@ -43,10 +43,10 @@ run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
 dev: run ## The same as run
 
 test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
-	@$(BIN)/python -m pytest -n $(WORKERS) $(T)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) $(T)
 
 integration: $(VENV)/.dev ## Only the tests against a real OpenBao
-	@$(BIN)/python -m pytest -m openbao
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m openbao
 
 lint: $(VENV)/.dev ## ruff, codespell, buf lint
 	@$(BIN)/ruff check .

@@ -66,14 +66,12 @@ class Reason(Enum):
     BAD_SECRET = "Client authentication failed."
     BASIC_MALFORMED = "Client authentication failed."
     AUTH_METHOD_REFUSED = "Client authentication failed."
-    KEY_REVOKED = "Client authentication failed."
     MULTIPLE_CLIENT_AUTH = "Use exactly one client authentication method."
     CLIENT_ID_MISMATCH = "The client_id parameter does not name the authenticated client."
     AUD_NOT_SOLE_ISSUER = "The client assertion must be addressed to the issuer and nobody else."
     ASSERTION_TYPE = "The client_assertion_type is missing or not supported."
     REPLAY = "This one-time token was used before."
     CREDENTIAL_IN_QUERY = "Credentials are not accepted in the query."
-    PUBLIC_CLIENT_FORBIDDEN = "The client is not registered for this grant."
     GRANT_NOT_ALLOWED = "The client is not registered for this grant."
 
     # The request.
@@ -114,7 +112,6 @@ class Reason(Enum):
     SUBJECT_EXPIRED = "The subject token has expired."
     SUBJECT_RESERVED = "The subject token's sub is not acceptable."
     REVOKED = "The token is no longer valid."
-    ANCESTOR_REVOKED = "The token is no longer valid."
     PRINCIPAL_DISABLED = "The token is no longer valid."
     TENANT_MISMATCH = "The tokens and the client belong to different tenants."
     CHAIN_TOO_DEEP = "The chain of actors is too long."

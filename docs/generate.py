@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit.reader import UNDETECTED
-from broker.config import json_schema, settings_page
+from broker.config.documents import json_schema, settings_page
 from docs.errors_tables import classes_table, reasons_tables
 from docs.operations_tables import events_table, fields_table, metrics_table
 from docs.regions import fill, names_in

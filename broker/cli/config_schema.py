@@ -3,7 +3,7 @@
 import rich_click as click
 
 from broker.cli.output import echo_json
-from broker.config import json_schema
+from broker.config.documents import json_schema
 
 
 @click.command()

@@ -6,7 +6,6 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from broker.config.places import delivered_policies
 from broker.dev import run_dev
 
 
@@ -31,7 +30,4 @@ def dev(*, directory: Path, policies: Path | None, once: bool) -> None:
 
     Everything in it is for trying out. Ctrl-C ends it.
     """
-    status = run_dev(
-        directory, policies=policies or delivered_policies(), is_once=once, console=Console()
-    )
-    sys.exit(status)
+    sys.exit(run_dev(directory, policies=policies, is_once=once, console=Console()))

@@ -7,19 +7,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-import urllib3
 from rich.console import Console
 from rich.text import Text
 
-from broker.dev.idp import PretendIdp
+from broker.dev.failure import StoryFailed
 from broker.dev.setup import DevSetup, prepare
-from broker.dev.story import Story, StoryFailed, commands
 
 _START_SECONDS: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -33,7 +31,7 @@ class _Stopped(Exception):
     """Somebody asked development mode to end."""
 
 
-def run_dev(directory: Path, *, policies: Path, is_once: bool, console: Console) -> int:
+def run_dev(directory: Path, *, policies: Path | None, is_once: bool, console: Console) -> int:
     """
     Run a throw-away broker in ``directory`` until Ctrl-C, or until its story is told.
 
@@ -58,12 +56,16 @@ def run_dev(directory: Path, *, policies: Path, is_once: bool, console: Console)
 
 def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
     _greet(console, setup)
-    with _idp(setup), _broker(setup) as process:
-        _wait_until_ready(setup, process)
-        Story(setup, console).play()
-        _invite(console, setup, is_once=is_once)
-        if not is_once:
-            process.wait()
+    with _broker(setup) as process:
+        # What follows is loaded while the broker, too, is loading.
+        from broker.dev.story import Story, commands  # noqa: PLC0415 - see above.
+
+        with _idp(setup):
+            _wait_until_ready(setup, process)
+            Story(setup, console).play()
+            _invite(console, commands(setup), is_once=is_once)
+            if not is_once:
+                process.wait()
 
 
 def _greet(console: Console, setup: DevSetup) -> None:
@@ -81,9 +83,9 @@ def _greet(console: Console, setup: DevSetup) -> None:
         console.print(Text.assemble((f"  {name:<16}", "cyan"), str(value)))
 
 
-def _invite(console: Console, setup: DevSetup, *, is_once: bool) -> None:
+def _invite(console: Console, examples: Iterable[tuple[str, str]], *, is_once: bool) -> None:
     console.print(Text("\nTry it:", "bold"))
-    for title, command in commands(setup):
+    for title, command in examples:
         console.print(Text(f"\n# {title}", "dim"))
         console.print(command, markup=False, highlight=False, soft_wrap=True)
     if not is_once:
@@ -107,6 +109,8 @@ def _ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def _idp(setup: DevSetup) -> Iterator[None]:
+    from broker.dev.idp import PretendIdp  # noqa: PLC0415 - it is loaded beside the broker.
+
     idp = PretendIdp(setup.idp_port)
     thread = threading.Thread(target=idp.serve, name="pretend-idp", daemon=True)
     thread.start()
@@ -141,6 +145,8 @@ def _end_with_parent() -> None:
 
 
 def _wait_until_ready(setup: DevSetup, process: subprocess.Popen[bytes]) -> None:
+    import urllib3  # noqa: PLC0415 - it is loaded beside the broker.
+
     url = f"http://127.0.0.1:{setup.admin_port}/readyz"
     http = urllib3.PoolManager(retries=False)
     end = time.monotonic() + _START_SECONDS

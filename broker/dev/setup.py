@@ -23,8 +23,7 @@ listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admi
 keys: {{store: dev, algorithm: ES256, also: [RS256], dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
 audit: {{directory: {directory}/audit}}
-policies: {policies}
-log: {{format: console, level: info}}
+{policies}log: {{format: console, level: info}}
 
 clients:
   # The MCP client: the agent that a person works with.
@@ -90,9 +89,11 @@ class DevSetup:
         return self.directory / "secrets" / client_id
 
 
-def prepare(directory: Path, *, policies: Path, has_usual_ports: bool = True) -> DevSetup:
+def prepare(directory: Path, *, policies: Path | None, has_usual_ports: bool = True) -> DevSetup:
     """
     Write the configuration and fresh secrets below ``directory``, which only its owner may read.
+
+    ``policies`` is the folder to put in force; none means the delivered one.
 
     Raises ``OSError`` when the directory cannot be written.
     """
@@ -113,7 +114,7 @@ def prepare(directory: Path, *, policies: Path, has_usual_ports: bool = True) ->
             admin=admin,
             idp=idp,
             directory=directory,
-            policies=policies.resolve(),
+            policies="" if policies is None else f"policies: {policies.resolve()}\n",
             desk=DESK,
             tickets=TICKETS,
             operator=OPERATOR,

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from broker.audit.reader import verify_directory
+from broker.dev.failure import StoryFailed
 from broker.dev.setup import (
     CRM_RESOURCE,
     DESK,
@@ -36,10 +37,6 @@ from broker.v1 import (
 )
 
 _TIMEOUT: Final = 5.0
-
-
-class StoryFailed(Exception):
-    """A step of the story did not go as it must; the sentence says which."""
 
 
 @dataclass

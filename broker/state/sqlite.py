@@ -68,7 +68,7 @@ class SqliteState:
         path: Path,
         *,
         now: Now,
-        busy_timeout: float = 0.1,
+        busy_timeout: float = 0.5,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         self._now = now

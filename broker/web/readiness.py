@@ -13,7 +13,9 @@ FRESH = 5.0
 """Seconds after which a worker that said nothing more counts as silent."""
 
 PROBE_DEADLINE = 1.0
-_PROBES_HOLD = 1.0
+# A good answer holds for a second; a bad one is doubted sooner, so that a start is noticed at once.
+_ANSWERS_HOLD = 1.0
+_FAILURES_HOLD = 0.1
 
 _REASONS = frozenset(reason.code for reason in Reason)
 
@@ -129,12 +131,14 @@ class Readiness:
                 yield Finding(name, reason, max(0, int(now - check.since)))
 
     async def _probe(self) -> tuple[Finding, ...]:
-        # However often readiness is asked for, the ports are asked once a second.
+        # However often readiness is asked for, the ports are asked no more often than this.
         async with self._probing:
             if self._clock() >= self._probed_until:
                 asked = (_ask(name, probe) for name, probe in self._probes.items())
                 self._probed = tuple(await asyncio.gather(*asked))
-                self._probed_until = self._clock() + _PROBES_HOLD
+                has_failed = any(finding.failure for finding in self._probed)
+                hold = _FAILURES_HOLD if has_failed else _ANSWERS_HOLD
+                self._probed_until = self._clock() + hold
             return self._probed
 
 

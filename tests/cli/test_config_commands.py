@@ -6,7 +6,7 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
-from broker.config import json_schema
+from broker.config.documents import json_schema
 
 Run = Callable[..., Result]
 

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from broker.config import ConfigError, json_schema, load_settings, settings_page
+from broker.config import ConfigError, load_settings
+from broker.config.documents import json_schema, settings_page
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "examples").rglob("broker.yaml"))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -31,6 +32,7 @@ from broker.monitor import Check
 from broker.orders import Order
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
+from broker.tokens.minter import Lifetimes
 
 _POLL_SECONDS: Final = 5
 _CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
@@ -165,13 +167,19 @@ def _rules(settings: Settings) -> TokenRules:
         issuer=settings.issuer,
         mcp_claim=tokens.mcp_claim,
         algorithm=settings.keys.algorithm,
-        lifetime=tokens.lifetime,
+        lifetimes=Lifetimes(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime),
         leeway=tokens.leeway,
         max_actors=tokens.max_actors,
         max_token_bytes=tokens.max_token_bytes,
         jwks_max_age=tokens.jwks_max_age,
         default_resource=settings.default_resource,
+        has_client_documents=settings.client_documents is not None,
+        pairwise_key=_pairwise_key(tokens.pairwise_key_file),
     )
+
+
+def _pairwise_key(file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes().strip()
 
 
 def _key_sources(settings: Settings) -> list[KeySource]:

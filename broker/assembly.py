@@ -1,7 +1,7 @@
 """The core put together: adapters in, endpoints out, by plain constructor calls."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from broker.client_auth import ClientAuthenticator, SecretVerifier
@@ -23,8 +23,9 @@ from broker.interfaces import (
     ReplayGuard,
     RevocationList,
 )
-from broker.tokens.minter import Minter
+from broker.tokens.minter import Lifetimes, Minter
 from broker.tokens.own_keys import OwnKeys
+from broker.tokens.pseudonyms import Pseudonyms
 from broker.tokens.verifier import TokenVerifier
 
 
@@ -35,12 +36,14 @@ class TokenRules:
     issuer: str
     mcp_claim: str
     algorithm: str = "ES256"
-    lifetime: timedelta = timedelta(minutes=5)
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
     leeway: timedelta = timedelta(seconds=30)
     max_actors: int = 5
     max_token_bytes: int = 8192
     jwks_max_age: timedelta = timedelta(minutes=5)
     default_resource: str | None = None
+    has_client_documents: bool = False
+    pairwise_key: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,13 @@ class Parts:
 
 def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
     """The endpoints of one broker, as both faces serve them."""
-    discovery = DiscoveryEndpoint(rules.issuer, parts.key_store, tuple(GRANTS), rules.jwks_max_age)
+    discovery = DiscoveryEndpoint(
+        rules.issuer,
+        parts.key_store,
+        tuple(GRANTS),
+        rules.jwks_max_age,
+        has_client_documents=rules.has_client_documents,
+    )
     assertions = AssertionVerifier(
         rules.issuer,
         discovery.token_endpoint,
@@ -84,6 +93,8 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         assertions=assertions,
         mcp_claim=rules.mcp_claim,
         max_actors=rules.max_actors,
+        leeway=rules.leeway,
+        pseudonyms=None if rules.pairwise_key is None else Pseudonyms(rules.pairwise_key),
     )
     issuing = Issuing(
         registry=parts.registry,
@@ -109,7 +120,7 @@ def _minter(rules: TokenRules, parts: Parts) -> Minter:
         issuer=rules.issuer,
         key_store=parts.key_store,
         now=parts.now,
-        lifetime=rules.lifetime,
+        lifetimes=rules.lifetimes,
         algorithm=rules.algorithm,
         mcp_claim=rules.mcp_claim,
         max_token_bytes=rules.max_token_bytes,

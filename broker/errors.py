@@ -7,6 +7,7 @@ from typing import ClassVar, Final, Self
 _NOT_ACCEPTED: Final = (
     "The token is not from an issuer that is accepted here, or its signature does not verify."
 )
+_BAD_DOCUMENT: Final = "Client authentication failed."
 _NO_TARGET: Final = "The target is unknown or not available to this request."
 
 
@@ -52,6 +53,12 @@ class Reason(Enum):
     ISS_UNKNOWN = _NOT_ACCEPTED
     CNF_UNSUPPORTED = "The token is bound to a key in a way that is not supported here."
     POP_REQUIRED = "The token is bound to a key; proof of that key is required."
+    POP_MISMATCH = "The proof is not by the key that the token is bound to."
+    POP_MALFORMED = "The DPoP proof is malformed, or there is more than one."
+    POP_SIGNATURE = "The DPoP proof is not signed by the key it carries, in a way accepted here."
+    POP_HTM = "The DPoP proof is for another method."
+    POP_HTU = "The DPoP proof is for another address."
+    POP_STALE = "The DPoP proof was not made just now."
 
     # Issuers and their keys.
     ISSUER_DISABLED = _NOT_ACCEPTED
@@ -71,8 +78,25 @@ class Reason(Enum):
     AUD_NOT_SOLE_ISSUER = "The client assertion must be addressed to the issuer and nobody else."
     ASSERTION_TYPE = "The client_assertion_type is missing or not supported."
     REPLAY = "This one-time token was used before."
+    PUBLIC_CLIENT_FORBIDDEN = "This grant is for clients that authenticate."
+    WORKLOAD_UNKNOWN = "No client is registered for this workload."
     CREDENTIAL_IN_QUERY = "Credentials are not accepted in the query."
     GRANT_NOT_ALLOWED = "The client is not registered for this grant."
+
+    # Client ID metadata documents, and what else is fetched for a caller. An attacker who chooses the
+    # address must not learn from the answer what is there.
+    CIMD_URL_INVALID = _BAD_DOCUMENT
+    CIMD_DOMAIN_REFUSED = _BAD_DOCUMENT
+    CIMD_ID_MISMATCH = _BAD_DOCUMENT
+    CIMD_INVALID = _BAD_DOCUMENT
+    CIMD_FORBIDDEN_AUTH = _BAD_DOCUMENT
+    FETCH_BLOCKED = _BAD_DOCUMENT
+    FETCH_REDIRECT = _BAD_DOCUMENT
+    FETCH_STATUS = _BAD_DOCUMENT
+    FETCH_TIMEOUT = _BAD_DOCUMENT
+    FETCH_TLS = _BAD_DOCUMENT
+    FETCH_FAILED = _BAD_DOCUMENT
+    FETCH_LIMIT = _BAD_DOCUMENT
 
     # The request.
     PARAM_MISSING = "A required parameter is missing."
@@ -99,6 +123,14 @@ class Reason(Enum):
     TARGET_CONFLICT = _NO_TARGET
     SINGLE_TARGET_ONLY = "Ask for one target per token."
 
+    # Identity assertions (ID-JAG).
+    JAG_AUDIENCE = "Name exactly one authorization server, by its issuer, as the audience."
+    CLIENT_MAPPING_MISSING = "The client has no registration at the target authorization server."
+    CLIENT_MISMATCH = "The assertion was not issued to the authenticated client."
+    SELF_ISSUED_JAG = "Assertions of this issuer are not redeemed here."
+    SUBJECT_UNRESOLVED = "The assertion's subject has no account here."
+    RAR_INVALID = "The authorization_details are not supported."
+
     # Scopes.
     SCOPE_MALFORMED = "The scope parameter is malformed."
     SCOPE_UNKNOWN = "A requested scope is not defined for the resource."
@@ -112,6 +144,10 @@ class Reason(Enum):
     SUBJECT_EXPIRED = "The subject token has expired."
     SUBJECT_RESERVED = "The subject token's sub is not acceptable."
     REVOKED = "The token is no longer valid."
+    ANCESTOR_REVOKED = "The token is no longer valid."
+    REVOKE_NOT_OWNER = "The token was not issued to this client."
+    INTROSPECT_NOT_AUDIENCE = "The token is not addressed to this client."
+    NOT_REVOCABLE = "Tokens of this type cannot be revoked."
     PRINCIPAL_DISABLED = "The token is no longer valid."
     TENANT_MISMATCH = "The tokens and the client belong to different tenants."
     CHAIN_TOO_DEEP = "The chain of actors is too long."
@@ -268,6 +304,30 @@ class InvalidTarget(OAuthError):
     error = "invalid_target"
     http_status = 400
     grpc_status = "PERMISSION_DENIED"
+
+
+class InvalidAuthorizationDetails(OAuthError):
+    """The ``authorization_details`` are not supported here (RFC 9396 5)."""
+
+    error = "invalid_authorization_details"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidDpopProof(OAuthError):
+    """The proof of a key is missing where it is required, or is bad (RFC 9449 5)."""
+
+    error = "invalid_dpop_proof"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class UnsupportedTokenType(OAuthError):
+    """The token cannot be revoked because of what it is (RFC 7009 2.2.1)."""
+
+    error = "unsupported_token_type"
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
 
 
 class InsufficientUserAuthentication(OAuthError):

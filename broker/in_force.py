@@ -17,6 +17,7 @@ from broker.model import (
     PolicyQuery,
     RequestContext,
     Resource,
+    ResourceAuthorizationServer,
     ScopeExplanation,
     TrustedIssuer,
 )
@@ -40,7 +41,9 @@ class Files:
     clients: tuple[Client, ...]
     resources: tuple[Resource, ...]
     issuers: tuple[TrustedIssuer, ...]
+    authorization_servers: tuple[ResourceAuthorizationServer, ...]
     disabled_subjects: frozenset[str]
+    disabled_policies: frozenset[str]
     policies: PolicyFiles
 
     @classmethod
@@ -50,7 +53,9 @@ class Files:
             settings.clients,
             settings.resources,
             settings.issuers,
+            settings.authorization_servers,
             settings.disabled_subjects,
+            settings.disabled_policies,
             read_files(settings.policies),
         )
 
@@ -90,7 +95,7 @@ class Configuration:
     def load(cls, settings: Settings) -> Self:
         """Read the policies that the settings name. Raises ``PolicyLoadError``."""
         files = Files.of(settings)
-        policy = _engine(files.policies)
+        policy = _engine(files)
         return cls(settings, _registry(settings), policy, files.encode())
 
     def changed_to(self, encoded: bytes) -> "Configuration":
@@ -107,9 +112,11 @@ class Configuration:
             clients=files.clients,
             resources=files.resources,
             issuers=files.issuers,
+            authorization_servers=files.authorization_servers,
             disabled_subjects=files.disabled_subjects,
+            disabled_policies=files.disabled_policies,
         )
-        policy = _engine(files.policies)
+        policy = _engine(files)
         if policy.digest == self.policy.digest:
             policy = self.policy
         return Configuration(settings, _registry(settings), policy, encoded)
@@ -195,6 +202,9 @@ class InForce:
     def issuer(self, issuer: str) -> TrustedIssuer | None:
         return self.current.registry.issuer(issuer)
 
+    def authorization_server(self, name: str) -> ResourceAuthorizationServer | None:
+        return self.current.registry.authorization_server(name)
+
     def is_subject_disabled(self, sub: str) -> bool:
         return self.current.registry.is_subject_disabled(sub)
 
@@ -236,9 +246,9 @@ class OneConfigurationPerEntry:
         self.inner.close()
 
 
-def _engine(policies: PolicyFiles) -> CedarPolicyEngine:
+def _engine(files: Files) -> CedarPolicyEngine:
     try:
-        return CedarPolicyEngine.of(policies)
+        return CedarPolicyEngine.of(files.policies, disabled=files.disabled_policies)
     except PolicyLoadError:
         raise
     except Exception as error:
@@ -251,5 +261,6 @@ def _registry(settings: Settings) -> FileRegistry:
         settings.clients,
         settings.resources,
         settings.issuers,
+        authorization_servers=settings.authorization_servers,
         disabled_subjects=settings.disabled_subjects,
     )

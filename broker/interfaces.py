@@ -12,6 +12,7 @@ from broker.model import (
     PolicyQuery,
     RequestContext,
     Resource,
+    ResourceAuthorizationServer,
     ScopeExplanation,
     TrustedIssuer,
 )
@@ -81,7 +82,8 @@ class Registry(Protocol):
     What the operator declared. Ids compare byte for byte; disabled entries are returned as such.
 
     ``client_at`` finds the client that is registered to have this id at another issuer; equal ids alone
-    say nothing. ``resource`` also finds a resource by one of its logical audience names.
+    say nothing. ``resource`` also finds a resource by one of its logical audience names, and
+    ``authorization_server`` another authorization server by its issuer or a logical name.
     ``is_subject_disabled`` takes a subject as minted here.
     """
 
@@ -89,6 +91,7 @@ class Registry(Protocol):
     def client_at(self, issuer: str, client_id: str) -> Client | None: ...
     def resource(self, name: str) -> Resource | None: ...
     def issuer(self, issuer: str) -> TrustedIssuer | None: ...
+    def authorization_server(self, name: str) -> ResourceAuthorizationServer | None: ...
     def is_subject_disabled(self, sub: str) -> bool: ...
 
 

@@ -31,12 +31,27 @@ class KeySource:
     Where somebody else's public keys come from: exactly one of the four is set.
 
     ``jwks`` is a JWK set (RFC 7517 5) given in the configuration or read from a file at load.
-    ``discovery`` is an issuer whose metadata document names its ``jwks_uri``.
+    ``discovery`` is an issuer whose metadata document names its ``jwks_uri``. ``document`` is a client
+    ID metadata document, which holds keys or names where they are.
     """
 
     jwks: JsonObject | None = None
     jwks_uri: str | None = None
     discovery: str | None = None
+    document: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRule:
+    """
+    Which workload is which client: a token in which all of ``claims`` are exactly so speaks for it.
+
+    A name that begins with ``/`` is a JSON pointer (RFC 6901) into the claims; any other is the name of
+    a claim. A claim that is a list satisfies the rule when it holds the value.
+    """
+
+    client_id: str
+    claims: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,12 @@ class TrustedIssuer:
     ``issuer`` compares byte for byte with the ``iss`` claim. ``algorithms`` is the pin: nothing
     else is accepted, whatever its keys could do. ``subject_prefix`` keeps equal ``sub`` values of
     two issuers apart. ``max_token_lifetime`` bounds ``exp - iat`` of what it signs.
+
+    For identity assertions: ``is_multi_tenant`` demands a ``tenant`` in each; ``accounts`` gives, by
+    tenant (empty where there is none) and ``sub``, the subject here, and whoever it does not name is
+    unknown; without it every subject has an account, named by prefix, tenant and ``sub``.
+    ``is_single_use`` is unset where the kind of token decides: assertions are spent, workloads'
+    tokens are not. ``workloads`` are the rules for its workloads' tokens.
     """
 
     issuer: str
@@ -57,6 +78,10 @@ class TrustedIssuer:
     tenant: str | None = None
     foreign_actors: str = "keep"
     max_token_lifetime: timedelta = timedelta(hours=24)
+    is_multi_tenant: bool = False
+    accounts: Mapping[str, Mapping[str, str]] | None = None
+    is_single_use: bool | None = None
+    workloads: tuple[WorkloadRule, ...] = ()
     is_disabled: bool = False
 
 
@@ -80,6 +105,8 @@ class Client:
     ``auth_methods`` are the registered method names it may use. ``grants`` are grant type URIs.
     ``issuers``, when not ``None``, limits whose subject tokens it may present. ``issuer_client_ids``
     gives its id at other issuers where that differs. ``profile`` is its ``sub_profile`` in ``act``.
+    ``introspects`` are resources whose tokens it may ask about, besides those that it owns.
+    ``is_bound`` says that it gets tokens bound to a key of its own, or none (RFC 9449 5.2).
     """
 
     client_id: str
@@ -94,7 +121,10 @@ class Client:
     profile: str = "service"
     tenant: str | None = None
     has_token_endpoint_audience: bool = False
+    introspects: frozenset[str] = frozenset()
+    is_bound: bool = False
     is_explainer: bool = False
+    is_administrator: bool = False
     is_disabled: bool = False
 
 
@@ -113,7 +143,8 @@ class Resource:
     Something a token can be for (RFC 8707): a downstream API, or an MCP server towards its agents.
 
     ``owner`` is the client id of the MCP server that receives tokens addressed to it.
-    ``audiences`` are logical names that resolve to it.
+    ``audiences`` are logical names that resolve to it. ``authorization_server`` is set where another
+    one than this broker issues the tokens for it.
     """
 
     resource: str
@@ -122,6 +153,40 @@ class Resource:
     audiences: frozenset[str] = frozenset()
     signing_algorithm: str | None = None
     max_lifetime: timedelta | None = None
+    tenant: str | None = None
+    authorization_server: str | None = None
+    is_disabled: bool = False
+
+
+class SubjectForm(StrEnum):
+    """How a user's subject is told to another authorization server."""
+
+    SAME = "same"
+    """As it is minted here."""
+    PAIRWISE = "pairwise"
+    """A pseudonym that this server alone sees (OpenID Connect Core 8.1)."""
+    MAPPED = "mapped"
+    """By a table; whoever is not in it has no account there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceAuthorizationServer:
+    """
+    Somebody else's authorization server that redeems our identity assertions (ID-JAG 4.3).
+
+    ``issuer`` is what the assertion is addressed to; ``names`` are logical names for it.
+    ``client_ids`` gives, by client id here, the client's id there; who has none gets no assertion.
+    ``resources`` are what it protects. ``subjects`` is the table of ``SubjectForm.MAPPED``, by subject
+    as minted here. ``tenant`` is our users' tenant there (``aud_tenant``).
+    """
+
+    issuer: str
+    client_ids: Mapping[str, str]
+    resources: tuple[Resource, ...]
+    names: frozenset[str] = frozenset()
+    subject_form: SubjectForm = SubjectForm.SAME
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    has_email: bool = False
     tenant: str | None = None
     is_disabled: bool = False
 
@@ -194,7 +259,8 @@ class TokenRequest:
     A token request as read from the wire: parameters by their registered names, nothing verified.
 
     ``present`` holds the names of all parameters that arrived with a value, so that a grant can
-    refuse the ones it has no use for.
+    refuse the ones it has no use for. ``proofs`` are the DPoP proofs that came along (RFC 9449 4.1),
+    and ``proof_target`` is the address that they must be for.
     """
 
     grant_type: str
@@ -208,6 +274,8 @@ class TokenRequest:
     audiences: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
     requested_token_type: str | None = None
+    proofs: tuple[str, ...] = field(default=(), repr=False)
+    proof_target: str = ""
     present: frozenset[str] = frozenset()
 
 
@@ -230,11 +298,16 @@ class OneTimeId:
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedClient:
-    """A client that proved who it is, the method it used, and the one-time id to spend, if any."""
+    """
+    A client that proved who it is, the method it used, and the one-time id to spend, if any.
+
+    ``workload`` is the verified token of the workload that spoke for it, where that is how it did.
+    """
 
     client: Client
     method: str
     one_time_id: OneTimeId | None = None
+    workload: "InputToken | None" = None
 
 
 class Relation(StrEnum):
@@ -248,6 +321,8 @@ class Relation(StrEnum):
     """It is the audience of an ID token."""
     SELF = "self"
     """There is no subject token: the client acts for itself."""
+    ASSERTED = "asserted"
+    """An identity assertion names it as the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +358,35 @@ class InputToken:
     expires_at: int
 
 
+class Action(StrEnum):
+    """What policy is asked to permit."""
+
+    EXCHANGE = "exchange"
+    """An access token for the subject of another token."""
+    IMPERSONATE = "impersonate"
+    """The same without naming who acts."""
+    ISSUE = "issue"
+    """An access token for a client itself."""
+    ISSUE_ID_JAG = "issue_id_jag"
+    """An identity assertion for another authorization server."""
+    REDEEM = "redeem"
+    """An access token for the subject of an identity assertion."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdJag:
+    """
+    The identity assertion to issue: for whom it is, and what client and user are called there.
+
+    ``email`` is set where that server is told it.
+    """
+
+    server: ResourceAuthorizationServer
+    client_id: str
+    sub: str
+    email: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Delegation:
     """
@@ -294,6 +398,11 @@ class Delegation:
     ``act``, unchanged; ``actor`` is the new outermost actor, or ``None`` where the chain stays as it
     is. ``mcp_client`` and ``mcp_server`` are what the minted token will name besides the resource;
     ``mcp_client_issuer`` is set where the client's name is another issuer's and not one of ours.
+
+    ``resources`` are the only ones a token may be for, where an assertion names them. ``id_jag`` is set
+    when an identity assertion is to be issued, not an access token. ``confirmation`` is the thumbprint of
+    the key that the token will be bound to (RFC 9449 6.1). ``lineage`` are the ids of the tokens of
+    ours that this one derives from, the first of them first.
     """
 
     subject: Subject
@@ -310,7 +419,13 @@ class Delegation:
     authentication: Authentication = Authentication()
     inputs: tuple[InputToken, ...] = ()
     one_time_ids: tuple[OneTimeId, ...] = ()
+    has_actor_token: bool = False
     is_delegation_required: bool = False
+    action: Action = Action.EXCHANGE
+    resources: tuple[str, ...] | None = None
+    id_jag: IdJag | None = None
+    confirmation: str | None = None
+    lineage: tuple[str, ...] = ()
 
     @property
     def qualified_mcp_client(self) -> str | None:
@@ -344,13 +459,6 @@ def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
 
 
 # ---- what policy says
-
-
-class Action(StrEnum):
-    """What policy is asked to permit."""
-
-    EXCHANGE = "exchange"
-    IMPERSONATE = "impersonate"
 
 
 @dataclass(frozen=True, slots=True)

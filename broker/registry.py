@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from broker.model import Client, Resource, TrustedIssuer
+from broker.model import Client, Resource, ResourceAuthorizationServer, TrustedIssuer
 from broker.tokens.resource_uri import normalise_resource
 
-_Declared = TypeVar("_Declared", Client, Resource, TrustedIssuer)
+_Declared = TypeVar("_Declared", Client, Resource, ResourceAuthorizationServer, TrustedIssuer)
 
 
 class FileRegistry:
@@ -26,12 +26,14 @@ class FileRegistry:
         resources: Iterable[Resource],
         issuers: Iterable[TrustedIssuer],
         *,
+        authorization_servers: Iterable[ResourceAuthorizationServer] = (),
         disabled_subjects: frozenset[str] = frozenset(),
     ) -> None:
         self._clients: dict[str, Client] = {}
         self._clients_elsewhere: dict[tuple[str, str], Client] = {}
         self._resources: dict[str, Resource] = {}
         self._issuers: dict[str, TrustedIssuer] = {}
+        self._servers: dict[str, ResourceAuthorizationServer] = {}
         self._disabled_subjects = disabled_subjects
         for client in clients:
             _add(self._clients, client.client_id, value=client)
@@ -43,6 +45,9 @@ class FileRegistry:
                 _add(self._resources, name, value=resource)
         for issuer in issuers:
             _add(self._issuers, issuer.issuer, value=issuer)
+        for server in authorization_servers:
+            for name in (server.issuer, *server.names):
+                _add(self._servers, name, value=server)
 
     def client(self, client_id: str) -> Client | None:
         return self._clients.get(client_id)
@@ -55,6 +60,9 @@ class FileRegistry:
 
     def issuer(self, issuer: str) -> TrustedIssuer | None:
         return self._issuers.get(issuer)
+
+    def authorization_server(self, name: str) -> ResourceAuthorizationServer | None:
+        return self._servers.get(name)
 
     def is_subject_disabled(self, sub: str) -> bool:
         return sub in self._disabled_subjects

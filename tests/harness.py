@@ -19,10 +19,12 @@ from broker.fetch import GuardedFetcher
 from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
 from broker.issuers import IssuerKeyRing
 from broker.keys.dev import DevKeyStore
-from broker.model import Client, Resource, TrustedIssuer
+from broker.model import Client, Resource, ResourceAuthorizationServer, TrustedIssuer
+from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER
 from broker.registry import FileRegistry
 from broker.rpc.server import RunningServer, build_server
 from broker.state.memory import MemoryState
+from broker.tokens.minter import Lifetimes
 from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
 from broker.web.app import OAuthApp
 from tests.world import ISS, MCP_CLAIM, NOW, Cast, Parameters
@@ -112,6 +114,9 @@ class ReplaceableRegistry:
     def issuer(self, issuer: str) -> TrustedIssuer | None:
         return self.content.issuer(issuer)
 
+    def authorization_server(self, name: str) -> ResourceAuthorizationServer | None:
+        return self.content.authorization_server(name)
+
     def is_subject_disabled(self, sub: str) -> bool:
         return self.content.is_subject_disabled(sub)
 
@@ -143,9 +148,10 @@ class Broker:
         rules = TokenRules(
             ISS,
             MCP_CLAIM,
-            lifetime=cast.lifetime,
+            lifetimes=Lifetimes(cast.lifetime),
             max_token_bytes=cast.max_token_bytes,
             default_resource=cast.default_resource,
+            pairwise_key=b"k" * 32,
         )
         self.registry = ReplaceableRegistry(_registry(cast))
         self.endpoints = assemble(
@@ -190,7 +196,11 @@ class Broker:
 
 def _registry(cast: Cast) -> FileRegistry:
     return FileRegistry(
-        cast.clients, cast.resources, cast.issuers, disabled_subjects=cast.disabled_subjects
+        cast.clients,
+        cast.resources,
+        cast.issuers,
+        authorization_servers=cast.authorization_servers,
+        disabled_subjects=cast.disabled_subjects,
     )
 
 
@@ -276,12 +286,11 @@ class GrpcFace:
         self.server.stop(0)
 
     def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
-        request = exchange_message(parameters)
+        """Ask by the method that serves the grant; an unknown one goes to the first of them."""
         metadata = tuple(("authorization", value) for value in authorization)
+        method, message = self._call_for(parameters)
         try:
-            response, call = self.stub.ExchangeToken.with_call(
-                request, metadata=metadata, timeout=20
-            )
+            response, call = method.with_call(message, metadata=metadata, timeout=20)
         except grpc.RpcError as error:
             return _grpc_refusal(error)
         issued = response.issued_token
@@ -300,6 +309,14 @@ class GrpcFace:
             headers={name: str(value) for name, value in call.initial_metadata()},
             everything=str(response),
         )
+
+    def _call_for(self, parameters: Parameters) -> tuple[Any, Any]:
+        grant_type = parameters.get("grant_type", "")
+        if grant_type == GRANT_JWT_BEARER:
+            return self.stub.RedeemAssertion, redeem_message(parameters)
+        if grant_type == GRANT_CLIENT_CREDENTIALS:
+            return self.stub.IssueClientToken, client_message(parameters)
+        return self.stub.ExchangeToken, exchange_message(parameters)
 
 
 def _grpc_refusal(error: Any) -> Answer:
@@ -321,37 +338,69 @@ def _grpc_refusal(error: Any) -> Answer:
     )
 
 
+def _text(parameters: Parameters, name: str) -> str:
+    value = parameters.get(name, "")
+    assert isinstance(value, str)
+    return value
+
+
+def _texts(parameters: Parameters, name: str) -> list[str]:
+    value = parameters.get(name, [])
+    return [value] if isinstance(value, str) else value
+
+
+def _scopes(parameters: Parameters) -> list[str]:
+    return _text(parameters, "scope").split(" ") if "scope" in parameters else []
+
+
+def client_authentication(parameters: Parameters) -> token_pb2.ClientAuthentication:
+    """The part of any message that says who the caller is."""
+    return token_pb2.ClientAuthentication(
+        client_id=_text(parameters, "client_id"),
+        client_secret=_text(parameters, "client_secret"),
+        client_assertion=_text(parameters, "client_assertion"),
+        client_assertion_type=_text(parameters, "client_assertion_type"),
+    )
+
+
+def redeem_message(parameters: Parameters) -> token_service_pb2.RedeemAssertionRequest:
+    """The message that redeems what form parameters would."""
+    return token_service_pb2.RedeemAssertionRequest(
+        assertion=_text(parameters, "assertion"),
+        resources=_texts(parameters, "resource"),
+        audiences=_texts(parameters, "audience"),
+        scopes=_scopes(parameters),
+        client_authentication=client_authentication(parameters),
+    )
+
+
+def client_message(parameters: Parameters) -> token_service_pb2.IssueClientTokenRequest:
+    """The message that asks for a client's own token as form parameters would."""
+    return token_service_pb2.IssueClientTokenRequest(
+        resources=_texts(parameters, "resource"),
+        audiences=_texts(parameters, "audience"),
+        scopes=_scopes(parameters),
+        client_authentication=client_authentication(parameters),
+    )
+
+
 def exchange_message(parameters: Parameters) -> token_service_pb2.ExchangeTokenRequest:
     """The message that says the same as form parameters do."""
 
-    def text(name: str) -> str:
-        value = parameters.get(name, "")
-        assert isinstance(value, str)
-        return value
-
-    def texts(name: str) -> list[str]:
-        value = parameters.get(name, [])
-        return [value] if isinstance(value, str) else value
-
     def token_type(name: str) -> Any:
-        short = text(name).rpartition(":")[2]
+        short = _text(parameters, name).rpartition(":")[2]
         return _TOKEN_TYPES.get(short, UNKNOWN_TOKEN_TYPE) if short else 0
 
     return token_service_pb2.ExchangeTokenRequest(
-        subject_token=text("subject_token"),
+        subject_token=_text(parameters, "subject_token"),
         subject_token_type=token_type("subject_token_type"),
-        actor_token=text("actor_token"),
+        actor_token=_text(parameters, "actor_token"),
         actor_token_type=token_type("actor_token_type"),
-        resources=texts("resource"),
-        audiences=texts("audience"),
-        scopes=text("scope").split(" ") if "scope" in parameters else [],
+        resources=_texts(parameters, "resource"),
+        audiences=_texts(parameters, "audience"),
+        scopes=_scopes(parameters),
         requested_token_type=token_type("requested_token_type"),
-        client_authentication=token_pb2.ClientAuthentication(
-            client_id=text("client_id"),
-            client_secret=text("client_secret"),
-            client_assertion=text("client_assertion"),
-            client_assertion_type=text("client_assertion_type"),
-        ),
+        client_authentication=client_authentication(parameters),
     )
 
 

@@ -7,15 +7,29 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from broker.model import Client, KeySource, Purpose, Resource, Scope, SecretHash, TrustedIssuer
+from broker.model import (
+    Client,
+    KeySource,
+    Purpose,
+    Resource,
+    ResourceAuthorizationServer,
+    Scope,
+    SecretHash,
+    TrustedIssuer,
+)
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
     AUTH_SECRET_BASIC,
     AUTH_SECRET_POST,
     CLIENT_ASSERTION_JWT_BEARER,
+    GRANT_CLIENT_CREDENTIALS,
+    GRANT_JWT_BEARER,
     GRANT_TOKEN_EXCHANGE,
     TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_ID_TOKEN,
     TYP_ACCESS_TOKEN,
+    TYP_ID_JAG,
 )
 from tests.idp import signer
 
@@ -23,6 +37,8 @@ ISS = "https://sts.test"
 IDP_A = "https://idp-a.test"
 IDP_B = "https://idp-b.test"
 IDP_OFF = "https://idp-off.test"
+RAS = "https://ras.test"
+WIKI = "https://wiki.test/mcp"
 RES_1 = "https://mcp1.test/mcp"
 RES_2 = "https://mcp2.test/mcp"
 API = "https://api.test/v1"
@@ -30,6 +46,7 @@ CLOSED = "https://closed.test/v1"
 OFF = "https://off.test/v1"
 MCP_CLAIM = ISS + "/claims/mcp"
 
+ALL_GRANTS = frozenset({GRANT_TOKEN_EXCHANGE, GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER})
 AGENTS = frozenset({"agents"})
 SERVERS = frozenset({"servers"})
 
@@ -50,7 +67,7 @@ def jwt_client(client_id: str, **changes: Any) -> Client:
     client = Client(
         client_id,
         frozenset({AUTH_PRIVATE_KEY_JWT}),
-        frozenset({GRANT_TOKEN_EXCHANGE}),
+        ALL_GRANTS,
         keys=KeySource(jwks=signer(client_id).jwks),
     )
     return replace(client, **changes)
@@ -73,7 +90,7 @@ def _clients() -> tuple[Client, ...]:
         Client(
             "web-s",
             frozenset({AUTH_SECRET_BASIC, AUTH_SECRET_POST}),
-            frozenset({GRANT_TOKEN_EXCHANGE}),
+            ALL_GRANTS,
             secrets=(SecretHash(WEB_SECRET_HASH),),
             groups=SERVERS,
         ),
@@ -82,7 +99,7 @@ def _clients() -> tuple[Client, ...]:
 
 def _issuers() -> tuple[TrustedIssuer, ...]:
     a, b = signer("a1"), signer("b1", "RS256")
-    user = frozenset({Purpose.USER, Purpose.ACCESS_TOKEN})
+    user = frozenset({Purpose.USER, Purpose.ACCESS_TOKEN, Purpose.ID_JAG})
     es256, rs256 = frozenset({"ES256"}), frozenset({"RS256"})
     return (
         TrustedIssuer(IDP_A, user, es256, KeySource(jwks=a.jwks)),
@@ -117,12 +134,20 @@ def _resources() -> tuple[Resource, ...]:
     )
 
 
+def _authorization_servers() -> tuple[ResourceAuthorizationServer, ...]:
+    wiki = Resource(WIKI, _scopes("pages.read", "pages.write"), authorization_server=RAS)
+    return (ResourceAuthorizationServer(RAS, {"agent-x": "agent-x-at-ras"}, (wiki,)),)
+
+
 @dataclass(frozen=True)
 class Cast:
     """Everything registered in the world; a test replaces what it needs to be otherwise."""
 
     clients: tuple[Client, ...] = field(default_factory=_clients)
     issuers: tuple[TrustedIssuer, ...] = field(default_factory=_issuers)
+    authorization_servers: tuple[ResourceAuthorizationServer, ...] = field(
+        default_factory=_authorization_servers
+    )
     resources: tuple[Resource, ...] = field(default_factory=_resources)
     disabled_subjects: frozenset[str] = frozenset()
     lifetime: timedelta = timedelta(minutes=5)
@@ -253,3 +278,68 @@ def by_assertion(client_id: str, **changes: Any) -> Parameters:
         "client_assertion_type": CLIENT_ASSERTION_JWT_BEARER,
         "client_assertion": good_assertion(client_id, **changes),
     }
+
+
+def client_parameters(
+    client_id: str = "agent-x", /, **changes: str | list[str] | None
+) -> Parameters:
+    """The parameters of GOOD-CC: an agent wants a token for itself."""
+    parameters = {
+        "grant_type": GRANT_CLIENT_CREDENTIALS,
+        "resource": RES_1,
+        "scope": "a:read",
+        **by_assertion(client_id),
+        **changes,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def assertion_request(**changes: str | list[str] | None) -> Parameters:
+    """The parameters of GOOD-JREQ: an agent wants its user's ID-JAG for the wiki's server."""
+    parameters = {
+        "grant_type": GRANT_TOKEN_EXCHANGE,
+        "requested_token_type": TOKEN_TYPE_ID_JAG,
+        "subject_token": good_id_token(),
+        "subject_token_type": TOKEN_TYPE_ID_TOKEN,
+        "audience": RAS,
+        "resource": WIKI,
+        "scope": "pages.read",
+        **by_assertion("agent-x"),
+        **changes,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def good_id_jag_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of GOOD-JAG: IDP-A asserts its user to agent-x, for RES-1 here."""
+    claims = {
+        "iss": IDP_A,
+        "sub": "u1",
+        "aud": ISS,
+        "client_id": "agent-x",
+        "resource": RES_1,
+        "scope": "a:read b:read",
+        "iat": NOW,
+        "exp": NOW + 300,
+        "jti": fresh_jti(),
+        "auth_time": NOW - 60,
+        "acr": "phr",
+        **changes,
+    }
+    return without_none(claims)
+
+
+def good_id_jag(**changes: Any) -> str:
+    """An ID-JAG of IDP-A that agent-x may redeem here."""
+    return signer("a1").sign(good_id_jag_claims(**changes), typ=TYP_ID_JAG)
+
+
+def redeem_parameters(assertion: str = "", /, **changes: str | list[str] | None) -> Parameters:
+    """The parameters that redeem GOOD-JAG, or another assertion."""
+    parameters = {
+        "grant_type": GRANT_JWT_BEARER,
+        "assertion": assertion or good_id_jag(),
+        **by_assertion("agent-x"),
+        **changes,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}

@@ -79,6 +79,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
 
     actors: Objects | None = None
     auth_method: Id | None = None
+    authorization_server: Id | None = None
     boot_id: Id | None = None
     cause: Id | None = None
     chain_depth: int | None = None

@@ -3,7 +3,16 @@
 from pathlib import Path as FilePath
 
 from broker.config.check_clients import methods_of
-from broker.config.declarations import GRANTS, PURPOSES, ClientEntry, IssuerEntry, ResourceEntry
+from broker.config.declarations import (
+    GRANTS,
+    PURPOSES,
+    AuthorizationServerEntry,
+    ClientDocumentsSection,
+    ClientEntry,
+    IssuerEntry,
+    ResourceEntry,
+    ServerResourceEntry,
+)
 from broker.config.file import TlsSection
 from broker.config.findings import Scene
 from broker.config.key_sections import (
@@ -16,6 +25,7 @@ from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
     AuditSettings,
+    ClientDocumentSettings,
     FetchSettings,
     GrpcSettings,
     HttpSettings,
@@ -29,7 +39,18 @@ from broker.config.settings import (
     VaultSettings,
     WorkerSettings,
 )
-from broker.model import Client, KeySource, Resource, Scope, SecretHash, TlsFiles, TrustedIssuer
+from broker.model import (
+    Client,
+    KeySource,
+    Resource,
+    ResourceAuthorizationServer,
+    Scope,
+    SecretHash,
+    SubjectForm,
+    TlsFiles,
+    TrustedIssuer,
+    WorkloadRule,
+)
 from broker.tokens.resource_uri import normalise_resource
 
 
@@ -62,7 +83,10 @@ def build(scene: Scene) -> Settings:
         clients=tuple(_client(scene, path, entry=entry) for path, entry in scene.clients),
         resources=tuple(_resource(entry) for _, entry in scene.resources),
         issuers=tuple(_issuer(scene, path, entry=entry) for path, entry in scene.issuers),
+        authorization_servers=tuple(map(_server, file.authorization_servers)),
         disabled_subjects=frozenset(file.disabled_subjects),
+        disabled_policies=frozenset(file.disabled_policies),
+        client_documents=_client_documents(file.client_documents),
     )
 
 
@@ -163,11 +187,14 @@ def _tokens(scene: Scene) -> TokenSettings:
     tokens = scene.file.tokens
     return TokenSettings(
         lifetime=tokens.lifetime,
+        machine_lifetime=tokens.machine_lifetime,
+        id_jag_lifetime=tokens.id_jag_lifetime,
         leeway=tokens.leeway,
         max_actors=tokens.max_actors,
         mcp_claim=tokens.mcp_claim or f"{scene.file.issuer}/claims/mcp",
         max_token_bytes=tokens.max_token_bytes,
         jwks_max_age=tokens.jwks_max_age,
+        pairwise_key_file=_path(scene, ("tokens", "pairwise_key_file"), tokens.pairwise_key_file),
     )
 
 
@@ -188,7 +215,10 @@ def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
         profile=entry.profile,
         tenant=entry.tenant,
         has_token_endpoint_audience=entry.accepts_token_endpoint_audience,
+        introspects=frozenset(normalise_resource(one) for one in entry.introspect),
+        is_bound=entry.dpop_bound_access_tokens,
         is_explainer=entry.explain,
+        is_administrator=entry.administer,
         is_disabled=entry.disabled,
     )
 
@@ -221,5 +251,56 @@ def _issuer(scene: Scene, path: Path, *, entry: IssuerEntry) -> TrustedIssuer:
         tenant=entry.tenant,
         foreign_actors=entry.foreign_actors,
         max_token_lifetime=entry.max_token_lifetime,
+        is_multi_tenant=entry.multi_tenant,
+        accounts=_accounts(entry),
+        is_single_use=entry.single_use,
+        workloads=tuple(WorkloadRule(rule.client, rule.claims) for rule in entry.workloads),
         is_disabled=entry.disabled,
+    )
+
+
+def _accounts(entry: IssuerEntry) -> dict[str, dict[str, str]] | None:
+    """The accounts by tenant and ``sub``; an issuer without tenants has one without a name."""
+    if entry.accounts is None:
+        return None
+    found: dict[str, dict[str, str]] = {}
+    for name, value in entry.accounts.items():
+        if isinstance(value, str):
+            found.setdefault("", {})[name] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _server(entry: AuthorizationServerEntry) -> ResourceAuthorizationServer:
+    return ResourceAuthorizationServer(
+        issuer=entry.issuer,
+        client_ids=entry.client_ids,
+        resources=tuple(_server_resource(one, entry.issuer) for one in entry.resources),
+        names=frozenset(entry.names),
+        subject_form=SubjectForm(entry.subject),
+        subjects=entry.subjects,
+        has_email=entry.email,
+        tenant=entry.tenant,
+        is_disabled=entry.disabled,
+    )
+
+
+def _server_resource(entry: ServerResourceEntry, issuer: str) -> Resource:
+    return Resource(
+        resource=normalise_resource(entry.resource),
+        scopes={name: Scope(name, frozenset({name})) for name in entry.scopes},
+        authorization_server=issuer,
+        is_disabled=entry.disabled,
+    )
+
+
+def _client_documents(section: ClientDocumentsSection | None) -> ClientDocumentSettings | None:
+    if section is None:
+        return None
+    return ClientDocumentSettings(
+        hosts=frozenset(section.hosts),
+        grants=frozenset(GRANTS[name] for name in section.grants),
+        groups=frozenset(section.groups),
+        profile=section.profile,
     )

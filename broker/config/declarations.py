@@ -16,6 +16,7 @@ from broker.config.kinds import (
     ResourceUri,
     Scope,
     SecretHashText,
+    SubjectName,
     SubjectPrefix,
     Url,
     holding,
@@ -35,6 +36,10 @@ GRANTS: Final = {
 AuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
 PurposeName = Literal["user", "workload", "access_token", "id_jag"]
 GrantName = Literal["token_exchange", "client_credentials", "jwt_bearer"]
+
+
+ClaimText = Annotated[str, Field(min_length=1, max_length=1024)]
+AccountTable = Annotated[dict[str, SubjectName], holding(1, 100_000)]
 
 
 class SecretEntry(Section):
@@ -84,9 +89,17 @@ class ClientEntry(Section):
     accepts_token_endpoint_audience: bool = Field(
         default=False, description="Accept client assertions addressed to the token endpoint."
     )
+    introspect: Annotated[list[ResourceUri], holding(0, 64)] = Field(
+        default=[],
+        description="Resources whose tokens it may introspect, besides those that it owns.",
+    )
+    dpop_bound_access_tokens: bool = Field(
+        default=False, description="It gets tokens bound to a key of its own, or none (RFC 9449)."
+    )
     explain: bool = Field(
         default=False, description="It may ask why a request would be decided so."
     )
+    administer: bool = Field(default=False, description="It may revoke what was issued for others.")
     disabled: bool = Field(default=False, description="It may do nothing any more.")
 
 
@@ -132,6 +145,69 @@ class ResourceEntry(Section):
     disabled: bool = Field(default=False, description="No token is issued for it any more.")
 
 
+class WorkloadEntry(Section):
+    """A rule that tells which workload is which client."""
+
+    client: str = Field(description="The client that the workload is.")
+    claims: Annotated[
+        dict[str, ClaimText], holding(1, 16, reason="every workload would be this client")
+    ] = Field(
+        description="Claims of the workload's token that must be exactly so. A name that begins with "
+        "`/` is a JSON pointer, such as `/kubernetes.io/namespace`."
+    )
+
+
+class ServerResourceEntry(Section):
+    """A resource of another authorization server."""
+
+    resource: ResourceUri = Field(description="Its URI, such as that of an MCP server.")
+    scopes: Annotated[list[Scope], holding(0, 100)] = Field(default=[], description="Its scopes.")
+    disabled: bool = Field(default=False, description="Nothing is issued for it any more.")
+
+
+class AuthorizationServerEntry(Section):
+    """Somebody else's authorization server that redeems our identity assertions."""
+
+    issuer: Url = Field(description="Its issuer, which assertions for it are addressed to.")
+    names: Annotated[list[Identifier], holding(0, 16)] = Field(
+        default=[], description="Logical names that requests may use for it."
+    )
+    client_ids: Annotated[dict[str, Identifier], holding(0, 10_000)] = Field(
+        default={}, description="By client here, the client's id there; others get no assertion."
+    )
+    resources: Annotated[list[ServerResourceEntry], holding(1, 100)] = Field(
+        description="What it protects."
+    )
+    subject: Literal["same", "pairwise", "mapped"] = Field(
+        default="same",
+        description="What it is told as `sub`: the subject as minted here, a pseudonym for it alone "
+        "(`tokens.pairwise_key_file`), or the one in `subjects`.",
+    )
+    subjects: Annotated[dict[SubjectName, SubjectName], holding(0, 100_000)] = Field(
+        default={}, description="Its users by subject as minted here; others get no assertion."
+    )
+    email: bool = Field(default=False, description="It is told the user's `email`.")
+    tenant: Identifier | None = Field(
+        default=None, description="Our users' tenant there (`aud_tenant`)."
+    )
+    disabled: bool = Field(default=False, description="No assertion is issued for it any more.")
+
+
+class ClientDocumentsSection(Section):
+    """Clients that are known by a metadata document at an https URL, which is their client id."""
+
+    hosts: Annotated[list[HostName], holding(1, 256)] = Field(
+        description="The only hosts whose documents are fetched, with a port where that is not 443."
+    )
+    grants: Annotated[list[GrantName], holding(0, 3)] = Field(
+        default=["token_exchange"], description="The grants that such clients may use."
+    )
+    groups: Annotated[list[Identifier], holding(0, 64)] = Field(
+        default=[], description="Groups that policies may speak of."
+    )
+    profile: Identifier = Field(default="ai_agent", description="Their `sub_profile` as actors.")
+
+
 class IssuerEntry(Section):
     """Somebody else's issuer whose tokens are accepted."""
 
@@ -160,6 +236,24 @@ class IssuerEntry(Section):
     )
     tenant: Identifier | None = Field(
         default=None, description="The tenant its subjects belong to."
+    )
+    multi_tenant: bool = Field(
+        default=False,
+        description="Its identity assertions name a `tenant`, which is part of who the subject is.",
+    )
+    accounts: Annotated[dict[str, SubjectName | AccountTable], holding(0, 100_000)] | None = Field(
+        default=None,
+        description="The subjects here of its identity assertions' subjects, by `sub`; with "
+        "`multi_tenant` by tenant and then `sub`. Whoever is not named is refused. Without it every "
+        "subject has an account, named by `subject_prefix`, tenant and `sub`.",
+    )
+    single_use: bool | None = Field(
+        default=None,
+        description="Whether its tokens are accepted once only; identity assertions are by default, "
+        "tokens of workloads are not.",
+    )
+    workloads: Annotated[list[WorkloadEntry], holding(0, 256)] = Field(
+        default=[], description="Which of its workloads is which client."
     )
     foreign_actors: Literal["keep", "drop", "refuse"] = Field(
         default="keep", description="What happens to a chain of actors that its token carries."

@@ -5,12 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.config.declarations import ClientEntry, IssuerEntry, ResourceEntry
+from broker.config.declarations import (
+    AuthorizationServerEntry,
+    ClientDocumentsSection,
+    ClientEntry,
+    IssuerEntry,
+    ResourceEntry,
+)
 from broker.config.key_sections import KeysSection
 from broker.config.kinds import (
     ClaimName,
     Duration,
     FileName,
+    Identifier,
     ListenAddress,
     Network,
     OwnIssuer,
@@ -142,6 +149,23 @@ class TokensSection(Section):
     ] = Field(
         default=timedelta(minutes=5), description="The longest lifetime of a token, at most 10m."
     )
+    machine_lifetime: Annotated[
+        Duration, lasting("10s", "15m", reason="a token that leaks must soon be worthless")
+    ] = Field(
+        default=timedelta(minutes=5),
+        description="The longest lifetime of a client's own token, at most 15m.",
+    )
+    id_jag_lifetime: Annotated[
+        Duration, lasting("10s", "5m", reason="it is redeemed at once or not at all")
+    ] = Field(
+        default=timedelta(minutes=5),
+        description="The longest lifetime of an identity assertion, at most 5m.",
+    )
+    pairwise_key_file: FileName | None = Field(
+        default=None,
+        description="A secret of at least 32 bytes, of which pairwise subjects are made. Their "
+        "holders become strangers when it changes.",
+    )
     leeway: Annotated[
         Duration, lasting("0s", "30s", reason="more would revive tokens that have expired")
     ] = Field(default=timedelta(seconds=30), description="How far clocks may differ, at most 30s.")
@@ -237,6 +261,15 @@ class BrokerFile(BaseModel):
     )
     issuers: Annotated[list[IssuerEntry], holding(0, 256)] = Field(
         default=[], description="Whose tokens are accepted."
+    )
+    authorization_servers: Annotated[list[AuthorizationServerEntry], holding(0, 256)] = Field(
+        default=[], description="Who redeems our identity assertions (ID-JAG)."
+    )
+    client_documents: ClientDocumentsSection | None = Field(
+        default=None, description="Clients known by a metadata document; none when not set."
+    )
+    disabled_policies: Annotated[list[Identifier], holding(0, 1000)] = Field(
+        default=[], description="Policies, by `@id`, that are as if they were not there."
     )
     disabled_subjects: Annotated[list[SubjectName], holding(0, 100_000)] = Field(
         default=[], description="Subjects, as minted here, for whom nothing is issued any more."

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker.config.durations import write_duration
-from broker.model import Client, Resource, SecretHash, TlsFiles, TrustedIssuer
+from broker.model import (
+    Client,
+    Resource,
+    ResourceAuthorizationServer,
+    SecretHash,
+    TlsFiles,
+    TrustedIssuer,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +161,37 @@ class FetchSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientDocumentSettings:
+    """
+    Clients that are known by a metadata document at an https URL, which is their id.
+
+    ``hosts`` are the only ones whose documents are fetched. The rest is what such clients are registered
+    with here, since a document can only take away from it.
+    """
+
+    hosts: frozenset[str]
+    grants: frozenset[str]
+    groups: frozenset[str]
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """The tokens issued, and the leeway in accepting others."""
+    """
+    The tokens issued, and the leeway in accepting others.
+
+    ``pairwise_key_file`` holds the secret that pairwise subjects are made with.
+    """
 
     lifetime: timedelta
+    machine_lifetime: timedelta
+    id_jag_lifetime: timedelta
     leeway: timedelta
     max_actors: int
     mcp_claim: str
     max_token_bytes: int
     jwks_max_age: timedelta
+    pairwise_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +228,10 @@ class Settings:
     clients: tuple[Client, ...] = ()
     resources: tuple[Resource, ...] = ()
     issuers: tuple[TrustedIssuer, ...] = ()
+    authorization_servers: tuple[ResourceAuthorizationServer, ...] = ()
     disabled_subjects: frozenset[str] = field(default_factory=frozenset)
+    disabled_policies: frozenset[str] = field(default_factory=frozenset)
+    client_documents: ClientDocumentSettings | None = None
 
     def masked(self) -> dict[str, Any]:
         """

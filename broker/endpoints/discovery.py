@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import KeyStore
@@ -11,8 +11,13 @@ from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
     AUTH_SECRET_BASIC,
     AUTH_SECRET_POST,
+    GRANT_PROFILE_ID_JAG,
+    PROOF_ALGORITHMS,
+    TOKEN_TYPE_ID_JAG,
     VERIFICATION_ALGORITHMS,
 )
+
+_AUTH_METHODS: Final = (AUTH_SECRET_BASIC, AUTH_SECRET_POST, AUTH_PRIVATE_KEY_JWT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class DiscoveryEndpoint:
     key_store: KeyStore
     grant_types: tuple[str, ...]
     jwks_max_age: timedelta
+    has_client_documents: bool = False
 
     @property
     def token_endpoint(self) -> str:
@@ -46,20 +52,27 @@ class DiscoveryEndpoint:
     def metadata(self) -> Mapping[str, Any]:
         """The RFC 8414 document."""
         base = self.issuer.rstrip("/")
-        return {
+        document: dict[str, Any] = {
             "issuer": self.issuer,
             "authorization_endpoint": base + "/authorize",
             "token_endpoint": self.token_endpoint,
+            "introspection_endpoint": base + "/introspect",
+            "revocation_endpoint": base + "/revoke",
             "jwks_uri": base + "/jwks",
             "response_types_supported": [],
             "grant_types_supported": list(self.grant_types),
-            "token_endpoint_auth_methods_supported": [
-                AUTH_SECRET_BASIC,
-                AUTH_SECRET_POST,
-                AUTH_PRIVATE_KEY_JWT,
-            ],
-            "token_endpoint_auth_signing_alg_values_supported": list(VERIFICATION_ALGORITHMS),
+            "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],
+            "identity_chaining_requested_token_types_supported": [TOKEN_TYPE_ID_JAG],
+            "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         }
+        # Clients authenticate in the same ways wherever they authenticate (RFC 8414 2).
+        for endpoint in ("token", "introspection", "revocation"):
+            document[f"{endpoint}_endpoint_auth_methods_supported"] = list(_AUTH_METHODS)
+            name = f"{endpoint}_endpoint_auth_signing_alg_values_supported"
+            document[name] = list(VERIFICATION_ALGORITHMS)
+        if self.has_client_documents:
+            document["client_id_metadata_document_supported"] = True
+        return document
 
     def key_set(self) -> KeySet:
         """

@@ -34,7 +34,7 @@ class ExplainEndpoint:
         with self.audit.entry("policy.explain", context) as entry:
             asked = read()
             note_request(entry, asked.exchange)
-            caller = self.issuing.authenticate(asked.exchange.credential, entry)
+            caller = self.issuing.authenticate(asked.exchange, entry)
             meant = self._client_meant(asked, caller)
             self._spend(caller)
             explanation = self._explain(asked, meant, entry)
@@ -92,7 +92,7 @@ class ExplainEndpoint:
         return replace(
             explanation,
             is_permitted=True,
-            claims=drafted.claims,
+            claims=drafted.draft.claims,
             expires_in=drafted.lifetime.seconds,
             lifetime_limit=drafted.lifetime.limit,
         )

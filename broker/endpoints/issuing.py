@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from broker.client_auth import ClientAuthenticator
 from broker.endpoints.decision import Gate, Judgement
 from broker.endpoints.target import NO_SUCH_RESOURCE, Target, read_scopes, read_target
 from broker.errors import (
+    InvalidAuthorizationDetails,
     InvalidRequest,
     InvalidTarget,
     Reason,
@@ -20,7 +20,6 @@ from broker.interfaces import AuditEntry, Registry
 from broker.model import (
     AuthenticatedClient,
     Client,
-    ClientCredential,
     Delegation,
     OneTimeId,
     Relation,
@@ -28,7 +27,7 @@ from broker.model import (
     actors_of,
 )
 from broker.oauth import CLIENT_PARAMETERS, KNOWN_PARAMETERS
-from broker.tokens.minter import Lifetime, Minter
+from broker.tokens.minter import Draft, Lifetime, Minter
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,9 @@ class Proved:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """The claims that would be signed, for how long, and by which algorithm."""
+    """What would be signed, for how long, and by which algorithm."""
 
-    claims: Mapping[str, Any]
+    draft: Draft
     lifetime: Lifetime
     algorithm: str | None
 
@@ -74,9 +73,9 @@ class Issuing:
     minter: Minter
     default_resource: str | None
 
-    def authenticate(self, credential: ClientCredential, entry: AuditEntry) -> AuthenticatedClient:
+    def authenticate(self, request: TokenRequest, entry: AuditEntry) -> AuthenticatedClient:
         """The caller; raises as ``ClientAuthenticator.authenticate`` does."""
-        authenticated = self.authenticator.authenticate(credential)
+        authenticated = self.authenticator.authenticate(request.credential)
         entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
         return authenticated
 
@@ -91,7 +90,9 @@ class Issuing:
         except TokenRejected as rejected:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         _note_delegation(entry, delegation)
-        target = read_target(request, self.registry, default=self.default_resource)
+        target = read_target(
+            request, delegation, registry=self.registry, default=self.default_resource
+        )
         _check_not_returned(delegation, target)
         target = _within_tenant(delegation, target)
         entry.note(resource=target.resource.resource if target.refused is None else None)
@@ -107,6 +108,8 @@ class Issuing:
             raise error(reason, parameter="grant_type")
         if grant.grant_type not in client.grants:
             raise UnauthorizedClient(Reason.GRANT_NOT_ALLOWED)
+        if "authorization_details" in request.present:
+            raise InvalidAuthorizationDetails(Reason.RAR_INVALID, parameter="authorization_details")
         strange = (request.present & KNOWN_PARAMETERS) - CLIENT_PARAMETERS - grant.parameters
         if strange:
             raise InvalidRequest(Reason.PARAM_NOT_ALLOWED, parameter=min(strange))
@@ -134,7 +137,7 @@ class Issuing:
         lifetime = self.minter.lifetime_for(
             delegation, resource, policy_limit=decision.max_lifetime
         )
-        claims = self.minter.claims(
+        draft = self.minter.draft(
             proved.client,
             delegation,
             resource=resource,
@@ -144,17 +147,18 @@ class Issuing:
         entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
         if delegation is not proved.delegation:
             _note_chain(entry, delegation)
-        return Drafted(claims, lifetime, resource.signing_algorithm)
+        return Drafted(draft, lifetime, resource.signing_algorithm)
 
 
 def _check_not_returned(delegation: Delegation, target: Target) -> None:
     """
     An MCP server gets no new token for its own resource out of one addressed to it.
 
-    It would be the received token again, passed on under another name.
+    It would be the received token again, passed on under another name. Who proves himself as the actor
+    asks for something else, a token that says so; then policy decides.
     """
     is_own = delegation.subject_audience == target.resource.resource
-    if is_own and delegation.relation is Relation.AUDIENCE:
+    if is_own and delegation.relation is Relation.AUDIENCE and not delegation.has_actor_token:
         raise InvalidTarget(Reason.TARGET_REFUSED, parameter="resource")
 
 
@@ -189,6 +193,7 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,
         inputs=delegation.inputs,
+        authorization_server=None if delegation.id_jag is None else delegation.id_jag.server.issuer,
     )
 
 

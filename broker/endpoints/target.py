@@ -5,7 +5,7 @@ from typing import Final
 
 from broker.errors import InvalidScope, InvalidTarget, Reason
 from broker.interfaces import Registry
-from broker.model import Delegation, Resource, Scope, TokenRequest
+from broker.model import Delegation, IdJag, Relation, Resource, Scope, TokenRequest
 from broker.tokens.claims import is_scope_token
 from broker.tokens.resource_uri import normalise_resource
 
@@ -29,14 +29,18 @@ class Target:
     refused: Reason | None = None
 
 
-def read_target(request: TokenRequest, registry: Registry, *, default: str | None) -> Target:
+def read_target(
+    request: TokenRequest, delegation: Delegation, *, registry: Registry, default: str | None
+) -> Target:
     """
     The resource that ``resource`` and ``audience`` name together (RFC 8693 2.1, RFC 8707 2).
 
-    Raises ``InvalidTarget`` when they are malformed, name several targets, or name none and there is
-    no ``default``.
+    An assertion may say which resources a token can be for; it then needs no other to be named. Raises
+    ``InvalidTarget`` when the names are malformed, are several, or are none and there is no ``default``.
     """
-    names = _distinct_names(request)
+    if delegation.id_jag is not None:
+        return _target_elsewhere(request, delegation.id_jag)
+    names = _distinct_names(request) or delegation.resources or ()
     if not names:
         if default is None:
             raise InvalidTarget(Reason.TARGET_MISSING, parameter="resource")
@@ -50,9 +54,32 @@ def read_target(request: TokenRequest, registry: Registry, *, default: str | Non
     resource = found[names[0]]
     if resource is None:
         return Target(NO_SUCH_RESOURCE, Reason.TARGET_UNKNOWN)
-    if resource.is_disabled:
+    is_beyond = delegation.resources is not None and resource.resource not in delegation.resources
+    if resource.is_disabled or is_beyond:
         return Target(NO_SUCH_RESOURCE, Reason.TARGET_REFUSED)
     return Target(resource)
+
+
+def _target_elsewhere(request: TokenRequest, id_jag: IdJag) -> Target:
+    """
+    The resource behind another authorization server; it need not be named where there is but one.
+
+    The audience names the server, so it says nothing about the resource.
+    """
+    names = {normalise_resource(resource) for resource in request.resources}
+    if len(names) > 1:
+        raise InvalidTarget(Reason.SINGLE_TARGET_ONLY, parameter="resource")
+    behind = {one.resource: one for one in id_jag.server.resources}
+    if not names and len(behind) != 1:
+        raise InvalidTarget(Reason.PARAM_MISSING, parameter="resource")
+    resource = behind.get(min(names or behind))
+    if resource is None:
+        return Target(NO_SUCH_RESOURCE, Reason.TARGET_CONFLICT)
+    return (
+        Target(NO_SUCH_RESOURCE, Reason.TARGET_REFUSED)
+        if resource.is_disabled
+        else Target(resource)
+    )
 
 
 def _distinct_names(request: TokenRequest) -> tuple[str, ...]:
@@ -95,7 +122,7 @@ def candidate_scopes(
     The scopes of ``resource`` that were asked for and may derive from what the subject token has.
 
     Nobody asked for means all that can be derived. A scope derives from the inbound scopes that the
-    registry names for it, and at its own resource from itself.
+    registry names for it, and at its own resource from itself, as it does from an assertion.
     """
     if asked is None:
         wanted = tuple(resource.scopes.values())
@@ -110,6 +137,7 @@ def candidate_scopes(
 def _is_derivable(scope: Scope, resource: Resource, delegation: Delegation) -> bool:
     if delegation.scopes is None:
         return True
-    if delegation.subject_audience == resource.resource:
+    is_assertion = delegation.relation is Relation.ASSERTED
+    if is_assertion or delegation.subject_audience == resource.resource:
         return scope.name in delegation.scopes
     return not scope.derives_from.isdisjoint(delegation.scopes)

@@ -33,14 +33,14 @@ class TokenEndpoint:
         with self.audit.entry("token.issue", context) as entry:
             request = read()
             note_request(entry, request)
-            authenticated = self.issuing.authenticate(request.credential, entry)
+            authenticated = self.issuing.authenticate(request, entry)
             proved = self.issuing.prove(request, authenticated, entry)
             judgement = self.issuing.judge(proved, entry)
             if judgement.refusal is not None:
                 raise judgement.refusal
             drafted = self.issuing.draft(proved, judgement, entry)
             minter = self.issuing.minter
-            unsigned = minter.prepare(drafted.claims, algorithm=drafted.algorithm)
+            unsigned = minter.prepare(drafted.draft, algorithm=drafted.algorithm)
             _check_deadline(context)
             self._spend(proved)
             issued = minter.mint(unsigned)

@@ -1,12 +1,14 @@
 """What a grant is, and the tools it may use: none of them can sign."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import ClassVar, Protocol
 
 from broker.client_auth.assertion import AssertionVerifier
 from broker.errors import OAuthError
 from broker.interfaces import Registry
 from broker.model import AuthenticatedClient, Delegation, TokenRequest
+from broker.tokens.pseudonyms import Pseudonyms
 from broker.tokens.verifier import TokenVerifier
 
 
@@ -20,6 +22,8 @@ class GrantTools:
     assertions: AssertionVerifier
     mcp_claim: str
     max_actors: int
+    leeway: timedelta
+    pseudonyms: Pseudonyms | None = None
 
 
 class Grant(Protocol):

@@ -157,7 +157,7 @@ def _subject(
         _check_server(tools, own_object)
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
-    subject = Subject(_foreign_sub(verified.sub, trusted), trusted.issuer, "user", trusted.tenant)
+    subject = Subject(foreign_sub(verified.sub, trusted), trusted.issuer, "user", trusted.tenant)
     if tools.registry.is_subject_disabled(subject.sub):
         raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
     return subject
@@ -183,7 +183,14 @@ def _check_server(tools: GrantTools, own_object: JsonObject) -> None:
         raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the MCP server it came through")
 
 
-def _foreign_sub(sub: str, trusted: TrustedIssuer) -> str:
+def check_tenants(subject: Subject, client: Client) -> None:
+    """A client of one tenant never acts for a subject of another, or of none."""
+    if client.tenant is not None and subject.tenant != client.tenant:
+        raise TokenRejected(Reason.TENANT_MISMATCH)
+
+
+def foreign_sub(sub: str, trusted: TrustedIssuer) -> str:
+    """The subject here of another issuer's ``sub``; raises ``TokenRejected`` if there can be none."""
     minted = trusted.subject_prefix + sub
     if minted.startswith(CLIENT_SUBJECT_PREFIX):
         raise TokenRejected(Reason.SUBJECT_RESERVED)

@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from broker.errors import InvalidRequest, OAuthError, Reason, TokenRejected
+from broker.errors import InvalidRequest, OAuthError, Reason
 from broker.grants._actor import prove_actor
 from broker.grants._chain import CallingActor, continue_chain
 from broker.grants._grant import GrantTools
-from broker.grants._subject import ProvedSubject, prove_subject
-from broker.model import AuthenticatedClient, Delegation, OneTimeId, TokenRequest
-from broker.oauth import GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN
+from broker.grants._id_jag import check_identity, name_assertion
+from broker.grants._subject import check_tenants, prove_subject
+from broker.model import (
+    Action,
+    AuthenticatedClient,
+    Client,
+    Delegation,
+    OneTimeId,
+    TokenRequest,
+)
+from broker.oauth import GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +26,8 @@ class TokenExchange:
     Exchanges a token for one that is narrower and meant for another resource.
 
     Delegation is the rule: the authenticated client becomes the outermost actor, around the chain
-    that the subject token brings.
+    that the subject token brings. An identity can also be exchanged for an assertion of it to another
+    authorization server (ID-JAG).
     """
 
     grant_type: ClassVar[str] = GRANT_TOKEN_EXCHANGE
@@ -40,6 +49,8 @@ class TokenExchange:
 
     def prove(self, request: TokenRequest, authenticated: AuthenticatedClient) -> Delegation:
         """Who the subject token is about, that this client may present it, and who acts."""
+        if request.requested_token_type == TOKEN_TYPE_ID_JAG:
+            return self._prove_identity(request, authenticated.client)
         if request.requested_token_type not in (None, TOKEN_TYPE_ACCESS_TOKEN):
             raise InvalidRequest(Reason.REQUESTED_TYPE, parameter="requested_token_type")
         client = authenticated.client
@@ -53,7 +64,7 @@ class TokenExchange:
         if actor_token is not None:
             inputs.append(actor_token.as_input)
             one_time_ids.extend(actor_token.one_time_ids)
-        _check_tenants(proved, client.tenant)
+        check_tenants(proved.subject, client)
         return Delegation(
             subject=proved.subject,
             relation=proved.relation,
@@ -69,11 +80,23 @@ class TokenExchange:
             authentication=proved.authentication,
             inputs=tuple(inputs),
             one_time_ids=tuple(one_time_ids),
+            has_actor_token=actor_token is not None,
             is_delegation_required=actor_token is not None or inherited is not None,
         )
 
-
-def _check_tenants(proved: ProvedSubject, client_tenant: str | None) -> None:
-    """A client of one tenant never acts for a subject of another, or of none."""
-    if client_tenant is not None and proved.subject.tenant != client_tenant:
-        raise TokenRejected(Reason.TENANT_MISMATCH)
+    def _prove_identity(self, request: TokenRequest, client: Client) -> Delegation:
+        """Whose identity is to be asserted, and to which authorization server (ID-JAG 4.3)."""
+        check_identity(request)
+        proved = prove_subject(self.tools, request, client)
+        check_tenants(proved.subject, client)
+        return Delegation(
+            subject=proved.subject,
+            relation=proved.relation,
+            scopes=None,
+            not_after=proved.as_input.expires_at,
+            mcp_client=client.client_id,
+            authentication=proved.authentication,
+            inputs=(proved.as_input,),
+            action=Action.ISSUE_ID_JAG,
+            id_jag=name_assertion(self.tools, request, client, proved=proved),
+        )

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import cedarpy
 
-from broker.model import Action, PolicyQuery, Scope
+from broker.model import PolicyQuery, Scope
 from broker.policy.entities import context_of, entities_of, json_text, question
 from broker.policy.evaluation import Answer, ask
 from broker.policy.phrases import Path
@@ -66,12 +66,12 @@ class Case:
         return copy
 
     def ask(self, policies: cedarpy.PolicySet, *, schema: cedarpy.Schema | None = None) -> Answer:
-        """What these policies say to an exchange in this case."""
+        """What these policies say in this case."""
         facts = EVERYTHING.facts(self.query)
         asked = question(
             facts,
             facts.scopes[0],
-            action=Action.EXCHANGE,
+            action=facts.action,
             context=json_text(self.context),
         )
         entities = json_text([self.client, self.scope, self.subject])

@@ -60,9 +60,9 @@ class CedarPolicyEngine:
         return cls._checked(policies, size=decision_cache_size, disabled=disabled)
 
     @classmethod
-    def of(cls, files: PolicyFiles) -> Self:
+    def of(cls, files: PolicyFiles, *, disabled: frozenset[str] = frozenset()) -> Self:
         """The same for a folder that has been read."""
-        return cls._checked(policy_set_of(files), size=DECISION_CACHE_SIZE, disabled=frozenset())
+        return cls._checked(policy_set_of(files), size=DECISION_CACHE_SIZE, disabled=disabled)
 
     @classmethod
     def _checked(cls, policies: PolicySet, *, size: int, disabled: frozenset[str]) -> Self:

@@ -63,9 +63,9 @@ def answers(chosen: Slice, facts: Facts, *actions: Action) -> list[Answer]:
 
 
 def _both(chosen: Slice, facts: Facts) -> tuple[list[Answer], list[Answer]]:
-    """The answers for exchange and, only where some policy permits it, for impersonation."""
-    if not chosen.has_impersonation:
-        return answers(chosen, facts, Action.EXCHANGE), []
+    """The answers for what is asked and, only where some policy permits it, for impersonation."""
+    if not chosen.has_impersonation or facts.action is not Action.EXCHANGE:
+        return answers(chosen, facts, facts.action), []
     got = answers(chosen, facts, Action.EXCHANGE, Action.IMPERSONATE)
     exchange, impersonate = got[: len(facts.scopes)], got[len(facts.scopes) :]
     for index, one in enumerate(impersonate):

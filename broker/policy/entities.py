@@ -26,14 +26,15 @@ def scope_id(resource: str, scope: str) -> str:
     return f"{resource}#{scope}"
 
 
-def questions(facts: Facts, *, action: Action) -> list[Question]:
+def questions(facts: Facts, *, action: Action | None = None) -> list[Question]:
     """
-    One request to Cedar for each scope, in order.
+    One request to Cedar for each scope, in order; about what the facts are of, if not another action.
 
     Ids travel as data, never as Cedar text, so no character in them means anything.
     """
     context = json_text(context_of(facts))
-    return [question(facts, scope, action=action, context=context) for scope in facts.scopes]
+    asked = facts.action if action is None else action
+    return [question(facts, scope, action=asked, context=context) for scope in facts.scopes]
 
 
 def question(facts: Facts, scope: ScopeFacts, *, action: Action, context: str) -> Question:

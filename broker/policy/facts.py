@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
-from broker.model import PolicyQuery
+from broker.model import Action, PolicyQuery
 
 MAX_SCOPES: Final = 100
 _MAX_AGE: Final = 2**53
@@ -20,6 +20,7 @@ CLIENT: Final[Mapping[str, str]] = {
 RESOURCE: Final[Mapping[str, str]] = {
     "uri": "resource.resource",
     "owner": "resource.owner",
+    "authorization_server": "resource.authorization_server",
     "tenant": "resource.tenant",
 }
 SUBJECT: Final[Mapping[str, str]] = {
@@ -34,6 +35,7 @@ CONTEXT: Final[Mapping[str, str]] = {
     "tenant": "delegation.subject.tenant",
     "subject_scopes": "delegation.scopes",
     "subject_audience": "delegation.subject_audience",
+    "has_actor_token": "delegation.has_actor_token",
     "mcp_client": "delegation.qualified_mcp_client",
     "mcp_server": "delegation.mcp_server",
     # Of the chain only its length: what inner actors were must not decide (RFC 8693 4.1).
@@ -98,6 +100,7 @@ class Facts(NamedTuple):
     context: tuple[Any, ...]
     auth: tuple[Any, ...]
     is_user: bool
+    action: Action
 
     @property
     def things(self) -> tuple[Any, ...]:
@@ -166,6 +169,7 @@ class Sight:
             context=self.context.read(query),
             auth=self._login(self.auth.read(query), now=query.now) if self.has_auth else (),
             is_user=subject.kind == "user",
+            action=query.delegation.action,
         )
 
     def with_login(self, facts: Facts, *, acr: str | None, age: int) -> Facts:

@@ -31,7 +31,13 @@ def sample_queries() -> Iterator[PolicyQuery]:
             mcp_server="server",
             authentication=Authentication(auth_time=1_000, acr="phr", amr=("pwd", "hwk")),
         ),
-        resource=Resource("https://api.example", {}, owner="server", tenant="acme"),
+        resource=Resource(
+            "https://api.example",
+            {},
+            owner="server",
+            tenant="acme",
+            authorization_server="https://as.example",
+        ),
         scopes=(_SCOPE,),
         now=1_060,
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from broker.model import Action, StepUp, Verdict
+from broker.model import StepUp, Verdict
 from broker.policy.annotations import Cure
 from broker.policy.entities import context_of, json_text, question, questions
 from broker.policy.evaluation import Answer, ask
@@ -81,7 +81,7 @@ def _only_forbidden(chosen: Slice, facts: Facts, curable: list[_Trial]) -> list[
     """
     if chosen.permits is None:
         return curable
-    asked = questions(facts, action=Action.EXCHANGE)
+    asked = questions(facts)
     got = ask(chosen.permits, asked, entities=chosen.entities(facts))
     return [
         trial
@@ -103,7 +103,7 @@ def _helpful_classes(chosen: Slice, facts: Facts, trials: list[_Trial]) -> list[
         question(
             facts,
             trial.scope,
-            action=Action.EXCHANGE,
+            action=facts.action,
             context=contexts[acr, trial.cure.max_age],
         )
         for trial, acr in tried

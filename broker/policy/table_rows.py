@@ -64,6 +64,7 @@ class RowRequest(Struct, frozen=True, forbid_unknown_fields=True):
     client_tenant: Text | None = None
     resource_owner: Text | None = None
     resource_tenant: Text | None = None
+    authorization_server: Text | None = None
     scope_groups: Texts = []
     derives_from: Texts | None = None
     subject: Text = "alice"
@@ -72,6 +73,7 @@ class RowRequest(Struct, frozen=True, forbid_unknown_fields=True):
     tenant: Text | None = None
     subject_scopes: Texts | None = None
     subject_audience: Text | None = None
+    has_actor_token: bool = False
     mcp_client: Text | None = None
     mcp_server: Text | None = None
     chain_depth: Annotated[int, Meta(ge=0, le=64)] = 1
@@ -154,10 +156,12 @@ def query_of(request: RowRequest) -> PolicyQuery:
                 request.subject, request.subject_issuer, request.subject_kind, request.tenant
             ),
             relation=request.relation,
+            action=request.action,
             scopes=None if request.subject_scopes is None else frozenset(request.subject_scopes),
             not_after=None,
             inherited_act=_chain(request.chain_depth),
             subject_audience=request.subject_audience,
+            has_actor_token=request.has_actor_token,
             mcp_client=request.mcp_client,
             mcp_server=request.mcp_server,
             authentication=Authentication(
@@ -168,6 +172,7 @@ def query_of(request: RowRequest) -> PolicyQuery:
             request.resource,
             {scope.name: scope},
             owner=request.resource_owner,
+            authorization_server=request.authorization_server,
             tenant=request.resource_tenant,
         ),
         scopes=(scope,),

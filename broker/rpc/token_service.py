@@ -5,19 +5,30 @@ from typing import Any, Final
 
 from broker.endpoints.token import TokenEndpoint
 from broker.errors import InvalidRequest, Reason
-from broker.model import ClientCredential, TokenRequest
-from broker.oauth import GRANT_TOKEN_EXCHANGE
+from broker.model import ClientCredential, IssuedToken, TokenRequest
+from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE
 from broker.rpc.boundary import Rpc
 from broker.rpc.call import Call, CallMetadata
 from broker.rpc.token_types import token_type_number, token_type_uri
 from broker.v1 import token_pb2, token_service_pb2
-from broker.v1.token_service_pb2 import ExchangeTokenRequest, ExchangeTokenResponse
+from broker.v1.token_service_pb2 import (
+    ExchangeTokenRequest,
+    ExchangeTokenResponse,
+    IssueClientTokenRequest,
+    IssueClientTokenResponse,
+    RedeemAssertionRequest,
+    RedeemAssertionResponse,
+)
 
 SERVICE: Final[str] = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name
 
+_Message = ExchangeTokenRequest | RedeemAssertionRequest | IssueClientTokenRequest
+
 _LONGEST_VALUE: Final = 4 * 1024
 _LONGEST_TOKEN: Final = 32 * 1024
-_TOKENS: Final = frozenset({"actor_token", "client_assertion", "client_secret", "subject_token"})
+_TOKENS: Final = frozenset(
+    {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token"}
+)
 
 
 class TokenService:
@@ -28,23 +39,43 @@ class TokenService:
 
     def rpcs(self) -> Mapping[str, Rpc[Any]]:
         """The methods by their names."""
-        return {"ExchangeToken": Rpc(ExchangeTokenRequest.FromString, self.exchange_token)}
+        return {
+            "ExchangeToken": Rpc(ExchangeTokenRequest.FromString, self.exchange_token),
+            "RedeemAssertion": Rpc(RedeemAssertionRequest.FromString, self.redeem_assertion),
+            "IssueClientToken": Rpc(IssueClientTokenRequest.FromString, self.issue_client_token),
+        }
 
     def exchange_token(self, call: Call[ExchangeTokenRequest]) -> ExchangeTokenResponse:
         """Exchange a token (RFC 8693)."""
         issued = self._endpoint.issue(
             call.context, lambda: read_exchange(call.message(), call.metadata)
         )
-        return ExchangeTokenResponse(
-            issued_token=token_pb2.IssuedToken(
-                access_token=issued.token,
-                issued_token_type=token_type_number(issued.issued_token_type),
-                token_type=issued.token_type,
-                expires_in=issued.expires_in,
-                scopes=issued.scopes,
-                resource=issued.resource,
-            )
+        return ExchangeTokenResponse(issued_token=_message(issued))
+
+    def redeem_assertion(self, call: Call[RedeemAssertionRequest]) -> RedeemAssertionResponse:
+        """Redeem an assertion (RFC 7523 2.1)."""
+        issued = self._endpoint.issue(
+            call.context, lambda: read_redemption(call.message(), call.metadata)
         )
+        return RedeemAssertionResponse(issued_token=_message(issued))
+
+    def issue_client_token(self, call: Call[IssueClientTokenRequest]) -> IssueClientTokenResponse:
+        """Issue a client's own token (RFC 6749 4.4)."""
+        issued = self._endpoint.issue(
+            call.context, lambda: read_client_request(call.message(), call.metadata)
+        )
+        return IssueClientTokenResponse(issued_token=_message(issued))
+
+
+def _message(issued: IssuedToken) -> token_pb2.IssuedToken:
+    return token_pb2.IssuedToken(
+        access_token=issued.token,
+        issued_token_type=token_type_number(issued.issued_token_type),
+        token_type=issued.token_type,
+        expires_in=issued.expires_in,
+        scopes=issued.scopes,
+        resource=issued.resource,
+    )
 
 
 def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> TokenRequest:
@@ -53,46 +84,70 @@ def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> Toke
 
     An empty string counts as omitted, as a parameter without a value does (RFC 6749 3.2).
     """
-    credential = _credential(message.client_authentication, metadata)
     single = {
-        "grant_type": GRANT_TOKEN_EXCHANGE,
-        "client_id": credential.client_id,
-        "client_secret": credential.client_secret,
-        "client_assertion": credential.client_assertion,
-        "client_assertion_type": credential.client_assertion_type,
         "subject_token": message.subject_token or None,
         "subject_token_type": token_type_uri(message.subject_token_type),
         "actor_token": message.actor_token or None,
         "actor_token_type": token_type_uri(message.actor_token_type),
         "requested_token_type": token_type_uri(message.requested_token_type),
     }
-    repeated = {
-        "resource": tuple(filter(None, message.resources)),
-        "audience": tuple(filter(None, message.audiences)),
-        # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
-        "scope": () if list(message.scopes) == [""] else tuple(message.scopes),
+    return _read(GRANT_TOKEN_EXCHANGE, message, metadata, single=single)
+
+
+def read_redemption(message: RedeemAssertionRequest, metadata: CallMetadata) -> TokenRequest:
+    """The token request that redeems an assertion, as if it had come as a form."""
+    single = {"assertion": message.assertion or None}
+    return _read(GRANT_JWT_BEARER, message, metadata, single=single)
+
+
+def read_client_request(message: IssueClientTokenRequest, metadata: CallMetadata) -> TokenRequest:
+    """The token request of a client for itself, as if it had come as a form."""
+    return _read(GRANT_CLIENT_CREDENTIALS, message, metadata, single={})
+
+
+def _read(
+    grant_type: str, message: _Message, metadata: CallMetadata, *, single: Mapping[str, str | None]
+) -> TokenRequest:
+    """What all grants have in common, beside the parameters that this one has."""
+    credential = read_credential(message.client_authentication, metadata)
+    sent = {
+        "grant_type": grant_type,
+        "client_id": credential.client_id,
+        "client_secret": credential.client_secret,
+        "client_assertion": credential.client_assertion,
+        "client_assertion_type": credential.client_assertion_type,
+        **single,
     }
+    resources, audiences = (
+        tuple(filter(None, message.resources)),
+        tuple(filter(None, message.audiences)),
+    )
+    # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
+    scopes = () if list(message.scopes) == [""] else tuple(message.scopes)
     # In a message that is small as a whole no parameter can be too large.
     if message.ByteSize() > _LONGEST_VALUE:
-        _check_sizes(single)
+        check_sizes(sent)
+    repeated = {"resource": resources, "audience": audiences, "scope": scopes}
     return TokenRequest(
-        grant_type=GRANT_TOKEN_EXCHANGE,
+        grant_type=grant_type,
         credential=credential,
-        subject_token=single["subject_token"],
-        subject_token_type=single["subject_token_type"],
-        actor_token=single["actor_token"],
-        actor_token_type=single["actor_token_type"],
-        resources=repeated["resource"],
-        audiences=repeated["audience"],
-        scopes=repeated["scope"] or None,
-        requested_token_type=single["requested_token_type"],
-        present=frozenset(name for name, value in {**single, **repeated}.items() if value),
+        resources=resources,
+        audiences=audiences,
+        scopes=scopes or None,
+        present=frozenset(name for name, value in {**sent, **repeated}.items() if value),
+        subject_token=single.get("subject_token"),
+        subject_token_type=single.get("subject_token_type"),
+        actor_token=single.get("actor_token"),
+        actor_token_type=single.get("actor_token_type"),
+        assertion=single.get("assertion"),
+        requested_token_type=single.get("requested_token_type"),
     )
 
 
-def _credential(
+def read_credential(
     message: token_pb2.ClientAuthentication, metadata: CallMetadata
 ) -> ClientCredential:
+    """What a message and its metadata say of who the caller is, unproved."""
     return ClientCredential(
         unverified_authorization=metadata.authorization,
         client_id=message.client_id or None,
@@ -112,8 +167,12 @@ def _sole(in_message: str, in_metadata: tuple[str, ...]) -> str | None:
     return values[0] if values else None
 
 
-def _check_sizes(single: Mapping[str, str | None]) -> None:
-    """Targets and scopes are not looked at: the core refuses them by rules of their own."""
+def check_sizes(single: Mapping[str, str | None]) -> None:
+    """
+    Refuse a parameter that is too large, by its name (``param_too_large``).
+
+    Targets and scopes are not looked at: the core refuses them by rules of their own.
+    """
     for name, value in single.items():
         longest = _LONGEST_TOKEN if name in _TOKENS else _LONGEST_VALUE
         if value is not None and len(value) > longest:

@@ -12,8 +12,16 @@ import msgspec
 
 from broker.errors import InvalidRequest, Reason
 from broker.interfaces import KeyStore, Now, SigningKey
-from broker.model import Client, Delegation, IssuedToken, Resource
-from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TYP_ACCESS_TOKEN
+from broker.model import Action, Client, Delegation, IdJag, IssuedToken, Resource
+from broker.oauth import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_BEARER,
+    TOKEN_TYPE_DPOP,
+    TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_NOT_APPLICABLE,
+    TYP_ACCESS_TOKEN,
+    TYP_ID_JAG,
+)
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -32,10 +40,37 @@ class Lifetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """
+    The longest life of each kind of token: for a subject, for a client itself, and of an assertion.
+
+    The names are those of the settings.
+    """
+
+    lifetime: timedelta = timedelta(minutes=5)
+    machine_lifetime: timedelta = timedelta(minutes=5)
+    id_jag_lifetime: timedelta = timedelta(minutes=5)
+
+    def of(self, action: Action) -> timedelta:
+        """The one that counts for what is asked."""
+        if action is Action.ISSUE:
+            return self.machine_lifetime
+        return self.id_jag_lifetime if action is Action.ISSUE_ID_JAG else self.lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The claims of a token to be, and the ``typ`` that tells what it is."""
+
+    claims: Mapping[str, Any] = field(repr=False)
+    typ: str = TYP_ACCESS_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
 class Unsigned:
     """A token that lacks only its signature, and the key that will make it."""
 
-    claims: Mapping[str, Any] = field(repr=False)
+    draft: Draft
     signing_input: bytes = field(repr=False)
     key: SigningKey
 
@@ -43,7 +78,7 @@ class Unsigned:
 @dataclass(frozen=True, slots=True)
 class Minter:
     """
-    Builds and signs access tokens from verified facts alone, never by editing a received token.
+    Builds and signs tokens from verified facts alone, never by editing a received token.
 
     ``mcp_claim`` names the object that tells MCP client, MCP server and resource at the top level,
     since nobody may authorize on inner actors (RFC 8693 4.1).
@@ -52,7 +87,7 @@ class Minter:
     issuer: str
     key_store: KeyStore
     now: Now
-    lifetime: timedelta
+    lifetimes: Lifetimes
     algorithm: str
     mcp_claim: str
     max_token_bytes: int
@@ -66,7 +101,8 @@ class Minter:
         Raises ``InvalidRequest`` (``born_expired``) when nothing is left.
         """
         now = self.now()
-        limits = [(int(self.lifetime.total_seconds()), "configuration")]
+        longest = self.lifetimes.of(delegation.action)
+        limits = [(int(longest.total_seconds()), "configuration")]
         if resource.max_lifetime is not None:
             limits.append((int(resource.max_lifetime.total_seconds()), "resource"))
         if policy_limit is not None:
@@ -78,7 +114,7 @@ class Minter:
             raise InvalidRequest(Reason.BORN_EXPIRED)
         return Lifetime(now, seconds, limit)
 
-    def claims(
+    def draft(
         self,
         client: Client,
         delegation: Delegation,
@@ -86,22 +122,38 @@ class Minter:
         resource: Resource,
         scopes: tuple[str, ...],
         lifetime: Lifetime,
+    ) -> Draft:
+        """What to sign: an access token, or the identity assertion that was asked for."""
+        common = self._common(delegation, scopes, lifetime)
+        if delegation.id_jag is not None:
+            about = _assertion(delegation, delegation.id_jag, resource)
+            return Draft(_without_nothing(common | about), TYP_ID_JAG)
+        access = self._access(client, delegation, resource)
+        return Draft(_without_nothing(common | access))
+
+    def _common(
+        self, delegation: Delegation, scopes: tuple[str, ...], lifetime: Lifetime
     ) -> dict[str, Any]:
-        """The claims to sign (RFC 9068 2.2, RFC 8693 4.1)."""
-        authentication = delegation.authentication
-        claims: dict[str, Any] = {
+        authentication, confirmation = delegation.authentication, delegation.confirmation
+        return {
             "iss": self.issuer,
-            "sub": delegation.subject.sub,
-            "aud": resource.resource,
-            "client_id": client.client_id,
             "iat": lifetime.issued_at,
             "exp": lifetime.issued_at + lifetime.seconds,
             "jti": secrets.token_urlsafe(18),
             "scope": " ".join(scopes),
-            "act": delegation.act,
             "auth_time": authentication.auth_time,
             "acr": authentication.acr,
             "amr": list(authentication.amr) or None,
+            "cnf": None if confirmation is None else {"jkt": confirmation},
+        }
+
+    def _access(self, client: Client, delegation: Delegation, resource: Resource) -> dict[str, Any]:
+        """The claims that only an access token has (RFC 9068 2.2, RFC 8693 4.1)."""
+        return {
+            "sub": delegation.subject.sub,
+            "aud": resource.resource,
+            "client_id": client.client_id,
+            "act": delegation.act,
             self.mcp_claim: _without_nothing(
                 {
                     "client": delegation.mcp_client,
@@ -111,39 +163,58 @@ class Minter:
                     "subject_issuer": delegation.subject.issuer,
                     "tenant": delegation.subject.tenant,
                     "foreign_actors_from": delegation.foreign_actors_from,
+                    "lineage": list(delegation.lineage) or None,
                 }
             ),
         }
-        return _without_nothing(claims)
 
-    def prepare(self, claims: Mapping[str, Any], *, algorithm: str | None = None) -> Unsigned:
+    def prepare(self, draft: Draft, *, algorithm: str | None = None) -> Unsigned:
         """
-        The token of these claims, complete but for its signature.
+        The drafted token, complete but for its signature.
 
         Raises ``InvalidRequest`` (``issued_too_large``) rather than cutting anything off, and
         ``TemporarilyUnavailable`` when no key can sign; nothing has been spent by then.
         """
         key = self.key_store.signing_key(algorithm or self.algorithm)
-        payload = base64.urlsafe_b64encode(_ENCODER.encode(claims)).rstrip(b"=")
-        signing_input = _header(key.algorithm, key.kid) + b"." + payload
+        payload = base64.urlsafe_b64encode(_ENCODER.encode(draft.claims)).rstrip(b"=")
+        signing_input = _header(draft.typ, key.algorithm, key.kid) + b"." + payload
         if len(signing_input) > self.max_token_bytes:
             raise InvalidRequest(Reason.ISSUED_TOO_LARGE)
-        return Unsigned(claims, signing_input, key)
+        return Unsigned(draft, signing_input, key)
 
     def mint(self, unsigned: Unsigned) -> IssuedToken:
         """The signed token; raises ``TemporarilyUnavailable`` when the key does not sign."""
-        claims, key = unsigned.claims, unsigned.key
+        claims, key = unsigned.draft.claims, unsigned.key
+        is_access_token = unsigned.draft.typ == TYP_ACCESS_TOKEN
         signature = base64.urlsafe_b64encode(key.sign(unsigned.signing_input)).rstrip(b"=")
         return IssuedToken(
             token=(unsigned.signing_input + b"." + signature).decode("ascii"),
-            issued_token_type=TOKEN_TYPE_ACCESS_TOKEN,
-            token_type="Bearer",  # noqa: S106 -- it is a scheme, not a secret.
+            issued_token_type=TOKEN_TYPE_ACCESS_TOKEN if is_access_token else TOKEN_TYPE_ID_JAG,
+            token_type=_scheme(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
             expires_in=claims["exp"] - claims["iat"],
             scopes=tuple(claims["scope"].split()),
-            resource=claims["aud"],
+            resource=claims["aud"] if is_access_token else claims["resource"],
             claims=claims,
             kid=key.kid,
         )
+
+
+def _assertion(delegation: Delegation, id_jag: IdJag, resource: Resource) -> dict[str, Any]:
+    """The claims that only an identity assertion has (ID-JAG 3.1)."""
+    return {
+        "sub": id_jag.sub,
+        "aud": id_jag.server.issuer,
+        "client_id": id_jag.client_id,
+        "resource": resource.resource,
+        "tenant": delegation.subject.tenant,
+        "aud_tenant": id_jag.server.tenant,
+        "email": id_jag.email,
+    }
+
+
+def _scheme(claims: Mapping[str, Any]) -> str:
+    """How the token is presented: one that is bound to a key is no bearer token (RFC 9449 5)."""
+    return TOKEN_TYPE_DPOP if "cnf" in claims else TOKEN_TYPE_BEARER
 
 
 def _without_nothing(members: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +222,6 @@ def _without_nothing(members: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _header(algorithm: str, kid: str) -> bytes:
-    members = {"typ": TYP_ACCESS_TOKEN, "alg": algorithm, "kid": kid}
+def _header(typ: str, algorithm: str, kid: str) -> bytes:
+    members = {"typ": typ, "alg": algorithm, "kid": kid}
     return base64.urlsafe_b64encode(_ENCODER.encode(members)).rstrip(b"=")

@@ -15,7 +15,7 @@ from broker.model import (
     TrustedIssuer,
     actors_of,
 )
-from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN
+from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN, TYP_ID_JAG
 from broker.tokens.claims import (
     LONGEST_URI,
     check_unbound,
@@ -31,6 +31,7 @@ from broker.tokens.jws import UnverifiedToken, read_token
 from broker.tokens.own_keys import OwnKeys
 
 LONGEST_OWN_LIFETIME: Final = timedelta(minutes=15)
+LONGEST_ASSERTION_LIFETIME: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,9 @@ class Profile:
     The rules of a slot: which ``typ`` values (lower case), from whom, for which purpose.
 
     Profiles are mutually exclusive: a token that fits one fits no other (RFC 8725 3.12). Where two
-    kinds share a ``typ``, ``foreign_claims`` are those that give away the other kind.
+    kinds share a ``typ``, ``foreign_claims`` are those that give away the other kind. ``longest`` bounds
+    the lifetime of such tokens, whoever signs them. ``own_refusal`` is what one of our own is
+    refused with where it is not accepted.
     """
 
     typs: frozenset[str]
@@ -48,6 +51,8 @@ class Profile:
     is_jti_required: bool = False
     has_scope: bool = True
     foreign_claims: frozenset[str] = frozenset()
+    longest: timedelta | None = None
+    own_refusal: Reason = Reason.ISS_UNKNOWN
 
 
 ACCESS_TOKEN: Final = Profile(
@@ -63,6 +68,15 @@ ID_TOKEN: Final = Profile(
     has_scope=False,
     # An access token or a logout token of the same issuer must not pass for an identity.
     foreign_claims=frozenset({"scope", "scp", "client_id", "events"}),
+)
+
+ID_JAG: Final = Profile(
+    typs=frozenset({TYP_ID_JAG}),
+    purpose=Purpose.ID_JAG,
+    is_jti_required=True,
+    has_scope=False,
+    longest=LONGEST_ASSERTION_LIFETIME,
+    own_refusal=Reason.SELF_ISSUED_JAG,
 )
 
 
@@ -117,7 +131,9 @@ class TokenVerifier:
         if unverified.header.unverified_typ not in profile.typs or not is_of_kind:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
         unverified_issuer = unverified.unverified_claims.get("iss")
-        if profile.is_own_accepted and unverified_issuer == self.issuer:
+        if unverified_issuer == self.issuer:
+            if not profile.is_own_accepted:
+                raise TokenRejected(profile.own_refusal)
             return self._verify_own(unverified, profile)
         return self._verify_foreign(unverified, profile, client)
 
@@ -153,7 +169,8 @@ class TokenVerifier:
             return self.key_ring.key(trusted.keys, kid, algorithm)
 
         _check_signature(unverified, trusted.algorithms, find_key)
-        return self._read(unverified, profile, trusted, trusted.max_token_lifetime)
+        longest = min(trusted.max_token_lifetime, profile.longest or trusted.max_token_lifetime)
+        return self._read(unverified, profile, trusted, longest)
 
     def _trusted_issuer(self, issuer: object, profile: Profile, client: Client) -> TrustedIssuer:
         trusted = self.registry.issuer(issuer) if isinstance(issuer, str) else None

@@ -104,3 +104,286 @@ class ExchangeTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExchangeTokenResponse: _TypeAlias = ExchangeTokenResponse  # noqa: Y015
+
+@_typing.final
+class RedeemAssertionRequest(_message.Message):
+    """The parameters of RFC 7523 2.1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSERTION_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    AUDIENCES_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    CLIENT_AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    assertion: _builtins.str
+    """The assertion."""
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The resource that the token is for; it may be left out where the assertion names just one."""
+
+    @_builtins.property
+    def audiences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same by logical name."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes asked for; none asks for what the assertion has."""
+
+    @_builtins.property
+    def client_authentication(self) -> _token_pb2.ClientAuthentication:
+        """How the client authenticates, when it does so in the message. A workload that presents its own
+        token as the assertion leaves it out.
+        """
+
+    def __init__(
+        self,
+        *,
+        assertion: _builtins.str = ...,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+        audiences: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        client_authentication: _token_pb2.ClientAuthentication | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "audiences", b"audiences", "client_authentication", b"client_authentication", "resources", b"resources", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeemAssertionRequest: _TypeAlias = RedeemAssertionRequest  # noqa: Y015
+
+@_typing.final
+class RedeemAssertionResponse(_message.Message):
+    """The issued token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issued_token(self) -> _token_pb2.IssuedToken:
+        """The issued token."""
+
+    def __init__(
+        self,
+        *,
+        issued_token: _token_pb2.IssuedToken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_token", b"issued_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_token", b"issued_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeemAssertionResponse: _TypeAlias = RedeemAssertionResponse  # noqa: Y015
+
+@_typing.final
+class IssueClientTokenRequest(_message.Message):
+    """The parameters of RFC 6749 4.4.2 and RFC 8707 2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    AUDIENCES_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    CLIENT_AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The resource that the token is for: at most one, here or as an audience; a default when none."""
+
+    @_builtins.property
+    def audiences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same by logical name."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes asked for; none asks for all that policy permits."""
+
+    @_builtins.property
+    def client_authentication(self) -> _token_pb2.ClientAuthentication:
+        """How the client authenticates, when it does so in the message."""
+
+    def __init__(
+        self,
+        *,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+        audiences: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        client_authentication: _token_pb2.ClientAuthentication | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_authentication", b"client_authentication", "resources", b"resources", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueClientTokenRequest: _TypeAlias = IssueClientTokenRequest  # noqa: Y015
+
+@_typing.final
+class IssueClientTokenResponse(_message.Message):
+    """The issued token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issued_token(self) -> _token_pb2.IssuedToken:
+        """The issued token."""
+
+    def __init__(
+        self,
+        *,
+        issued_token: _token_pb2.IssuedToken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_token", b"issued_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_token", b"issued_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueClientTokenResponse: _TypeAlias = IssueClientTokenResponse  # noqa: Y015
+
+@_typing.final
+class IntrospectTokenRequest(_message.Message):
+    """The parameters of RFC 7662 2.1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_HINT_FIELD_NUMBER: _builtins.int
+    CLIENT_AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token to tell about."""
+    token_type_hint: _builtins.str
+    """What the caller takes it for; it is not relied on."""
+    @_builtins.property
+    def client_authentication(self) -> _token_pb2.ClientAuthentication:
+        """How the client authenticates, when it does so in the message."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        token_type_hint: _builtins.str = ...,
+        client_authentication: _token_pb2.ClientAuthentication | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication", "token", b"token", "token_type_hint", b"token_type_hint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectTokenRequest: _TypeAlias = IntrospectTokenRequest  # noqa: Y015
+
+@_typing.final
+class IntrospectTokenResponse(_message.Message):
+    """The answer of RFC 7662 2.2. Of a token that does not count for this caller nothing is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    ISS_FIELD_NUMBER: _builtins.int
+    SUB_FIELD_NUMBER: _builtins.int
+    AUD_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    IAT_FIELD_NUMBER: _builtins.int
+    EXP_FIELD_NUMBER: _builtins.int
+    JTI_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_JSON_FIELD_NUMBER: _builtins.int
+    active: _builtins.bool
+    """Whether the token counts. When it does not, all else is empty."""
+    iss: _builtins.str
+    """Who issued it."""
+    sub: _builtins.str
+    """Who it is about."""
+    aud: _builtins.str
+    """The resource it is for."""
+    client_id: _builtins.str
+    """The client it was issued to."""
+    iat: _builtins.int
+    """When it was issued, in seconds since 1970."""
+    exp: _builtins.int
+    """When it expires, in seconds since 1970."""
+    jti: _builtins.str
+    """Its id."""
+    token_type: _builtins.str
+    """How it is presented: "Bearer" or "DPoP"."""
+    document_json: _builtins.str
+    """The whole answer as JSON, with act, cnf and the object about MCP client, server and resource."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its scopes."""
+
+    def __init__(
+        self,
+        *,
+        active: _builtins.bool = ...,
+        iss: _builtins.str = ...,
+        sub: _builtins.str = ...,
+        aud: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        iat: _builtins.int = ...,
+        exp: _builtins.int = ...,
+        jti: _builtins.str = ...,
+        token_type: _builtins.str = ...,
+        document_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "document_json", b"document_json", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "scopes", b"scopes", "sub", b"sub", "token_type", b"token_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectTokenResponse: _TypeAlias = IntrospectTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeTokenRequest(_message.Message):
+    """The parameters of RFC 7009 2.1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_HINT_FIELD_NUMBER: _builtins.int
+    CLIENT_AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token to withdraw."""
+    token_type_hint: _builtins.str
+    """What the caller takes it for; it is not relied on."""
+    @_builtins.property
+    def client_authentication(self) -> _token_pb2.ClientAuthentication:
+        """How the client authenticates, when it does so in the message."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        token_type_hint: _builtins.str = ...,
+        client_authentication: _token_pb2.ClientAuthentication | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication", "token", b"token", "token_type_hint", b"token_type_hint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenRequest: _TypeAlias = RevokeTokenRequest  # noqa: Y015
+
+@_typing.final
+class RevokeTokenResponse(_message.Message):
+    """The token does not count any more, or never did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenResponse: _TypeAlias = RevokeTokenResponse  # noqa: Y015

@@ -41,6 +41,26 @@ class TokenServiceStub:
                 request_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
                 _registered_method=True)
+        self.RedeemAssertion = channel.unary_unary(
+                '/broker.v1.TokenService/RedeemAssertion',
+                request_serializer=broker_dot_v1_dot_token__service__pb2.RedeemAssertionRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_token__service__pb2.RedeemAssertionResponse.FromString,
+                _registered_method=True)
+        self.IssueClientToken = channel.unary_unary(
+                '/broker.v1.TokenService/IssueClientToken',
+                request_serializer=broker_dot_v1_dot_token__service__pb2.IssueClientTokenRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_token__service__pb2.IssueClientTokenResponse.FromString,
+                _registered_method=True)
+        self.IntrospectToken = channel.unary_unary(
+                '/broker.v1.TokenService/IntrospectToken',
+                request_serializer=broker_dot_v1_dot_token__service__pb2.IntrospectTokenRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_token__service__pb2.IntrospectTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/broker.v1.TokenService/RevokeToken',
+                request_serializer=broker_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_token__service__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class TokenServiceServicer:
@@ -50,6 +70,37 @@ class TokenServiceServicer:
 
     def ExchangeToken(self, request, context):
         """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
+        With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeemAssertion(self, request, context):
+        """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
+        (RFC 7523 2.1).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueClientToken(self, request, context):
+        """Issues a token to a client for itself (RFC 6749 4.4).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IntrospectToken(self, request, context):
+        """Tells a party that a token is for, or was issued to, whether it still counts and what it says
+        (RFC 7662).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Withdraws a token, and with it everything derived from it (RFC 7009).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +113,26 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.ExchangeToken,
                     request_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.FromString,
                     response_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.SerializeToString,
+            ),
+            'RedeemAssertion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeemAssertion,
+                    request_deserializer=broker_dot_v1_dot_token__service__pb2.RedeemAssertionRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_token__service__pb2.RedeemAssertionResponse.SerializeToString,
+            ),
+            'IssueClientToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueClientToken,
+                    request_deserializer=broker_dot_v1_dot_token__service__pb2.IssueClientTokenRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_token__service__pb2.IssueClientTokenResponse.SerializeToString,
+            ),
+            'IntrospectToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IntrospectToken,
+                    request_deserializer=broker_dot_v1_dot_token__service__pb2.IntrospectTokenRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_token__service__pb2.IntrospectTokenResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=broker_dot_v1_dot_token__service__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_token__service__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +164,114 @@ class TokenService:
             '/broker.v1.TokenService/ExchangeToken',
             broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
             broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeemAssertion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.TokenService/RedeemAssertion',
+            broker_dot_v1_dot_token__service__pb2.RedeemAssertionRequest.SerializeToString,
+            broker_dot_v1_dot_token__service__pb2.RedeemAssertionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueClientToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.TokenService/IssueClientToken',
+            broker_dot_v1_dot_token__service__pb2.IssueClientTokenRequest.SerializeToString,
+            broker_dot_v1_dot_token__service__pb2.IssueClientTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IntrospectToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.TokenService/IntrospectToken',
+            broker_dot_v1_dot_token__service__pb2.IntrospectTokenRequest.SerializeToString,
+            broker_dot_v1_dot_token__service__pb2.IntrospectTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.TokenService/RevokeToken',
+            broker_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
+            broker_dot_v1_dot_token__service__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

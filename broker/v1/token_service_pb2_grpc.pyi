@@ -36,7 +36,21 @@ class TokenServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokenRequest, _token_service_pb2.ExchangeTokenResponse]
-    """Exchanges a token for one that is narrower and meant for another resource (RFC 8693)."""
+    """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
+    With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+    """
+    RedeemAssertion: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RedeemAssertionRequest, _token_service_pb2.RedeemAssertionResponse]
+    """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
+    (RFC 7523 2.1).
+    """
+    IssueClientToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.IssueClientTokenRequest, _token_service_pb2.IssueClientTokenResponse]
+    """Issues a token to a client for itself (RFC 6749 4.4)."""
+    IntrospectToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.IntrospectTokenRequest, _token_service_pb2.IntrospectTokenResponse]
+    """Tells a party that a token is for, or was issued to, whether it still counts and what it says
+    (RFC 7662).
+    """
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RevokeTokenRequest, _token_service_pb2.RevokeTokenResponse]
+    """Withdraws a token, and with it everything derived from it (RFC 7009)."""
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
@@ -46,7 +60,21 @@ class TokenServiceAsyncStub(TokenServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokenRequest, _token_service_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
-    """Exchanges a token for one that is narrower and meant for another resource (RFC 8693)."""
+    """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
+    With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+    """
+    RedeemAssertion: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RedeemAssertionRequest, _token_service_pb2.RedeemAssertionResponse]  # type: ignore[assignment]
+    """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
+    (RFC 7523 2.1).
+    """
+    IssueClientToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.IssueClientTokenRequest, _token_service_pb2.IssueClientTokenResponse]  # type: ignore[assignment]
+    """Issues a token to a client for itself (RFC 6749 4.4)."""
+    IntrospectToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.IntrospectTokenRequest, _token_service_pb2.IntrospectTokenResponse]  # type: ignore[assignment]
+    """Tells a party that a token is for, or was issued to, whether it still counts and what it says
+    (RFC 7662).
+    """
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RevokeTokenRequest, _token_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """Withdraws a token, and with it everything derived from it (RFC 7009)."""
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues tokens. Errors carry google.rpc.ErrorInfo: the reason is the OAuth code in upper case, and the
@@ -59,6 +87,44 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.ExchangeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.ExchangeTokenResponse, _abc.Awaitable[_token_service_pb2.ExchangeTokenResponse]]:
-        """Exchanges a token for one that is narrower and meant for another resource (RFC 8693)."""
+        """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
+        With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+        """
+
+    @_abc_1.abstractmethod
+    def RedeemAssertion(
+        self,
+        request: _token_service_pb2.RedeemAssertionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.RedeemAssertionResponse, _abc.Awaitable[_token_service_pb2.RedeemAssertionResponse]]:
+        """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
+        (RFC 7523 2.1).
+        """
+
+    @_abc_1.abstractmethod
+    def IssueClientToken(
+        self,
+        request: _token_service_pb2.IssueClientTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.IssueClientTokenResponse, _abc.Awaitable[_token_service_pb2.IssueClientTokenResponse]]:
+        """Issues a token to a client for itself (RFC 6749 4.4)."""
+
+    @_abc_1.abstractmethod
+    def IntrospectToken(
+        self,
+        request: _token_service_pb2.IntrospectTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.IntrospectTokenResponse, _abc.Awaitable[_token_service_pb2.IntrospectTokenResponse]]:
+        """Tells a party that a token is for, or was issued to, whether it still counts and what it says
+        (RFC 7662).
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _token_service_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.RevokeTokenResponse, _abc.Awaitable[_token_service_pb2.RevokeTokenResponse]]:
+        """Withdraws a token, and with it everything derived from it (RFC 7009)."""
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,26 @@
+"""A client that acts for itself: it authenticated, and that is all the proof there is."""
+
+from broker.grants._grant import GrantTools
+from broker.grants._subject import CLIENT_SUBJECT_PREFIX
+from broker.model import Action, AuthenticatedClient, Delegation, Relation, Subject
+
+
+def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Delegation:
+    """
+    The delegation of a client that is the subject of its token.
+
+    Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Where a workload spoke for
+    the client, nothing lives longer than the workload's own token.
+    """
+    client, workload = authenticated.client, authenticated.workload
+    return Delegation(
+        subject=Subject(
+            CLIENT_SUBJECT_PREFIX + client.client_id, tools.issuer, "client", client.tenant
+        ),
+        relation=Relation.SELF,
+        scopes=None,
+        not_after=None if workload is None else workload.expires_at,
+        mcp_client=client.client_id,
+        inputs=() if workload is None else (workload,),
+        action=Action.ISSUE,
+    )

@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import socket
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,9 +17,14 @@ _LIFETIME = 3600
 
 
 class PretendIdp:
-    """An issuer on loopback with a fresh key. It asks for no password, which is what pretending means."""
+    """
+    An issuer on loopback with a fresh key. It asks for no password, which is what pretending means.
 
-    def __init__(self, port: int) -> None:
+    ``listener`` is a socket that listens on the port already, so that whoever asks early is kept waiting
+    and not turned away.
+    """
+
+    def __init__(self, port: int, listener: socket.socket | None = None) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._kid = secrets.token_hex(8)
@@ -36,7 +43,11 @@ class PretendIdp:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        address = ("127.0.0.1", port)
+        self._server = ThreadingHTTPServer(address, Handler, bind_and_activate=listener is None)
+        if listener is not None:
+            self._server.socket.close()
+            self._server.socket = listener
         self._server.daemon_threads = True
 
     def serve(self) -> None:
@@ -85,3 +96,12 @@ class PretendIdp:
     def _jwk(self) -> dict[str, Any]:
         members = ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {**members, "kid": self._kid, "alg": "ES256", "use": "sig"}
+
+
+def main(port: int) -> None:
+    """Serve on the port until interrupted: ``python -m broker.dev.idp 18961``."""
+    PretendIdp(port).serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

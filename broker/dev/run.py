@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -56,11 +57,13 @@ def run_dev(directory: Path, *, policies: Path | None, is_once: bool, console: C
 
 def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
     _greet(console, setup)
+    # Whoever asks for the issuer's keys before it runs waits in the queue of this socket.
+    listener = socket.create_server(("127.0.0.1", setup.idp_port))
     with _broker(setup) as process:
         # What follows is loaded while the broker, too, is loading.
         from broker.dev.story import Story, commands  # noqa: PLC0415 - see above.
 
-        with _idp(setup):
+        with _idp(setup, listener):
             _wait_until_ready(setup, process)
             Story(setup, console).play()
             _invite(console, commands(setup), is_once=is_once)
@@ -108,10 +111,10 @@ def _ending_in_order() -> Iterator[None]:
 
 
 @contextmanager
-def _idp(setup: DevSetup) -> Iterator[None]:
+def _idp(setup: DevSetup, listener: socket.socket) -> Iterator[None]:
     from broker.dev.idp import PretendIdp  # noqa: PLC0415 - it is loaded beside the broker.
 
-    idp = PretendIdp(setup.idp_port)
+    idp = PretendIdp(setup.idp_port, listener)
     thread = threading.Thread(target=idp.serve, name="pretend-idp", daemon=True)
     thread.start()
     try:

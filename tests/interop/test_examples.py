@@ -1,0 +1,47 @@
+"""The examples do what their page says, with the official SDK as it is."""
+
+import re
+
+import pytest
+
+from tests.docs.markdown import ROOT
+from tests.e2e.running import read_records
+from tests.interop.stage_of_examples import Examples
+
+_PAGE = (ROOT / "examples" / "README.md").read_text()
+
+
+@pytest.mark.requirement("CC-02", "CC-04", "CA-07", "META-04")
+@pytest.mark.parametrize("how", ["secret", "key"])
+def test_an_agent_of_the_official_sdk_gets_its_own_token_and_calls_a_tool(
+    examples: Examples, how: str
+) -> None:
+    said = examples.agent("examples/agents/client_credentials.py", how)
+
+    assert said.strip() == "client:agent-nightly through agent-nightly, may pages.read"
+    assert said.strip() in _PAGE
+
+
+@pytest.mark.requirement("IDJAG-I-03", "IDJAG-I-18", "IDJAG-R-01", "META-07")
+def test_an_enterprises_user_reaches_the_server_through_two_brokers(examples: Examples) -> None:
+    said = examples.agent("examples/agents/enterprise_managed_authorization.py")
+
+    assert said.strip() == "acme|ann through desk-at-wiki, may pages.read"
+    assert said.strip() in _PAGE
+    issued = read_records(examples.folder / ".broker-examples" / "acme" / "audit")
+    redeemed = read_records(examples.folder / ".broker-examples" / "wiki" / "audit")
+    assertion = next(one for one in issued if one.get("authorization_server") == examples.wiki)
+    assert assertion["jti"] in [
+        one["jti"] for record in redeemed for one in record.get("inputs", ()) if "jti" in one
+    ]
+
+
+def test_every_program_of_the_examples_is_named_on_their_page() -> None:
+    programs = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "examples").rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
+    named = set(re.findall(r"python (examples/\S+\.py)", _PAGE))
+
+    assert programs == named

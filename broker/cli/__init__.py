@@ -26,6 +26,7 @@ _NOUNS: Final = {
     "token": (
         "Tokens.",
         {
+            "get": Verb("broker.cli.token_get:get", "Get a client's own token."),
             "exchange": Verb("broker.cli.token_exchange:exchange", "Exchange a token."),
             "inspect": Verb(
                 "broker.cli.token_inspect:inspect", "Verify a token and draw its delegation."

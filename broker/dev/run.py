@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.dev.failure import StoryFailed
-from broker.dev.setup import DevSetup, prepare
+from broker.dev.setup import DevBroker, DevSetup, prepare
 
 _START_SECONDS: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -59,16 +59,18 @@ def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
     _greet(console, setup)
     # Whoever asks for the issuer's keys before it runs waits in the queue of this socket.
     listener = socket.create_server(("127.0.0.1", setup.idp_port))
-    with _broker(setup) as process:
+    with _broker(setup.main) as process:
         # What follows is loaded while the broker, too, is loading.
-        from broker.dev.story import Story, commands  # noqa: PLC0415 - see above.
+        from broker.dev.commands import commands  # noqa: PLC0415 - see above.
+        from broker.dev.story import Story  # noqa: PLC0415 - see above.
 
         with _idp(setup, listener):
-            _wait_until_ready(setup, process)
-            Story(setup, console).play()
-            _invite(console, commands(setup), is_once=is_once)
-            if not is_once:
-                process.wait()
+            _wait_until_ready(setup.main, process)
+            with _broker(setup.wiki) as other:
+                Story(setup, console, lambda: _wait_until_ready(setup.wiki, other)).play()
+                _invite(console, commands(setup), is_once=is_once)
+                if not is_once:
+                    process.wait()
 
 
 def _greet(console: Console, setup: DevSetup) -> None:
@@ -77,11 +79,12 @@ def _greet(console: Console, setup: DevSetup) -> None:
         Text("Its keys, secrets and users are for trying out and for nothing else.", "yellow")
     )
     for name, value in (
-        ("HTTP", setup.issuer),
-        ("gRPC", f"127.0.0.1:{setup.grpc_port}"),
-        ("admin", f"http://127.0.0.1:{setup.admin_port}/readyz?verbose"),
+        ("HTTP", setup.main.issuer),
+        ("gRPC", f"127.0.0.1:{setup.main.grpc_port}"),
+        ("admin", f"http://127.0.0.1:{setup.main.admin_port}/readyz?verbose"),
         ("issuer of users", setup.idp_issuer),
-        ("files", setup.directory),
+        ("the wiki's own", setup.wiki.issuer),
+        ("files", setup.main.directory),
     ):
         console.print(Text.assemble((f"  {name:<16}", "cyan"), str(value)))
 
@@ -124,10 +127,10 @@ def _idp(setup: DevSetup, listener: socket.socket) -> Iterator[None]:
 
 
 @contextmanager
-def _broker(setup: DevSetup) -> Iterator[subprocess.Popen[bytes]]:
+def _broker(broker: DevBroker) -> Iterator[subprocess.Popen[bytes]]:
     """The broker as anybody would start it: ``broker serve --config``."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "broker", "serve", "--config", str(setup.config_file)],
+        [sys.executable, "-m", "broker", "serve", "--config", str(broker.config_file)],
         env={name: value for name, value in os.environ.items() if not name.startswith("BROKER_")},
         start_new_session=True,
         preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call.
@@ -147,10 +150,10 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-def _wait_until_ready(setup: DevSetup, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(broker: DevBroker, process: subprocess.Popen[bytes]) -> None:
     import urllib3  # noqa: PLC0415 - it is loaded beside the broker.
 
-    url = f"http://127.0.0.1:{setup.admin_port}/readyz"
+    url = f"http://127.0.0.1:{broker.admin_port}/readyz"
     http = urllib3.PoolManager(retries=False)
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:

@@ -52,6 +52,8 @@ class RecordingService(TokenServiceServicer):
     refusal: Status | None = None
     calls: list[tuple[ExchangeTokenRequest, dict[str, str]]] = field(default_factory=list)
 
+    IntrospectToken = IssueClientToken = RedeemAssertion = RevokeToken = None  # type: ignore[assignment] # not asked here
+
     def ExchangeToken(  # noqa: N802 - the generated base names it
         self, request: ExchangeTokenRequest, context: Any
     ) -> ExchangeTokenResponse:

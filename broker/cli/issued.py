@@ -1,0 +1,82 @@
+"""What the broker issued, from either face, and how it is printed."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Final, Self
+
+import rich_click as click
+
+from broker.cli.fetching import Answer
+from broker.cli.output import console, echo_json
+from broker.cli.stop import Negative
+from broker.cli.token_tree import draw
+from broker.errors import TokenRejected
+from broker.oauth import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT,
+)
+from broker.tokens.jws import read_token as take_apart
+from broker.v1.token_pb2 import IssuedToken, TokenType
+
+TYPE_NUMBERS: Final = {
+    None: TokenType.TOKEN_TYPE_UNSPECIFIED,
+    TOKEN_TYPE_ACCESS_TOKEN: TokenType.TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN: TokenType.TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT: TokenType.TOKEN_TYPE_JWT,
+    TOKEN_TYPE_ID_JAG: TokenType.TOKEN_TYPE_ID_JAG,
+}
+_NAMES: Final = {number: name for name, number in TYPE_NUMBERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The answer, by the names of RFC 8693 2.2.1."""
+
+    access_token: str = field(repr=False)
+    issued_token_type: str
+    token_type: str
+    expires_in: int
+    scope: str
+
+    @classmethod
+    def read(cls, answer: Answer) -> Self:
+        """What an HTTP answer holds; raises ``Negative`` when it is none."""
+        body = answer.json()
+        if not isinstance(body, dict):
+            raise Negative(f"The broker answers with status {answer.status} and no JSON.")
+        try:
+            return cls(
+                access_token=str(body["access_token"]),
+                issued_token_type=str(body.get("issued_token_type", TOKEN_TYPE_ACCESS_TOKEN)),
+                token_type=str(body["token_type"]),
+                expires_in=int(body["expires_in"]),
+                scope=str(body.get("scope", "")),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise Negative("The broker's answer lacks what RFC 8693 2.2.1 requires.") from None
+
+    @classmethod
+    def of(cls, message: IssuedToken) -> Self:
+        """What a message holds."""
+        return cls(
+            access_token=message.access_token,
+            issued_token_type=_NAMES.get(message.issued_token_type) or "",
+            token_type=message.token_type,
+            expires_in=message.expires_in,
+            scope=" ".join(message.scopes),
+        )
+
+    def print(self, *, output: str) -> None:
+        """Print it as ``json``, as the bare ``token``, or drawn as a ``tree``."""
+        if output == "json":
+            echo_json(asdict(self))
+        elif output == "token":
+            click.echo(self.access_token)
+        else:
+            try:
+                parts = take_apart(self.access_token)
+            except TokenRejected:
+                raise Negative("The broker issued something that is no token.") from None
+            console().print(draw(parts, (), now=int(time.time())))

@@ -19,7 +19,7 @@ from broker.errors import OAuthError, Reason, TemporarilyUnavailable
 from broker.fetch import GuardedFetcher
 from broker.in_force import Configuration, InForce, OneConfigurationPerEntry
 from broker.interfaces import AuditLog, KeyStore
-from broker.issuers import IssuerKeyRing
+from broker.issuers import FetchedClientDocuments, IssuerKeyRing
 from broker.keys.dev import DevKeyStore
 from broker.keys.transit_key import PublishedLongEnough
 from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
@@ -62,7 +62,8 @@ class Process:
         self._rejected = 0
         self._key_store = ObservedKeyStore(open_key_store(settings), metrics, settings.keys.store)
         self._state = _open_state(settings)
-        self._key_ring = _open_key_ring(settings)
+        fetcher = _open_fetcher(settings)
+        self._key_ring = IssuerKeyRing(fetcher, key_hosts=settings.fetch.key_hosts)
         self._file_audit = FileAuditLog(
             settings.audit.directory,
             writer=writer,
@@ -78,6 +79,7 @@ class Process:
                 registry=self._in_force,
                 key_store=self._key_store,
                 key_ring=self._key_ring,
+                client_documents=FetchedClientDocuments(fetcher),
                 policy=ObservedPolicyEngine(self._in_force, metrics),
                 replay=self._state,
                 revocations=self._state,
@@ -173,7 +175,6 @@ def _rules(settings: Settings) -> TokenRules:
         max_token_bytes=tokens.max_token_bytes,
         jwks_max_age=tokens.jwks_max_age,
         default_resource=settings.default_resource,
-        has_client_documents=settings.client_documents is not None,
         pairwise_key=_pairwise_key(tokens.pairwise_key_file),
     )
 
@@ -185,7 +186,8 @@ def _pairwise_key(file: Path | None) -> bytes | None:
 def _key_sources(settings: Settings) -> list[KeySource]:
     of_issuers = [issuer.keys for issuer in settings.issuers if not issuer.is_disabled]
     of_clients = [client.keys for client in settings.clients if client.keys is not None]
-    return of_issuers + of_clients
+    # What is in a client's document is fetched when the client comes, and never ahead of it.
+    return of_issuers + [keys for keys in of_clients if keys.document is None]
 
 
 def _open_state(settings: Settings) -> MemoryState | SqliteState:
@@ -194,15 +196,13 @@ def _open_state(settings: Settings) -> MemoryState | SqliteState:
     return SqliteState(settings.state.directory / "state.sqlite", now=now)
 
 
-def _open_key_ring(settings: Settings) -> IssuerKeyRing:
-    fetch = settings.fetch
-    fetcher = GuardedFetcher(
+def _open_fetcher(settings: Settings) -> GuardedFetcher:
+    return GuardedFetcher(
         # Only a broker that is itself on loopback, for development, may fetch from there.
         allow_loopback=settings.issuer.startswith("http://"),
-        ca_file=fetch.ca_file,
-        private_networks=fetch.private_networks,
+        ca_file=settings.fetch.ca_file,
+        private_networks=settings.fetch.private_networks,
     )
-    return IssuerKeyRing(fetcher, key_hosts=fetch.key_hosts)
 
 
 def open_key_store(settings: Settings) -> KeyStore:

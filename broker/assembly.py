@@ -4,17 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from broker.client_auth import ClientAuthenticator, SecretVerifier
+from broker.client_auth import ClientAuthenticator, ProofVerifier, SecretVerifier
 from broker.client_auth.assertion import AssertionVerifier
+from broker.client_auth.known_clients import KnownClients
+from broker.client_auth.workload import WorkloadVerifier
 from broker.endpoints import Endpoints
 from broker.endpoints.decision import Gate
 from broker.endpoints.discovery import DiscoveryEndpoint
 from broker.endpoints.explain import ExplainEndpoint
+from broker.endpoints.inquiry import Callers
+from broker.endpoints.introspection import IntrospectionEndpoint
 from broker.endpoints.issuing import Issuing
+from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
+from broker.endpoints.withdrawal import WithdrawalEndpoint
 from broker.grants import GRANTS, GrantTools
 from broker.interfaces import (
     AuditLog,
+    ClientDocuments,
     KeyRing,
     KeyStore,
     Now,
@@ -26,6 +33,7 @@ from broker.interfaces import (
 from broker.tokens.minter import Lifetimes, Minter
 from broker.tokens.own_keys import OwnKeys
 from broker.tokens.pseudonyms import Pseudonyms
+from broker.tokens.standing import Standing
 from broker.tokens.verifier import TokenVerifier
 
 
@@ -42,7 +50,6 @@ class TokenRules:
     max_token_bytes: int = 8192
     jwks_max_age: timedelta = timedelta(minutes=5)
     default_resource: str | None = None
-    has_client_documents: bool = False
     pairwise_key: bytes | None = field(default=None, repr=False)
 
 
@@ -53,6 +60,7 @@ class Parts:
     registry: Registry
     key_store: KeyStore
     key_ring: KeyRing
+    client_documents: ClientDocuments
     policy: PolicyEngine
     replay: ReplayGuard
     revocations: RevocationList
@@ -65,19 +73,20 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
     """The endpoints of one broker, as both faces serve them."""
     discovery = DiscoveryEndpoint(
         rules.issuer,
+        parts.registry,
         parts.key_store,
         tuple(GRANTS),
         rules.jwks_max_age,
-        has_client_documents=rules.has_client_documents,
     )
+    clients = KnownClients(parts.registry, parts.key_ring, parts.client_documents)
     assertions = AssertionVerifier(
         rules.issuer,
         discovery.token_endpoint,
-        parts.registry,
-        parts.key_ring,
+        clients,
         parts.now,
         rules.leeway,
     )
+    standing = Standing(rules.issuer, parts.registry, parts.revocations, rules.mcp_claim)
     tools = GrantTools(
         issuer=rules.issuer,
         registry=parts.registry,
@@ -86,7 +95,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
             parts.registry,
             parts.key_ring,
             OwnKeys(parts.key_store),
-            parts.revocations,
+            standing,
             parts.now,
             rules.leeway,
         ),
@@ -99,17 +108,37 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
     issuing = Issuing(
         registry=parts.registry,
         authenticator=ClientAuthenticator(
-            parts.registry,
+            clients,
             assertions,
             SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
+            WorkloadVerifier(
+                rules.issuer,
+                discovery.token_endpoint,
+                parts.registry,
+                parts.key_ring,
+                parts.now,
+                rules.leeway,
+            ),
         ),
+        proofs=ProofVerifier(parts.now, rules.leeway),
         grants={grant_type: grant(tools) for grant_type, grant in GRANTS.items()},
         gate=Gate(parts.policy, parts.now),
         minter=_minter(rules, parts),
         default_resource=rules.default_resource,
     )
+    callers = Callers(issuing.authenticator, parts.replay)
     return Endpoints(
         token=TokenEndpoint(issuing, parts.replay, parts.audit),
+        introspection=IntrospectionEndpoint(callers, parts.registry, tools.tokens, parts.audit),
+        revocation=RevocationEndpoint(callers, tools.tokens, parts.revocations, parts.audit),
+        withdrawal=WithdrawalEndpoint(
+            callers,
+            parts.registry,
+            parts.revocations,
+            parts.audit,
+            parts.now,
+            rules.leeway,
+        ),
         discovery=discovery,
         explain=ExplainEndpoint(issuing, parts.policy, parts.replay, parts.audit),
     )

@@ -96,13 +96,14 @@ class Reason(Enum):
     FETCH_TIMEOUT = _BAD_DOCUMENT
     FETCH_TLS = _BAD_DOCUMENT
     FETCH_FAILED = _BAD_DOCUMENT
-    FETCH_LIMIT = _BAD_DOCUMENT
+    FETCH_LIMIT = "The service is temporarily unavailable."
 
     # The request.
     PARAM_MISSING = "A required parameter is missing."
     PARAM_NOT_ALLOWED = "A parameter does not belong to this grant."
     DUPLICATE_PARAM = "A parameter is repeated."
     PARAM_TOO_LARGE = "A parameter is too large."
+    PARAM_MALFORMED = "A parameter is malformed."
     BODY_MALFORMED = "The request body cannot be read."
     BODY_TOO_LARGE = "The request is too large."
     CONTENT_TYPE = "The content type must be application/x-www-form-urlencoded."
@@ -254,6 +255,9 @@ class InvalidClient(OAuthError):
 
 _BEFORE_PROOF: Final = frozenset(
     {
+        Reason.ISS_UNKNOWN,
+        Reason.ISSUER_DISABLED,
+        Reason.ISSUER_NOT_FOR_PURPOSE,
         Reason.ALG_NOT_ALLOWED,
         Reason.KEY_ALG_MISMATCH,
         Reason.KEY_NOT_FOR_SIG,
@@ -364,6 +368,13 @@ class TemporarilyUnavailable(OAuthError):
     def __init__(self, reason: Reason, *, retry_after: int = 2, detail: str = "") -> None:
         super().__init__(reason, detail=detail)
         self.retry_after = retry_after
+
+
+class RateLimited(TemporarilyUnavailable):
+    """More was asked for at once than is done for any one party; the request may be repeated later."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
 
 
 class ServerError(OAuthError):

@@ -13,6 +13,7 @@ from broker.config import ConfigError, Settings, load_settings
 from broker.interfaces import AuditEntry, AuditLog
 from broker.model import (
     Client,
+    ClientDocumentTerms,
     Decision,
     PolicyQuery,
     RequestContext,
@@ -42,6 +43,7 @@ class Files:
     resources: tuple[Resource, ...]
     issuers: tuple[TrustedIssuer, ...]
     authorization_servers: tuple[ResourceAuthorizationServer, ...]
+    client_documents: ClientDocumentTerms | None
     disabled_subjects: frozenset[str]
     disabled_policies: frozenset[str]
     policies: PolicyFiles
@@ -54,6 +56,7 @@ class Files:
             settings.resources,
             settings.issuers,
             settings.authorization_servers,
+            settings.client_documents,
             settings.disabled_subjects,
             settings.disabled_policies,
             read_files(settings.policies),
@@ -113,6 +116,7 @@ class Configuration:
             resources=files.resources,
             issuers=files.issuers,
             authorization_servers=files.authorization_servers,
+            client_documents=files.client_documents,
             disabled_subjects=files.disabled_subjects,
             disabled_policies=files.disabled_policies,
         )
@@ -190,6 +194,10 @@ class InForce:
         finally:
             self._held.configuration = before
 
+    @property
+    def has_client_documents(self) -> bool:
+        return self.current.registry.has_client_documents
+
     def client(self, client_id: str) -> Client | None:
         return self.current.registry.client(client_id)
 
@@ -263,4 +271,5 @@ def _registry(settings: Settings) -> FileRegistry:
         settings.issuers,
         authorization_servers=settings.authorization_servers,
         disabled_subjects=settings.disabled_subjects,
+        client_documents=settings.client_documents,
     )

@@ -4,17 +4,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from broker.errors import Reason
 from broker.model import (
     Client,
+    ClientDocument,
     Decision,
     KeySource,
     OneTimeId,
+    Pedigree,
     PolicyQuery,
     RequestContext,
     Resource,
     ResourceAuthorizationServer,
     ScopeExplanation,
     TrustedIssuer,
+    Withdrawal,
 )
 
 Now = Callable[[], int]
@@ -77,16 +81,34 @@ class KeyRing(Protocol):
     def key(self, source: KeySource, kid: str | None, algorithm: str) -> VerificationKey: ...
 
 
+class ClientDocuments(Protocol):
+    """
+    The metadata documents of clients, each at the URL that is the client's id, and the keys in them.
+
+    Both methods fetch what is not remembered, for any URL that can be a client's id: ask the registry
+    first. They raise ``TokenRejected`` (``cimd_*``, ``fetch_*``) when there is no acceptable document,
+    ``RateLimited`` (``fetch_limit``) when it would have to be fetched and too much is, and ``key``
+    raises as that of a ``KeyRing`` does when it names no such key.
+    """
+
+    def document(self, url: str) -> ClientDocument: ...
+    def key(self, url: str, kid: str | None, algorithm: str) -> VerificationKey: ...
+
+
 class Registry(Protocol):
     """
     What the operator declared. Ids compare byte for byte; disabled entries are returned as such.
 
+    ``client`` also answers for a client that is known by a metadata document, without looking at the
+    document. ``has_client_documents`` tells whether there can be such clients.
     ``client_at`` finds the client that is registered to have this id at another issuer; equal ids alone
     say nothing. ``resource`` also finds a resource by one of its logical audience names, and
     ``authorization_server`` another authorization server by its issuer or a logical name.
     ``is_subject_disabled`` takes a subject as minted here.
     """
 
+    @property
+    def has_client_documents(self) -> bool: ...
     def client(self, client_id: str) -> Client | None: ...
     def client_at(self, issuer: str, client_id: str) -> Client | None: ...
     def resource(self, name: str) -> Resource | None: ...
@@ -112,14 +134,17 @@ class ReplayGuard(Protocol):
 
 class RevocationList(Protocol):
     """
-    Remembers which of our tokens were withdrawn before their time.
+    Remembers what was withdrawn before its time: one of our tokens, or everything issued for a party.
 
-    ``until`` is the unix second at which the token would have expired. Raises
+    ``until`` is the unix second at which the token would have expired. A second withdrawal for a
+    party widens the first. ``reason_against`` answers for a token all at once: ``REVOKED`` for itself
+    or a party, ``ANCESTOR_REVOKED`` for a token that it derives from, or ``None``. Raises
     ``TemporarilyUnavailable`` (``revocation_unavailable``) when it cannot know.
     """
 
     def revoke(self, jti: str, until: int) -> None: ...
-    def is_revoked(self, jti: str) -> bool: ...
+    def withdraw(self, withdrawal: Withdrawal) -> None: ...
+    def reason_against(self, pedigree: Pedigree) -> Reason | None: ...
 
 
 class PolicyEngine(Protocol):
@@ -155,8 +180,9 @@ class AuditLog(Protocol):
     The durable witness.
 
     ``entry`` opens a record, whose id is the context's ``request_id``. Leaving its block writes it:
-    as permitted, or, when the block raises, as denied with the reason of the ``OAuthError`` (anything
-    else is recorded as ``internal_error``).
+    as permitted, or, when the block raises, as denied with the reason of the ``OAuthError`` or of the
+    ``TokenRejected``, which the caller is told no code for (anything else is recorded as
+    ``internal_error``).
     The block is left only once the record is on disk; if it cannot be, ``TemporarilyUnavailable``
     (``audit_unavailable``) replaces whatever the block returned or raised. ``check`` raises it too
     while the writer is closed.

@@ -33,12 +33,15 @@ class KeySource:
     ``jwks`` is a JWK set (RFC 7517 5) given in the configuration or read from a file at load.
     ``discovery`` is an issuer whose metadata document names its ``jwks_uri``. ``document`` is a client
     ID metadata document, which holds keys or names where they are.
+
+    ``is_spiffe_bundle`` says that a set is a trust domain's, in which keys have uses of their own.
     """
 
     jwks: JsonObject | None = None
     jwks_uri: str | None = None
     discovery: str | None = None
     document: str | None = None
+    is_spiffe_bundle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,10 @@ class TrustedIssuer:
     else is accepted, whatever its keys could do. ``subject_prefix`` keeps equal ``sub`` values of
     two issuers apart. ``max_token_lifetime`` bounds ``exp - iat`` of what it signs.
 
-    For identity assertions: ``is_multi_tenant`` demands a ``tenant`` in each; ``accounts`` gives, by
-    tenant (empty where there is none) and ``sub``, the subject here, and whoever it does not name is
-    unknown; without it every subject has an account, named by prefix, tenant and ``sub``.
+    ``is_multi_tenant`` demands a ``tenant`` in each, which is part of who the subject is. For identity
+    assertions ``accounts`` gives, by tenant (empty where there is none) and ``sub``, the subject here,
+    and whoever it does not name is unknown; without it every subject has an account, named by prefix,
+    tenant and ``sub``.
     ``is_single_use`` is unset where the kind of token decides: assertions are spent, workloads'
     tokens are not. ``workloads`` are the rules for its workloads' tokens.
     """
@@ -121,11 +125,41 @@ class Client:
     profile: str = "service"
     tenant: str | None = None
     has_token_endpoint_audience: bool = False
+    max_assertion_lifetime: timedelta = timedelta(minutes=5)
     introspects: frozenset[str] = frozenset()
     is_bound: bool = False
     is_explainer: bool = False
     is_administrator: bool = False
     is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDocumentTerms:
+    """
+    What clients are registered with that are known by a metadata document at their id, an https URL.
+
+    ``hosts`` are the only ones whose documents count, with the port where the URL has one.
+    """
+
+    hosts: frozenset[str]
+    grants: frozenset[str]
+    groups: frozenset[str] = frozenset()
+    profile: str = "ai_agent"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDocument:
+    """
+    What a client says of itself in its metadata document (RFC 7591 2), as far as it matters here.
+
+    Nothing in it gives a right; all of it can take one away. ``auth_method`` is ``private_key_jwt`` or
+    ``none``. ``grants`` and ``algorithm`` are ``None`` where it does not restrict itself.
+    """
+
+    auth_method: str
+    grants: frozenset[str] | None = None
+    algorithm: str | None = None
+    is_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +294,7 @@ class TokenRequest:
 
     ``present`` holds the names of all parameters that arrived with a value, so that a grant can
     refuse the ones it has no use for. ``proofs`` are the DPoP proofs that came along (RFC 9449 4.1),
-    and ``proof_target`` is the address that they must be for.
+    and ``proof_target`` is the address that they must be for; a port of ``*`` stands for any.
     """
 
     grant_type: str
@@ -277,6 +311,53 @@ class TokenRequest:
     proofs: tuple[str, ...] = field(default=(), repr=False)
     proof_target: str = ""
     present: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInquiry:
+    """
+    A token that is presented to be told about (RFC 7662 2.1) or withdrawn (RFC 7009 2.1), as sent.
+
+    What the caller takes it for is not kept, since nothing relies on it.
+    """
+
+    credential: ClientCredential
+    token: str | None = field(default=None, repr=False)
+
+
+class PartyKind(StrEnum):
+    """The sorts of party whose tokens can be withdrawn together."""
+
+    SUBJECT = "subject"
+    """Whom a token is about, as its ``sub`` has it."""
+    CLIENT = "client"
+    """A client that a token was issued to, that acts in it, or that is its MCP client."""
+    MCP_SERVER = "mcp_server"
+    """A resource that a token is for, or that it came through."""
+    ISSUER = "issuer"
+    """Who vouched for the subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Somebody whose name is in tokens, by the name that is there."""
+
+    kind: PartyKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalRequest:
+    """
+    An operator's order to withdraw everything that was issued for a party, as read and unproved.
+
+    ``kind`` is ``None`` when none was stated, ``issued_since`` is in unix seconds.
+    """
+
+    credential: ClientCredential
+    kind: PartyKind | None
+    name: str
+    issued_since: int = 0
 
 
 # ---- what is proved
@@ -297,17 +378,34 @@ class OneTimeId:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvedKey:
+    """A key that the caller proved to hold: its thumbprint (RFC 7638), and the proof's id to spend."""
+
+    thumbprint: str
+    one_time_id: OneTimeId
+
+
+@dataclass(frozen=True, slots=True)
 class AuthenticatedClient:
     """
     A client that proved who it is, the method it used, and the one-time id to spend, if any.
 
-    ``workload`` is the verified token of the workload that spoke for it, where that is how it did.
+    ``workload`` is the verified token of the workload that spoke for it, where that is how it did;
+    ``is_by_assertion`` says that this token was the assertion of the grant, which is spent with it.
+    ``key`` is set when it has proved besides that it holds a key, to which its token will be bound.
     """
 
     client: Client
     method: str
     one_time_id: OneTimeId | None = None
     workload: "InputToken | None" = None
+    key: ProvedKey | None = None
+    is_by_assertion: bool = False
+
+    @property
+    def proved_key(self) -> str | None:
+        """The thumbprint of the key that it proved to hold."""
+        return None if self.key is None else self.key.thumbprint
 
 
 class Relation(StrEnum):
@@ -402,7 +500,8 @@ class Delegation:
     ``resources`` are the only ones a token may be for, where an assertion names them. ``id_jag`` is set
     when an identity assertion is to be issued, not an access token. ``confirmation`` is the thumbprint of
     the key that the token will be bound to (RFC 9449 6.1). ``lineage`` are the ids of the tokens of
-    ours that this one derives from, the first of them first.
+    ours that this one derives from, the first of them first, and ``heritage`` is everybody whose
+    withdrawal ends those.
     """
 
     subject: Subject
@@ -426,6 +525,7 @@ class Delegation:
     id_jag: IdJag | None = None
     confirmation: str | None = None
     lineage: tuple[str, ...] = ()
+    heritage: frozenset[Party] = frozenset()
 
     @property
     def qualified_mcp_client(self) -> str | None:
@@ -590,7 +690,37 @@ class Explanation:
     lifetime_limit: str = ""
 
 
-# ---- what is issued
+# ---- what is issued, and withdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Pedigree:
+    """
+    Everything whose withdrawal ends a token.
+
+    ``jti`` is its own id, ``None`` for a token of another issuer, and ``ancestors`` are the ids of the
+    tokens that it derives from. The tokens of its ``parties`` may have been withdrawn by the moment
+    that it was issued at, in unix seconds.
+    """
+
+    jti: str | None
+    issued_at: int
+    parties: frozenset[Party]
+    ancestors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """
+    Everything issued for ``party`` from one second through another does not count any more.
+
+    ``kept_until`` is the second after which none of it could be accepted anyway.
+    """
+
+    party: Party
+    issued_since: int
+    issued_until: int
+    kept_until: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from docs.tables import table
 DATA = Path(__file__).parent / "data" / "remedies.toml"
 BY_SLOT = "slot"
 """Says that the place in which a token was presented chooses the code."""
+INACTIVE = "inactive"
+"""Says that the caller is told no code, but that the token is not active (RFC 7662 2.2)."""
 
 
 @cache
@@ -69,6 +71,8 @@ def _reasons_table(group: Mapping[str, Any]) -> str:
 def _answers(answers: list[str] | str) -> str:
     if answers == BY_SLOT:
         return "by its place"
+    if answers == INACTIVE:
+        return "`active: false`"
     return ", ".join(f"`{answer}`" for answer in answers) or "nothing yet"
 
 

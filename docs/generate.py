@@ -7,6 +7,7 @@ from typing import Final
 
 from broker.audit.reader import UNDETECTED
 from broker.config.documents import json_schema, settings_page
+from docs.conformance_tables import deviations_table, requirement_gaps_table, requirement_tables
 from docs.errors_tables import classes_table, reasons_tables
 from docs.operations_tables import events_table, fields_table, metrics_table
 from docs.regions import fill, names_in
@@ -22,6 +23,7 @@ def undetected_list() -> str:
 
 REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "attacks": attack_tables,
+    "deviations": deviations_table,
     "errors": classes_table,
     "events": events_table,
     "faults": faults_table,
@@ -29,6 +31,8 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "gaps": gaps_list,
     "metrics": metrics_table,
     "reasons": reasons_tables,
+    "requirement-gaps": requirement_gaps_table,
+    "requirements": requirement_tables,
     "undetected": undetected_list,
 }
 """What is made inside pages that are otherwise written by hand, by the name of the region."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+STANDARDS: Final = "std:"
+"""What tells a requirement of a standard from an attack of the same id."""
 _CATALOGUE: Final = "sec:"
 
 
@@ -16,6 +18,12 @@ class Shown:
 
     file: str
     name: str
+
+    @property
+    def link(self) -> str:
+        """A link to it from a page of the documents, by its name read as a sentence."""
+        sentence = self.name.removeprefix("test_").replace("_", " ")
+        return f"[{sentence}](../{self.file})"
 
 
 def requirements(root: Path) -> Mapping[str, tuple[Shown, ...]]:

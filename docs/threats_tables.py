@@ -102,11 +102,7 @@ def _evidence(row: Row) -> str:
     if row.absent:
         return f"Nothing to attack: {row.absent}."
     tests = shown().get(row.requirement, ())
-    return "<br>".join(f"[{_sentence(test)}](../{test.file})" for test in tests) or "**none**"
-
-
-def _sentence(test: Shown) -> str:
-    return test.name.removeprefix("test_").replace("_", " ")
+    return "<br>".join(test.link for test in tests) or "**none**"
 
 
 def _files(rows: Sequence[str]) -> list[str]:

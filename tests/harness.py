@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,10 @@ from grpc_status import rpc_status
 
 from broker.assembly import Parts, TokenRules, assemble
 from broker.audit.log import FileAuditLog
-from broker.fetch import GuardedFetcher
+from broker.audit.record import REQUEST_EVENTS
+from broker.fetch import Fetcher, GuardedFetcher
 from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
-from broker.issuers import IssuerKeyRing
+from broker.issuers import FetchedClientDocuments, IssuerKeyRing
 from broker.keys.dev import DevKeyStore
 from broker.model import Client, Resource, ResourceAuthorizationServer, TrustedIssuer
 from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER
@@ -25,7 +26,13 @@ from broker.registry import FileRegistry
 from broker.rpc.server import RunningServer, build_server
 from broker.state.memory import MemoryState
 from broker.tokens.minter import Lifetimes
-from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
+from broker.v1 import (
+    discovery_service_pb2,
+    discovery_service_pb2_grpc,
+    token_pb2,
+    token_service_pb2,
+    token_service_pb2_grpc,
+)
 from broker.web.app import OAuthApp
 from tests.world import ISS, MCP_CLAIM, NOW, Cast, Parameters
 
@@ -39,6 +46,11 @@ _TOKEN_TYPES = {
     "id-jag": token_pb2.TOKEN_TYPE_ID_JAG,
 }
 UNKNOWN_TOKEN_TYPE = 99
+
+
+def _type_uri(number: int) -> str:
+    short = next(name for name, known in _TOKEN_TYPES.items() if known == number)
+    return f"urn:ietf:params:oauth:token-type:{short}"
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,24 @@ class Answer:
 
 def decode_claims(token: str) -> dict[str, Any]:
     """The payload of a JWS, unverified."""
-    payload = token.split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    assert isinstance(claims, dict)
-    return claims
+    return _decode_part(token, 1)
+
+
+def decode_header(token: str) -> dict[str, Any]:
+    """The protected header of a JWS, unverified."""
+    return _decode_part(token, 0)
+
+
+def _decode_part(token: str, number: int) -> dict[str, Any]:
+    part = token.split(".")[number]
+    return decode_object(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def decode_object(raw: str | bytes) -> dict[str, Any]:
+    """A JSON object."""
+    found = json.loads(raw)
+    assert isinstance(found, dict)
+    return found
 
 
 class Face(Protocol):
@@ -83,7 +109,9 @@ class Face(Protocol):
 
     name: str
 
-    def exchange(self, parameters: Parameters, *authorization: str) -> Answer: ...
+    def exchange(
+        self, parameters: Parameters, *authorization: str, proofs: Sequence[str] = ()
+    ) -> Answer: ...
 
 
 class Clock:
@@ -101,6 +129,10 @@ class ReplaceableRegistry:
 
     def __init__(self, content: FileRegistry) -> None:
         self.content = content
+
+    @property
+    def has_client_documents(self) -> bool:
+        return self.content.has_client_documents
 
     def client(self, client_id: str) -> Client | None:
         return self.content.client(client_id)
@@ -134,6 +166,7 @@ class Broker:
         replay: ReplayGuard | None = None,
         key_store: KeyStore | None = None,
         audit: AuditLog | None = None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         self.directory = directory
         self.clock = clock or Clock()
@@ -142,13 +175,13 @@ class Broker:
         self.key_store = key_store or DevKeyStore(directory / "keys")
         state = MemoryState(now=self.clock)
         self.state = state
-        self.fetcher = GuardedFetcher()
+        self.fetcher = fetcher or GuardedFetcher()
         self.key_ring = IssuerKeyRing(self.fetcher)
         self.audit = audit or FileAuditLog(self.audit_directory, writer="test-0", now=self.clock)
         rules = TokenRules(
             ISS,
             MCP_CLAIM,
-            lifetimes=Lifetimes(cast.lifetime),
+            lifetimes=Lifetimes(cast.lifetime, cast.machine_lifetime, cast.id_jag_lifetime),
             max_token_bytes=cast.max_token_bytes,
             default_resource=cast.default_resource,
             pairwise_key=b"k" * 32,
@@ -160,6 +193,7 @@ class Broker:
                 registry=self.registry,
                 key_store=self.key_store,
                 key_ring=self.key_ring,
+                client_documents=FetchedClientDocuments(self.fetcher),
                 policy=policy,
                 replay=replay or state,
                 revocations=state,
@@ -176,7 +210,7 @@ class Broker:
             for path in sorted(self.audit_directory.glob("*.jsonl"))
             for line in path.read_bytes().splitlines()
         ]
-        return [line for line in lines if line["event"] in ("token.issue", "policy.explain")]
+        return [line for line in lines if line["event"] in REQUEST_EVENTS]
 
     def spent_count(self) -> int:
         """How many one-time ids have been spent."""
@@ -200,6 +234,7 @@ def _registry(cast: Cast) -> FileRegistry:
         cast.resources,
         cast.issuers,
         authorization_servers=cast.authorization_servers,
+        client_documents=cast.client_documents,
         disabled_subjects=cast.disabled_subjects,
     )
 
@@ -212,8 +247,25 @@ class HttpFace:
     def __init__(self, broker: Broker) -> None:
         self.app = OAuthApp(broker.endpoints, issuer=ISS, max_body_bytes=65_536)
 
-    def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
-        return self.post(urlencode(parameters, doseq=True).encode(), *authorization)
+    def exchange(
+        self, parameters: Parameters, *authorization: str, proofs: Sequence[str] = ()
+    ) -> Answer:
+        # A header that is sent more than once reaches the application joined by commas.
+        headers = {"HTTP_DPOP": ",".join(proofs)} if proofs else {}
+        return self.post(urlencode(parameters, doseq=True).encode(), *authorization, **headers)
+
+    def address(self, _parameters: Parameters) -> str:
+        """What a DPoP proof for the request must name."""
+        return f"{ISS}/token"
+
+    def introspect(self, parameters: Parameters, *authorization: str) -> Answer:
+        """Ask about a token; ``fields`` is what is told."""
+        body = urlencode(parameters, doseq=True).encode()
+        return self.post(body, *authorization, path="/introspect")
+
+    def revoke(self, parameters: Parameters, *authorization: str) -> Answer:
+        """Withdraw a token."""
+        return self.post(urlencode(parameters, doseq=True).encode(), *authorization, path="/revoke")
 
     def post(
         self, body: bytes, *authorization: str, path: str = "/token", **environ: str
@@ -244,6 +296,12 @@ class HttpFace:
             headers=answer_headers,
             everything=f"{status} {answer_headers} {raw.decode()}",
         )
+
+    def metadata(self) -> Mapping[str, Any]:
+        """The server metadata (RFC 8414)."""
+        path = "/.well-known/oauth-authorization-server"
+        _, _, raw = call_wsgi(self.app, {"REQUEST_METHOD": "GET", "PATH_INFO": path})
+        return decode_object(raw)
 
 
 def call_wsgi(
@@ -285,14 +343,19 @@ class GrpcFace:
         self.channel.close()
         self.server.stop(0)
 
-    def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
+    def exchange(
+        self, parameters: Parameters, *authorization: str, proofs: Sequence[str] = ()
+    ) -> Answer:
         """Ask by the method that serves the grant; an unknown one goes to the first of them."""
-        metadata = tuple(("authorization", value) for value in authorization)
-        method, message = self._call_for(parameters)
+        metadata = (
+            *(("authorization", value) for value in authorization),
+            *(("dpop", value) for value in proofs),
+        )
+        method, message = call_for(self.stub, parameters)
         try:
             response, call = method.with_call(message, metadata=metadata, timeout=20)
         except grpc.RpcError as error:
-            return _grpc_refusal(error)
+            return grpc_refusal(error)
         issued = response.issued_token
         return Answer(
             face=self.name,
@@ -301,6 +364,7 @@ class GrpcFace:
             description="",
             token=issued.access_token,
             fields={
+                "issued_token_type": _type_uri(issued.issued_token_type),
                 "token_type": issued.token_type,
                 "expires_in": issued.expires_in,
                 "scope": " ".join(issued.scopes),
@@ -310,16 +374,85 @@ class GrpcFace:
             everything=str(response),
         )
 
-    def _call_for(self, parameters: Parameters) -> tuple[Any, Any]:
-        grant_type = parameters.get("grant_type", "")
-        if grant_type == GRANT_JWT_BEARER:
-            return self.stub.RedeemAssertion, redeem_message(parameters)
-        if grant_type == GRANT_CLIENT_CREDENTIALS:
-            return self.stub.IssueClientToken, client_message(parameters)
-        return self.stub.ExchangeToken, exchange_message(parameters)
+    def introspect(self, parameters: Parameters, *authorization: str) -> Answer:
+        """Ask about a token; ``fields`` is what is told."""
+        message = token_service_pb2.IntrospectTokenRequest(
+            token=_text(parameters, "token"),
+            token_type_hint=_text(parameters, "token_type_hint"),
+            client_authentication=client_authentication(parameters),
+        )
+        return self._inquire(self.stub.IntrospectToken, message, authorization)
+
+    def revoke(self, parameters: Parameters, *authorization: str) -> Answer:
+        """Withdraw a token."""
+        message = token_service_pb2.RevokeTokenRequest(
+            token=_text(parameters, "token"),
+            token_type_hint=_text(parameters, "token_type_hint"),
+            client_authentication=client_authentication(parameters),
+        )
+        return self._inquire(self.stub.RevokeToken, message, authorization)
+
+    def _inquire(self, method: Any, message: Any, authorization: Sequence[str]) -> Answer:
+        metadata = tuple(("authorization", value) for value in authorization)
+        try:
+            response, call = method.with_call(message, metadata=metadata, timeout=20)
+        except grpc.RpcError as error:
+            return grpc_refusal(error)
+        return Answer(
+            face=self.name,
+            status="OK",
+            error="",
+            description="",
+            token="",
+            fields=_told(response),
+            headers={name: str(value) for name, value in call.initial_metadata()},
+            everything=str(response),
+        )
+
+    def metadata(self) -> Mapping[str, Any]:
+        """The server metadata (RFC 8414)."""
+        discovery = discovery_service_pb2_grpc.DiscoveryServiceStub(self.channel)
+        asked = discovery_service_pb2.GetServerMetadataRequest()
+        return decode_object(discovery.GetServerMetadata(asked, timeout=20).document_json)
+
+    def address(self, parameters: Parameters) -> str:
+        """What a DPoP proof for the request must name."""
+        methods = {
+            GRANT_JWT_BEARER: "RedeemAssertion",
+            GRANT_CLIENT_CREDENTIALS: "IssueClientToken",
+        }
+        method = methods.get(_text(parameters, "grant_type"), "ExchangeToken")
+        return f"{ISS}/broker.v1.TokenService/{method}"
 
 
-def _grpc_refusal(error: Any) -> Answer:
+def call_for(
+    stub: token_service_pb2_grpc.TokenServiceStub, parameters: Parameters
+) -> tuple[Any, Any]:
+    """The method that serves the grant, and the message that says what the parameters say."""
+    grant_type = parameters.get("grant_type", "")
+    if grant_type == GRANT_JWT_BEARER:
+        return stub.RedeemAssertion, redeem_message(parameters)
+    if grant_type == GRANT_CLIENT_CREDENTIALS:
+        return stub.IssueClientToken, client_message(parameters)
+    return stub.ExchangeToken, exchange_message(parameters)
+
+
+def _told(response: Any) -> dict[str, Any]:
+    """What a message tells of a token; its fields say the same as its document."""
+    if isinstance(response, token_service_pb2.RevokeTokenResponse):
+        return {}
+    if not response.active:
+        assert response == token_service_pb2.IntrospectTokenResponse()
+        return {"active": False}
+    document = decode_object(response.document_json)
+    for name in ("iss", "sub", "aud", "client_id", "iat", "exp", "jti", "token_type"):
+        assert getattr(response, name) == document[name]
+    assert list(response.scopes) == document["scope"].split()
+    return document
+
+
+def grpc_refusal(error: Any) -> Answer:
+    """What a call was refused with."""
     status = rpc_status.from_call(error)
     info = error_details_pb2.ErrorInfo()
     if status is not None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from broker.fetch import Fetcher
 from broker.interfaces import PolicyEngine
 from tests.harness import Broker, GrpcFace, HttpFace
 from tests.stage import Stage
 from tests.world import Cast
 from tests.world_policy import load_world_policy
 
-Staging = Callable[[Cast], Stage]
+Staging = Callable[..., Stage]
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +47,15 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def staging(quick_path: Path, face_name: str, policy: PolicyEngine) -> Iterator[Staging]:
-    """Builds a stage with a cast of one's own."""
+    """Builds a stage with a cast of one's own, and with other parts where they are given."""
     with ExitStack() as closing:
         numbers = iter(range(100))
 
-        def build(cast: Cast) -> Stage:
-            broker = Broker(quick_path / str(next(numbers)), cast=cast, policy=policy)
+        def build(
+            cast: Cast, *, engine: PolicyEngine = policy, fetcher: Fetcher | None = None
+        ) -> Stage:
+            directory = quick_path / str(next(numbers))
+            broker = Broker(directory, cast=cast, policy=engine, fetcher=fetcher)
             closing.callback(broker.close)
             if face_name == "http":
                 return Stage(broker, HttpFace(broker))

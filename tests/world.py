@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.model import (
     Client,
+    ClientDocumentTerms,
     KeySource,
     Purpose,
     Resource,
@@ -16,12 +17,14 @@ from broker.model import (
     Scope,
     SecretHash,
     TrustedIssuer,
+    WorkloadRule,
 )
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
     AUTH_SECRET_BASIC,
     AUTH_SECRET_POST,
     CLIENT_ASSERTION_JWT_BEARER,
+    CLIENT_ASSERTION_JWT_SPIFFE,
     GRANT_CLIENT_CREDENTIALS,
     GRANT_JWT_BEARER,
     GRANT_TOKEN_EXCHANGE,
@@ -37,11 +40,13 @@ ISS = "https://sts.test"
 IDP_A = "https://idp-a.test"
 IDP_B = "https://idp-b.test"
 IDP_OFF = "https://idp-off.test"
+TRUST_DOMAIN = "spiffe://td.test"
 RAS = "https://ras.test"
 WIKI = "https://wiki.test/mcp"
 RES_1 = "https://mcp1.test/mcp"
 RES_2 = "https://mcp2.test/mcp"
 API = "https://api.test/v1"
+DEEP = "https://deep.test/v1"
 CLOSED = "https://closed.test/v1"
 OFF = "https://off.test/v1"
 MCP_CLAIM = ISS + "/claims/mcp"
@@ -86,6 +91,8 @@ def _clients() -> tuple[Client, ...]:
         jwt_client("picky-srv", groups=SERVERS, issuers=frozenset({IDP_A})),
         jwt_client("rsa-srv", keys=KeySource(jwks=signer("rsa-srv", "RS256").jwks)),
         jwt_client("auditor", is_explainer=True),
+        jwt_client("operator", grants=frozenset(), is_administrator=True),
+        jwt_client("gateway", grants=frozenset(), introspects=frozenset({RES_1})),
         jwt_client("no-grants", grants=frozenset()),
         Client(
             "web-s",
@@ -94,16 +101,46 @@ def _clients() -> tuple[Client, ...]:
             secrets=(SecretHash(WEB_SECRET_HASH),),
             groups=SERVERS,
         ),
+        Client("worker", frozenset(), frozenset({GRANT_JWT_BEARER}), groups=AGENTS),
+        Client("svid-agent", frozenset(), ALL_GRANTS, groups=AGENTS),
+    )
+
+
+def _cluster() -> TrustedIssuer:
+    """IDP-B is what gives the workloads of a cluster their tokens."""
+    worker = WorkloadRule(
+        "worker", {"sub": "system:serviceaccount:prod:worker", "/kubernetes.io/namespace": "prod"}
+    )
+    return TrustedIssuer(
+        IDP_B,
+        frozenset({Purpose.WORKLOAD}),
+        frozenset({"RS256"}),
+        KeySource(jwks=signer("b1", "RS256").jwks),
+        workloads=(worker,),
+    )
+
+
+def _trust_domain() -> TrustedIssuer:
+    """A SPIFFE trust domain with its bundle: a key of certificates, and one of JWT-SVIDs."""
+    certificates = {**signer("x509").jwk, "use": "x509-svid"}
+    bundle = {"keys": [certificates, {**signer("svid").jwk, "use": "jwt-svid"}]}
+    return TrustedIssuer(
+        TRUST_DOMAIN,
+        frozenset({Purpose.WORKLOAD}),
+        frozenset({"ES256"}),
+        KeySource(jwks=bundle, is_spiffe_bundle=True),
+        workloads=(WorkloadRule("svid-agent", {"sub": f"{TRUST_DOMAIN}/agent"}),),
     )
 
 
 def _issuers() -> tuple[TrustedIssuer, ...]:
-    a, b = signer("a1"), signer("b1", "RS256")
+    a = signer("a1")
     user = frozenset({Purpose.USER, Purpose.ACCESS_TOKEN, Purpose.ID_JAG})
-    es256, rs256 = frozenset({"ES256"}), frozenset({"RS256"})
+    es256 = frozenset({"ES256"})
     return (
         TrustedIssuer(IDP_A, user, es256, KeySource(jwks=a.jwks)),
-        TrustedIssuer(IDP_B, frozenset({Purpose.WORKLOAD}), rs256, KeySource(jwks=b.jwks)),
+        _cluster(),
+        _trust_domain(),
         TrustedIssuer(IDP_OFF, user, es256, KeySource(jwks=signer("o1").jwks), is_disabled=True),
         TrustedIssuer(
             "https://idp-t2.test",
@@ -150,7 +187,10 @@ class Cast:
     )
     resources: tuple[Resource, ...] = field(default_factory=_resources)
     disabled_subjects: frozenset[str] = frozenset()
+    client_documents: ClientDocumentTerms | None = None
     lifetime: timedelta = timedelta(minutes=5)
+    machine_lifetime: timedelta = timedelta(minutes=5)
+    id_jag_lifetime: timedelta = timedelta(minutes=5)
     max_token_bytes: int = 8192
     default_resource: str | None = None
 
@@ -163,6 +203,11 @@ class Cast:
         """The same with one issuer added or replaced."""
         others = tuple(one for one in self.issuers if one.issuer != issuer.issuer)
         return replace(self, issuers=(*others, issuer))
+
+    def with_server(self, server: ResourceAuthorizationServer) -> "Cast":
+        """The same with one authorization server added or replaced."""
+        others = tuple(one for one in self.authorization_servers if one.issuer != server.issuer)
+        return replace(self, authorization_servers=(*others, server))
 
     def with_resource(self, resource: Resource) -> "Cast":
         """The same with one resource added or replaced."""
@@ -177,9 +222,20 @@ class Cast:
         """The issuer of that name."""
         return next(one for one in self.issuers if one.issuer == issuer)
 
+    def server(self, issuer: str) -> ResourceAuthorizationServer:
+        """The authorization server of that issuer."""
+        return next(one for one in self.authorization_servers if one.issuer == issuer)
+
     def resource(self, resource: str) -> Resource:
         """The resource of that name."""
         return next(one for one in self.resources if one.resource == resource)
+
+
+def deep_cast() -> Cast:
+    """A cast in which the API is a server too, behind which something lies deeper."""
+    behind = Resource(DEEP, _scopes("a:read", "b:read"))
+    api = replace(Cast().resource(API), owner="mcp2-srv")
+    return Cast().with_resource(api).with_resource(behind)
 
 
 _serial = itertools.count(1)
@@ -343,3 +399,60 @@ def redeem_parameters(assertion: str = "", /, **changes: str | list[str] | None)
         **changes,
     }
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def good_workload_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of GOOD-WL: IDP-B says of a process that it is a worker, as a cluster would."""
+    claims = {
+        "iss": IDP_B,
+        "sub": "system:serviceaccount:prod:worker",
+        "aud": [ISS],
+        "iat": NOW,
+        "nbf": changes.get("iat", NOW),
+        "exp": NOW + 600,
+        "jti": fresh_jti(),
+        "kubernetes.io": {
+            "namespace": "prod",
+            "pod": {"name": "worker-5d9c", "uid": "6a3a1d0e-1f5a-4e36-9d3e-0b5a0f6d2c11"},
+            "serviceaccount": {"name": "worker", "uid": "0d5f1c0b-62a1-4b53-8f2f-6f0f8ad7e3b2"},
+        },
+        **changes,
+    }
+    return without_none(claims)
+
+
+def good_workload_token(**changes: Any) -> str:
+    """The token of a worker in the cluster."""
+    return signer("b1", "RS256").sign(good_workload_claims(**changes), typ=None)
+
+
+def workload_parameters(assertion: str = "", /, **changes: str | list[str] | None) -> Parameters:
+    """The parameters of a workload that has nothing but its token, or another assertion."""
+    parameters = {
+        "grant_type": GRANT_JWT_BEARER,
+        "assertion": assertion or good_workload_token(),
+        "resource": RES_1,
+        "scope": "a:read",
+        **changes,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def good_svid_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of a JWT-SVID of the trust domain's agent: no issuer, no id."""
+    claims = {
+        "sub": f"{TRUST_DOMAIN}/agent",
+        "aud": [ISS],
+        "iat": NOW,
+        "exp": NOW + 300,
+        **changes,
+    }
+    return without_none(claims)
+
+
+def by_svid(**changes: Any) -> Parameters:
+    """The parameters that authenticate the trust domain's agent by its JWT-SVID."""
+    return {
+        "client_assertion_type": CLIENT_ASSERTION_JWT_SPIFFE,
+        "client_assertion": signer("svid").sign(good_svid_claims(**changes)),
+    }

@@ -8,7 +8,7 @@ import structlog
 
 from broker.audit.facts import bounded, bounded_id
 from broker.audit.record import REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
-from broker.errors import OAuthError, Reason, TemporarilyUnavailable
+from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.model import RequestContext
 
 Clock = Callable[[], float]
@@ -101,7 +101,7 @@ class Entry:
                 raise
 
     def _note_failure(self, raised: BaseException) -> None:
-        """Only an ``OAuthError`` tells its own story: other texts may hold a secret."""
+        """Only our own errors tell their story: other texts may hold a secret."""
         if isinstance(raised, OAuthError):
             self.note(
                 error=raised.error,
@@ -109,6 +109,8 @@ class Entry:
                 parameter=raised.parameter or None,
                 detail=raised.detail or None,
             )
+        elif isinstance(raised, TokenRejected):
+            self.note(reason=raised.reason, detail=raised.detail or None)
         else:
             self.note(
                 error="server_error", reason=Reason.INTERNAL_ERROR, detail=type(raised).__name__

@@ -14,6 +14,9 @@ LIST_LIMIT: Final = 64
 
 Event = Literal[
     "token.issue",
+    "token.introspect",
+    "token.revoke",
+    "tokens.withdraw",
     "policy.explain",
     "config.loaded",
     "config.rejected",
@@ -22,7 +25,9 @@ Event = Literal[
     "chain.opened",
     "chain.closed",
 ]
-REQUEST_EVENTS: Final = frozenset({"token.issue", "policy.explain"})
+REQUEST_EVENTS: Final = frozenset(
+    {"token.issue", "token.introspect", "token.revoke", "tokens.withdraw", "policy.explain"}
+)
 """Events in which somebody asked for something, so that the record says permit or deny."""
 SERVICE_EVENTS: Final = frozenset(
     {"config.loaded", "config.rejected", "service.started", "service.stopped"}
@@ -84,6 +89,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     cause: Id | None = None
     chain_depth: int | None = None
     client_id: Id | None = None
+    confirmation: Id | None = None
     detail: Text | None = None
     error: Id | None = None
     expires_at: int | None = None
@@ -92,7 +98,9 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     grant_type: Id | None = None
     inputs: Inputs | None = None
     issued_at: int | None = None
+    issued_since: int | None = None
     issued_token_type: Id | None = None
+    issued_until: int | None = None
     jti: Id | None = None
     kid: Id | None = None
     lifetime: int | None = None
@@ -100,6 +108,8 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     mcp_client: Id | None = None
     mcp_server: Id | None = None
     parameter: Id | None = None
+    party: Text | None = None
+    party_kind: Id | None = None
     peer: Id | None = None
     policy_digest: Id | None = None
     policy_ids: Ids | None = None

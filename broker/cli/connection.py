@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote_plus, urlsplit
 
 import grpc
+from grpc import Channel
 import rich_click as click
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
@@ -91,7 +92,7 @@ class Connection:
         return answer
 
     @contextmanager
-    def channel(self) -> Iterator[grpc.Channel]:
+    def channel(self) -> Iterator[Channel]:
         """
         A channel to the gRPC face, with TLS, which only a broker on loopback may do without.
 
@@ -108,7 +109,7 @@ class Connection:
         metadata = (("authorization", self.authorization),)
         return method(message, timeout=_SECONDS, metadata=metadata)
 
-    def _open(self) -> grpc.Channel:
+    def _open(self) -> Channel:
         target = self.grpc or ""
         if self.ca_file is None and _is_loopback(target):
             return grpc.insecure_channel(target)

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from broker.cli.stop import Negative
 from broker.config.problems import printable
 from broker.config.values import read_url
-from broker.tokens.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, loads_strict
 
 _LARGEST_ANSWER: Final = 1_048_576
 _DECISION_ID: Final = "Broker-Decision-Id"

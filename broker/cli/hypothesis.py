@@ -41,7 +41,12 @@ class Supposition:
 
 def suppose(settings: Settings, supposed: Supposition, *, now: int) -> PolicyQuery:
     """The question to policy; ends the command when it speaks of what is not registered."""
-    registry = FileRegistry(settings.clients, settings.resources, settings.issuers)
+    registry = FileRegistry(
+        settings.clients,
+        settings.resources,
+        settings.issuers,
+        client_documents=settings.client_documents,
+    )
     client = registry.client(supposed.client)
     if client is None:
         known = (one.client_id for one in settings.clients)

@@ -2,17 +2,21 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from broker.client_auth.audience import is_for_one_of, names_of
+from broker.client_auth.known_clients import KnownClients
 from broker.errors import Reason, TokenRejected
-from broker.interfaces import KeyRing, Now, Registry, VerificationKey
-from broker.model import Client, OneTimeId
+from broker.interfaces import Now, VerificationKey
+from broker.model import Client, JsonObject, OneTimeId
 from broker.oauth import AUTH_PRIVATE_KEY_JWT, TYP_CLIENT_AUTHENTICATION
 from broker.tokens.claims import LONGEST_URI, read_text, read_times
+from broker.tokens.client_url import is_url_like
 from broker.tokens.jwk import decoy_key
 from broker.tokens.jws import UnverifiedToken, read_token
 
-LONGEST_ASSERTION_LIFETIME: Final = timedelta(minutes=5)
+LONGEST_ASSERTION_LIFETIME: Final = timedelta(hours=1)
+"""What a client's registration can allow; most are allowed much less."""
 ONE_TIME_KIND: Final = "client_assertion"
 _TYPS: Final = frozenset({"", "jwt", TYP_CLIENT_AUTHENTICATION})
 
@@ -32,78 +36,92 @@ class AssertionVerifier:
 
     issuer: str
     token_endpoint: str
-    registry: Registry
-    key_ring: KeyRing
+    clients: KnownClients
     now: Now
     leeway: timedelta
     decoy: VerificationKey = field(default_factory=decoy_key)
 
-    def verify(self, assertion: str) -> VerifiedAssertion:
+    def verify(self, assertion: str, *, client_id: str | None = None) -> VerifiedAssertion:
         """
         The client that signed ``assertion``.
 
-        ``iss`` and ``sub`` are its id, ``aud`` is the issuer alone, ``exp`` is at most five minutes
-        away, ``jti`` is there to be spent. Raises ``TokenRejected``.
+        ``iss`` and ``sub`` are its id, ``aud`` is the issuer alone, it lives no longer than the client's
+        registration allows, ``jti`` is there to be spent. ``client_id`` is what the request calls it besides, if it
+        does. Raises ``TokenRejected``, and ``RateLimited`` where the client's document is not to be had.
         """
         unverified = read_token(assertion)
         if unverified.header.unverified_typ not in _TYPS:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
+        # Up to here and a little further nothing depends on who is registered, so a refusal tells
+        # nothing about that, and nothing is fetched for an assertion that could not count.
+        claims = unverified.unverified_claims
+        unverified_id = _unverified_client_id(claims)
+        if client_id is not None and client_id != unverified_id:
+            raise TokenRejected(Reason.CLIENT_ID_MISMATCH)
+        leeway, now = int(self.leeway.total_seconds()), self.now()
+        times = read_times(
+            claims,
+            now=now,
+            leeway=leeway,
+            longest=int(LONGEST_ASSERTION_LIFETIME.total_seconds()),
+            is_iat_required=False,
+        )
+        jti = read_text(claims, "jti")
+        if "cnf" in claims:
+            # Proofs are looked at once the client is known, too late for its own assertion.
+            raise TokenRejected(Reason.CNF_UNSUPPORTED)
+        self._check_audience(claims, is_endpoint_accepted=True)
         try:
-            client = self._named_client(unverified)
-            key = self._key(unverified, client)
+            client, key = self._signer(unverified, self.clients.named(unverified_id))
         except TokenRejected:
             self._spend_time(unverified)
             raise
         if not key.verify(unverified.signing_input, unverified.signature):
             raise TokenRejected(Reason.SIG_INVALID)
-        claims = unverified.unverified_claims
         if client.is_disabled:
             raise TokenRejected(Reason.CLIENT_DISABLED)
-        self._check_audience(claims.get("aud"), client)
-        leeway = int(self.leeway.total_seconds())
-        times = read_times(
-            claims,
-            now=self.now(),
-            leeway=leeway,
-            longest=int(LONGEST_ASSERTION_LIFETIME.total_seconds()),
-            is_iat_required=False,
-        )
+        starts_at = now - leeway if times.issued_at is None else times.issued_at
+        if times.expires_at - starts_at > client.max_assertion_lifetime.total_seconds():
+            raise TokenRejected(Reason.LIFETIME_TOO_LONG)
+        self._check_audience(claims, is_endpoint_accepted=client.has_token_endpoint_audience)
         # The id must be remembered through the last moment at which the assertion is acceptable.
-        one_time_id = OneTimeId(
-            ONE_TIME_KIND, client.client_id, read_text(claims, "jti"), times.expires_at + leeway
-        )
+        one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, jti, times.expires_at + leeway)
         return VerifiedAssertion(client, one_time_id, times.expires_at)
-
-    def _named_client(self, unverified: UnverifiedToken) -> Client:
-        claims = unverified.unverified_claims
-        unverified_sub = read_text(claims, "sub", longest=LONGEST_URI)
-        if claims.get("iss") != unverified_sub:
-            raise TokenRejected(Reason.CLAIM_INCONSISTENT, "iss is not sub")
-        client = self.registry.client(unverified_sub)
-        if client is None:
-            raise TokenRejected(Reason.CLIENT_UNKNOWN)
-        return client
 
     def _spend_time(self, unverified: UnverifiedToken) -> None:
         """Verify with a key of no meaning, so that a refusal takes as long as a wrong signature."""
         self.decoy.verify(unverified.signing_input, unverified.signature)
 
-    def _key(self, unverified: UnverifiedToken, client: Client) -> VerificationKey:
+    def _signer(
+        self, unverified: UnverifiedToken, registered: Client
+    ) -> tuple[Client, VerificationKey]:
+        """The client with what its document leaves it, if it has one, and the key that is named."""
         header = unverified.header
-        if AUTH_PRIVATE_KEY_JWT not in client.auth_methods or client.keys is None:
-            raise TokenRejected(Reason.AUTH_METHOD_REFUSED)
-        if header.unverified_algorithm not in client.algorithms:
-            raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-        return self.key_ring.key(client.keys, header.unverified_kid, header.unverified_algorithm)
+        _check_method(registered, header.unverified_algorithm)
+        client = self.clients.as_documented(registered)
+        _check_method(client, header.unverified_algorithm)
+        return client, self.clients.key(client, header.unverified_kid, header.unverified_algorithm)
 
-    def _check_audience(self, audience: object, client: Client) -> None:
-        if isinstance(audience, list) and len(audience) == 1:
-            audience = audience[0]
-        accepted = {self.issuer}
-        if self.issuer.count("/") == 2:
-            # Official SDKs run an issuer without a path through a URL type that adds this slash.
-            accepted.add(self.issuer + "/")
-        if client.has_token_endpoint_audience:
-            accepted.add(self.token_endpoint)
-        if not isinstance(audience, str) or audience not in accepted:
+    def _check_audience(self, claims: JsonObject, *, is_endpoint_accepted: bool) -> None:
+        accepted = names_of(self.issuer)
+        if is_endpoint_accepted:
+            accepted |= {self.token_endpoint}
+        if not is_for_one_of(claims.get("aud"), accepted):
             raise TokenRejected(Reason.AUD_NOT_SOLE_ISSUER)
+
+
+def _unverified_client_id(claims: JsonObject) -> str:
+    """The client that the assertion says it is by (RFC 7523 3); one that is no URL is plain text."""
+    unverified_sub: Any = claims.get("sub")
+    if not is_url_like(unverified_sub):
+        unverified_sub = read_text(claims, "sub", longest=LONGEST_URI)
+    if claims.get("iss") != unverified_sub:
+        raise TokenRejected(Reason.CLAIM_INCONSISTENT, "iss is not sub")
+    return str(unverified_sub)
+
+
+def _check_method(client: Client, algorithm: str) -> None:
+    if AUTH_PRIVATE_KEY_JWT not in client.auth_methods:
+        raise TokenRejected(Reason.AUTH_METHOD_REFUSED)
+    if algorithm not in client.algorithms:
+        raise TokenRejected(Reason.ALG_NOT_ALLOWED)

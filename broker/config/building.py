@@ -1,5 +1,6 @@
 """From checked sections to the frozen settings."""
 
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from broker.config.check_clients import methods_of
@@ -25,7 +26,6 @@ from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
     AuditSettings,
-    ClientDocumentSettings,
     FetchSettings,
     GrpcSettings,
     HttpSettings,
@@ -41,6 +41,7 @@ from broker.config.settings import (
 )
 from broker.model import (
     Client,
+    ClientDocumentTerms,
     KeySource,
     Resource,
     ResourceAuthorizationServer,
@@ -52,6 +53,7 @@ from broker.model import (
     WorkloadRule,
 )
 from broker.tokens.resource_uri import normalise_resource
+from broker.tokens.spiffe_id import is_trust_domain
 
 
 def build(scene: Scene) -> Settings:
@@ -201,7 +203,8 @@ def _tokens(scene: Scene) -> TokenSettings:
 def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
     auth = entry.auth
     key_set = scene.key_sets.get((*path, "auth"))
-    keys = KeySource(jwks=key_set, jwks_uri=auth.jwks_uri)
+    document = entry.id if auth.document else None
+    keys = KeySource(jwks=key_set, jwks_uri=auth.jwks_uri, document=document)
     return Client(
         client_id=entry.id,
         auth_methods=methods_of(auth),
@@ -215,6 +218,7 @@ def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
         profile=entry.profile,
         tenant=entry.tenant,
         has_token_endpoint_audience=entry.accepts_token_endpoint_audience,
+        max_assertion_lifetime=entry.max_assertion_lifetime,
         introspects=frozenset(normalise_resource(one) for one in entry.introspect),
         is_bound=entry.dpop_bound_access_tokens,
         is_explainer=entry.explain,
@@ -241,12 +245,13 @@ def _resource(entry: ResourceEntry) -> Resource:
 
 
 def _issuer(scene: Scene, path: Path, *, entry: IssuerEntry) -> TrustedIssuer:
-    keys = KeySource(jwks=scene.key_sets.get(path), jwks_uri=entry.jwks_uri)
+    given = KeySource(jwks=scene.key_sets.get(path), jwks_uri=entry.jwks_uri)
+    keys = given if given != KeySource() else KeySource(discovery=entry.issuer)
     return TrustedIssuer(
         issuer=entry.issuer,
         purposes=frozenset(PURPOSES[name] for name in entry.purposes),
         algorithms=frozenset(entry.algorithms),
-        keys=keys if keys != KeySource() else KeySource(discovery=entry.issuer),
+        keys=replace(keys, is_spiffe_bundle=is_trust_domain(entry.issuer)),
         subject_prefix=entry.subject_prefix,
         tenant=entry.tenant,
         foreign_actors=entry.foreign_actors,
@@ -295,10 +300,10 @@ def _server_resource(entry: ServerResourceEntry, issuer: str) -> Resource:
     )
 
 
-def _client_documents(section: ClientDocumentsSection | None) -> ClientDocumentSettings | None:
+def _client_documents(section: ClientDocumentsSection | None) -> ClientDocumentTerms | None:
     if section is None:
         return None
-    return ClientDocumentSettings(
+    return ClientDocumentTerms(
         hosts=frozenset(section.hosts),
         grants=frozenset(GRANTS[name] for name in section.grants),
         groups=frozenset(section.groups),

@@ -8,14 +8,17 @@ from broker.config.declarations import ClientAuthSection
 from broker.config.findings import Finding, Scene
 from broker.config.problems import Path, nearest
 from broker.oauth import AUTH_PRIVATE_KEY_JWT
+from broker.tokens.resource_uri import normalise_resource
 
 _LOOK_ALIKES: Final = (("1", "l"), ("|", "l"), ("0", "o"), ("rn", "m"), ("vv", "w"))
-_KEY_SETTINGS: Final = ("jwks", "jwks_file", "jwks_uri")
+KEY_SETTINGS: Final = ("jwks", "jwks_file", "jwks_uri")
+"""The settings that give somebody's keys, of which one is enough."""
 
 
 def check_clients(scene: Scene) -> Iterator[Finding]:
     """Everything that is wrong among the clients."""
     first: dict[str, str] = {}
+    workloads = {rule.client for _, issuer in scene.issuers for rule in issuer.workloads}
     for path, client in scene.clients:
         look = skeleton(client.id)
         if look not in first:
@@ -25,11 +28,15 @@ def check_clients(scene: Scene) -> Iterator[Finding]:
         else:
             other = first[look]
             yield Finding((*path, "id"), f"is easily taken for '{other}', which is registered too")
-        yield from _check_authentication(client.auth, (*path, "auth"))
-        yield from check_key_set(scene, (*path, "auth"), entry=client.auth)
+        if "auth" in client.model_fields_set:
+            yield from _check_authentication(client.auth, (*path, "auth"))
+            yield from check_key_set(scene, (*path, "auth"), entry=client.auth)
+        elif "issuers" not in scene.broken and client.id not in workloads:
+            yield Finding(path, "needs 'auth', since no issuer's workloads are this client")
         yield from _check_issuers(scene, (*path, "issuers"), listed=client.issuers or ())
         listed = tuple(client.issuer_client_ids)
         yield from _check_issuers(scene, (*path, "issuer_client_ids"), listed=listed)
+        yield from _check_introspection(scene, (*path, "introspect"), listed=client.introspect)
     yield from _check_names_elsewhere(scene)
 
 
@@ -67,7 +74,7 @@ def _check_authentication(auth: ClientAuthSection, path: Path) -> Iterator[Findi
         yield Finding(path, "must have either 'method' or 'methods'", is_key=True)
         return
     uses_secret = bool(methods - {AUTH_PRIVATE_KEY_JWT})
-    has_keys = any(getattr(auth, name) is not None for name in _KEY_SETTINGS)
+    has_keys = auth.document or any(getattr(auth, name) is not None for name in KEY_SETTINGS)
     if uses_secret and not auth.secrets:
         yield Finding(path, "authenticates by a secret, but 'secrets' holds none", is_key=True)
     if auth.secrets and not uses_secret:
@@ -79,9 +86,11 @@ def _check_authentication(auth: ClientAuthSection, path: Path) -> Iterator[Findi
         yield Finding(path, "has keys, but private_key_jwt is not among its methods", is_key=True)
 
 
-def check_key_set(scene: Scene, path: Path, *, entry: object) -> Iterator[Finding]:
+def check_key_set(
+    scene: Scene, path: Path, *, entry: object, is_bundle: bool = False
+) -> Iterator[Finding]:
     """At most one source of keys, and a sound set of public ones where they are given here."""
-    given = [name for name in _KEY_SETTINGS if getattr(entry, name) is not None]
+    given = [name for name in KEY_SETTINGS if getattr(entry, name) is not None]
     for name in given[1:]:
         sentence = f"is one source of keys too many beside {given[0]}"
         yield Finding((*path, name), sentence, is_key=True)
@@ -89,13 +98,20 @@ def check_key_set(scene: Scene, path: Path, *, entry: object) -> Iterator[Findin
         value = getattr(entry, name)
         try:
             if name == "jwks":
-                files.check_key_set(value)
+                files.check_key_set(value, is_bundle=is_bundle)
                 scene.key_sets[path] = value
             elif name == "jwks_file":
                 place = scene.places.resolve((*path, name), value)
-                scene.key_sets[path] = files.read_key_set(place)
+                scene.key_sets[path] = files.read_key_set(place, is_bundle=is_bundle)
         except files.UnusableFile as unusable:
             yield Finding((*path, name), str(unusable), is_key=True)
+
+
+def _check_introspection(scene: Scene, path: Path, *, listed: Sequence[str]) -> Iterator[Finding]:
+    for at, resource in enumerate(listed):
+        if normalise_resource(resource) not in scene.names.resources:
+            hint = nearest(resource, scene.names.resources)
+            yield Finding((*path, at), "is not registered in resources", hint)
 
 
 def _check_issuers(scene: Scene, path: Path, *, listed: Sequence[str]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from broker.config.check_clients import check_key_set
 from broker.config.declarations import IssuerEntry
 from broker.config.findings import Finding, Scene
 from broker.config.problems import Path
+from broker.tokens.spiffe_id import is_trust_domain
 
 _NAME_USERS: Final = frozenset({"user", "access_token", "id_jag"})
 
@@ -21,8 +22,11 @@ def check_issuers(scene: Scene) -> Iterator[Finding]:
         seen.add(entry.issuer)
         if entry.issuer == scene.file.issuer and "issuer" not in scene.broken:
             yield Finding((*path, "issuer"), "is the broker itself, which needs no registration")
-        yield from check_key_set(scene, path, entry=entry)
+        is_bundle = is_trust_domain(entry.issuer)
+        yield from check_key_set(scene, path, entry=entry, is_bundle=is_bundle)
         yield from _check_discovery(path, entry)
+        yield from _check_tenants(path, entry)
+        yield from _check_accounts(path, entry)
     if "issuers" not in scene.broken:
         yield from _check_prefixes(scene)
 
@@ -35,11 +39,45 @@ def _check_discovery(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
         yield Finding((*path, "discovery"), "leaves no way to find the keys of this issuer")
 
 
+def _check_tenants(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
+    if not entry.multi_tenant:
+        return
+    if _NAME_USERS.isdisjoint(entry.purposes):
+        sentence = "has no effect: by its purposes this issuer names no users"
+        yield Finding((*path, "multi_tenant"), sentence, is_key=True)
+    elif entry.tenant is not None:
+        sentence = "contradicts multi_tenant, by which each token names the tenant of its subject"
+        yield Finding((*path, "tenant"), sentence, is_key=True)
+
+
+def _check_accounts(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
+    """The subjects here of its assertions' subjects, by tenant exactly where it has tenants."""
+    at: Path = (*path, "accounts")
+    if entry.accounts is not None and "id_jag" not in entry.purposes:
+        yield Finding(at, "has no effect: 'id_jag' is not among its purposes", is_key=True)
+    for name, value in (entry.accounts or {}).items():
+        if isinstance(value, str):
+            if entry.multi_tenant:
+                sentence = "must hold the accounts of a tenant, since multi_tenant is set"
+                yield Finding((*at, name), sentence)
+            yield from _check_account((*at, name), value)
+            continue
+        if not entry.multi_tenant:
+            sentence = "must be one subject, since there are no tenants without multi_tenant"
+            yield Finding((*at, name), sentence)
+        for sub, subject in value.items():
+            yield from _check_account((*at, name, sub), subject)
+
+
+def _check_account(path: Path, subject: str) -> Iterator[Finding]:
+    if subject.startswith("client:"):
+        sentence = "must not begin with 'client:', which marks the subjects of clients"
+        yield Finding(path, sentence)
+
+
 def _check_prefixes(scene: Scene) -> Iterator[Finding]:
     """Equal ``sub`` values of two issuers stay two people, whatever follows the prefixes."""
-    naming = [
-        (path, entry) for path, entry in scene.issuers if not _NAME_USERS.isdisjoint(entry.purposes)
-    ]
+    naming = [(path, entry) for path, entry in scene.issuers if _names_users(entry)]
     if len(naming) < 2:
         return
     for path, entry in naming:
@@ -53,3 +91,9 @@ def _check_prefixes(scene: Scene) -> Iterator[Finding]:
         if short and long.startswith(short):
             sentence = f"cannot be told from the prefix '{one.subject_prefix}' of {one.issuer}"
             yield Finding((*path, "subject_prefix"), sentence)
+
+
+def _names_users(entry: IssuerEntry) -> bool:
+    """Whether subjects get their names here from its tokens; those of ``accounts`` have them already."""
+    purposes = _NAME_USERS.intersection(entry.purposes)
+    return bool(purposes - {"id_jag"} if entry.accounts is not None else purposes)

@@ -3,13 +3,14 @@
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from broker.config.kinds import (
     Algorithm,
     ClientId,
     Duration,
     FileName,
+    ForeignIssuer,
     HostName,
     Identifier,
     Moment,
@@ -40,6 +41,10 @@ GrantName = Literal["token_exchange", "client_credentials", "jwt_bearer"]
 
 ClaimText = Annotated[str, Field(min_length=1, max_length=1024)]
 AccountTable = Annotated[dict[str, SubjectName], holding(1, 100_000)]
+Accounts = Annotated[
+    Annotated[SubjectName, Tag("subject")] | Annotated[AccountTable, Tag("table")],
+    Discriminator(lambda value: "table" if isinstance(value, dict) else "subject"),
+]
 
 
 class SecretEntry(Section):
@@ -62,6 +67,10 @@ class ClientAuthSection(Section):
     jwks: dict[str, Any] | None = Field(default=None, description="Its public keys (RFC 7517).")
     jwks_file: FileName | None = Field(default=None, description="A file with its public keys.")
     jwks_uri: Url | None = Field(default=None, description="Where it publishes its keys.")
+    document: bool = Field(
+        default=False,
+        description="Its id is the https URL of its metadata document, in which its keys are.",
+    )
     algorithms: Annotated[list[Algorithm], holding(1, 6)] = Field(
         default=["ES256", "RS256"], description="The algorithms of its assertions."
     )
@@ -71,7 +80,11 @@ class ClientEntry(Section):
     """An OAuth client: an agent, an MCP server, an operator's tool."""
 
     id: ClientId = Field(description="Its client id, compared byte for byte.")
-    auth: ClientAuthSection = Field(description="How it authenticates.")
+    auth: ClientAuthSection = Field(
+        default_factory=ClientAuthSection,
+        description="How it authenticates. Left out for one that only a rule in some issuer's "
+        "`workloads` speaks for.",
+    )
     grants: Annotated[list[GrantName], holding(0, 3)] = Field(
         default=["token_exchange"], description="The grants it may use."
     )
@@ -95,6 +108,12 @@ class ClientEntry(Section):
     )
     dpop_bound_access_tokens: bool = Field(
         default=False, description="It gets tokens bound to a key of its own, or none (RFC 9449)."
+    )
+    max_assertion_lifetime: Annotated[
+        Duration, lasting("10s", "1h", reason="a stolen assertion must soon be worthless")
+    ] = Field(
+        default=timedelta(minutes=5),
+        description="The longest lifetime of its assertions; some libraries make them for an hour.",
     )
     explain: bool = Field(
         default=False, description="It may ask why a request would be decided so."
@@ -211,7 +230,10 @@ class ClientDocumentsSection(Section):
 class IssuerEntry(Section):
     """Somebody else's issuer whose tokens are accepted."""
 
-    issuer: Url = Field(description="Its `iss`, compared byte for byte.")
+    issuer: ForeignIssuer = Field(
+        description="Its `iss`, compared byte for byte; or a SPIFFE trust domain such as "
+        "`spiffe://example.org`, whose JWT-SVIDs are recognised by `sub`."
+    )
     purposes: Annotated[
         list[PurposeName], holding(1, 4, reason="its tokens would be good for nothing")
     ] = Field(description="What its tokens may be used for.")
@@ -239,9 +261,9 @@ class IssuerEntry(Section):
     )
     multi_tenant: bool = Field(
         default=False,
-        description="Its identity assertions name a `tenant`, which is part of who the subject is.",
+        description="Its tokens name a `tenant`, which is part of who the subject is.",
     )
-    accounts: Annotated[dict[str, SubjectName | AccountTable], holding(0, 100_000)] | None = Field(
+    accounts: Annotated[dict[str, Accounts], holding(0, 100_000)] | None = Field(
         default=None,
         description="The subjects here of its identity assertions' subjects, by `sub`; with "
         "`multi_tenant` by tenant and then `sub`. Whoever is not named is refused. Without it every "

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.issuers import key_set
-from broker.tokens.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, loads_strict
 
 _LARGEST_KEY_SET: Final = 65_536
+_LARGEST_SECRET: Final = 4096
 _MOST_KEYS: Final = 32
 _MOST_LISTED: Final = 1000
 
@@ -39,6 +40,15 @@ def check_secret(path: Path) -> None:
     check_readable(path)
     if path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise UnusableFile("is open to others on this machine; take their rights away (chmod 0640)")
+
+
+def check_long_secret(path: Path, *, least: int) -> None:
+    """Raise ``UnusableFile`` unless it is such a file with ``least`` bytes, white space around aside."""
+    check_secret(path)
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_SECRET + 1)
+    if not least <= len(content.strip()) <= len(content) <= _LARGEST_SECRET:
+        raise UnusableFile(f"does not hold a secret of {least} to {_LARGEST_SECRET} bytes")
 
 
 def check_private_directory(path: Path) -> None:
@@ -70,8 +80,8 @@ def check_directory(path: Path) -> None:
         raise UnusableFile("cannot be read")
 
 
-def read_key_set(path: Path) -> Mapping[str, Any]:
-    """The key set in a file. Raises ``UnusableFile`` for anything but public keys."""
+def read_key_set(path: Path, *, is_bundle: bool = False) -> Mapping[str, Any]:
+    """The key set, or SPIFFE bundle, in a file. Raises ``UnusableFile`` for anything but public keys."""
     check_readable(path)
     with path.open("rb") as file:
         raw = file.read(_LARGEST_KEY_SET + 1)
@@ -81,14 +91,14 @@ def read_key_set(path: Path) -> Mapping[str, Any]:
         document: Mapping[str, Any] = loads_strict(raw)
     except StrictJsonError:
         raise UnusableFile("is not strict JSON") from None
-    check_key_set(document)
+    check_key_set(document, is_bundle=is_bundle)
     return document
 
 
-def check_key_set(document: Any) -> None:
+def check_key_set(document: Any, *, is_bundle: bool = False) -> None:
     """Raise ``UnusableFile`` unless a value is a JWK set (RFC 7517 5) of sound public keys."""
     try:
-        keys = key_set.read_key_set(document, max_keys=_MOST_KEYS)
+        keys = key_set.read_key_set(document, max_keys=_MOST_KEYS, is_bundle=is_bundle)
     except key_set.SourceRefused:
         raise UnusableFile(f"is not a key set with 1 to {_MOST_KEYS} entries in 'keys'") from None
     if keys.rejected:

@@ -72,6 +72,9 @@ ListenAddress = Annotated[
     _schema("address and port", examples=["127.0.0.1:8080"]),
 ]
 Url = Annotated[str, AfterValidator(values.read_url), _schema("URL", format="uri")]
+ForeignIssuer = Annotated[
+    str, AfterValidator(values.read_foreign_issuer), _schema("URL or trust domain", format="uri")
+]
 OwnIssuer = Annotated[str, AfterValidator(values.read_own_issuer), _schema("URL", format="uri")]
 ResourceUri = Annotated[str, AfterValidator(values.read_resource), _schema("URI", format="uri")]
 Identifier = Annotated[

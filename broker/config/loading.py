@@ -5,9 +5,12 @@ from pathlib import Path as FilePath
 
 from broker.config.building import build
 from broker.config.check_broker import check_broker
+from broker.config.check_client_documents import check_client_documents
 from broker.config.check_clients import check_clients
 from broker.config.check_issuers import check_issuers
 from broker.config.check_resources import check_resources
+from broker.config.check_servers import check_servers
+from broker.config.check_workloads import check_workloads
 from broker.config.document import Node
 from broker.config.findings import Finding, Scene
 from broker.config.names import names_in
@@ -61,8 +64,11 @@ def _scene(reading: Reading, root: Node, *, path: FilePath, is_single_process: b
 def _findings(scene: Scene) -> Iterator[Finding]:
     yield from check_broker(scene)
     yield from check_clients(scene)
+    yield from check_client_documents(scene)
     yield from check_resources(scene)
     yield from check_issuers(scene)
+    yield from check_workloads(scene)
+    yield from check_servers(scene)
 
 
 def _place(problem: Problem) -> tuple[int, int, str]:

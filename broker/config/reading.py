@@ -87,8 +87,8 @@ def _prune(data: dict[str, Any], locations: Sequence[Path]) -> Mapping[str, Sequ
 
 def problem_of(error: ErrorDetails, root: Node) -> Problem:
     """One mistake as a problem: its place in the file, a sentence, and the nearest right name."""
-    path = _path_in_file(tuple(error["loc"]), root)
     kind = error["type"]
+    path = _path_in_file(tuple(error["loc"]), root, is_absent=kind == "missing")
     context = error.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_setting(path, root)
@@ -117,12 +117,17 @@ def _unknown_setting(path: Path, root: Node) -> Problem:
     return Problem(root.mark_of(path, is_key=True), dotted(path), sentence, hint)
 
 
-def _path_in_file(location: Path, root: Node) -> Path:
-    """The path without the steps that only pydantic takes: into a union's branch, or to a key."""
+def _path_in_file(location: Path, root: Node, *, is_absent: bool) -> Path:
+    """
+    The path without the steps that only pydantic takes: into a union's branch, or to a key.
+
+    ``is_absent`` says that the last step leads to what is not there.
+    """
     path: Path = ()
     for at, step in enumerate(location):
         is_last = at == len(location) - 1
-        if step == "[key]" or (not is_last and root.find((*path, step)) is None):
+        is_there = root.find((*path, step)) is not None or (is_last and is_absent)
+        if step == "[key]" or not is_there:
             continue
         path = (*path, step)
     return path

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from broker.config.durations import write_duration
 from broker.model import (
     Client,
+    ClientDocumentTerms,
     Resource,
     ResourceAuthorizationServer,
     SecretHash,
@@ -161,21 +162,6 @@ class FetchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientDocumentSettings:
-    """
-    Clients that are known by a metadata document at an https URL, which is their id.
-
-    ``hosts`` are the only ones whose documents are fetched. The rest is what such clients are registered
-    with here, since a document can only take away from it.
-    """
-
-    hosts: frozenset[str]
-    grants: frozenset[str]
-    groups: frozenset[str]
-    profile: str
-
-
-@dataclass(frozen=True, slots=True)
 class TokenSettings:
     """
     The tokens issued, and the leeway in accepting others.
@@ -231,7 +217,7 @@ class Settings:
     authorization_servers: tuple[ResourceAuthorizationServer, ...] = ()
     disabled_subjects: frozenset[str] = field(default_factory=frozenset)
     disabled_policies: frozenset[str] = field(default_factory=frozenset)
-    client_documents: ClientDocumentSettings | None = None
+    client_documents: ClientDocumentTerms | None = None
 
     def masked(self) -> dict[str, Any]:
         """

@@ -14,6 +14,7 @@ from broker.config.settings import Address
 from broker.errors import InvalidTarget
 from broker.oauth import VERIFICATION_ALGORITHMS
 from broker.tokens.resource_uri import normalise_resource
+from broker.tokens.spiffe_id import TRUST_DOMAIN_SCHEME, is_trust_domain
 
 _SIZE: Final = re.compile(r"([0-9]{1,12})(|KiB|MiB|GiB)")
 _SIZE_UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -114,6 +115,15 @@ def read_url(value: str) -> str:
         _ = urlsplit(value).port
     except ValueError:
         raise refusal("has a port that does not exist") from None
+    return value
+
+
+def read_foreign_issuer(value: str) -> str:
+    """Whoever signs tokens elsewhere: a URL, or a SPIFFE trust domain as its SPIFFE IDs begin."""
+    if not value.startswith(TRUST_DOMAIN_SCHEME):
+        return read_url(value)
+    if not is_trust_domain(value):
+        raise refusal("must be a trust domain alone, such as spiffe://example.org")
     return value
 
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from broker.endpoints.discovery import DiscoveryEndpoint
 from broker.endpoints.explain import ExplainEndpoint
+from broker.endpoints.introspection import IntrospectionEndpoint
+from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
+from broker.endpoints.withdrawal import WithdrawalEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,5 +15,8 @@ class Endpoints:
     """What a face translates for; it calls these and decides nothing itself."""
 
     token: TokenEndpoint
+    introspection: IntrospectionEndpoint
+    revocation: RevocationEndpoint
+    withdrawal: WithdrawalEndpoint
     discovery: DiscoveryEndpoint
     explain: ExplainEndpoint

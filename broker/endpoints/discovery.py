@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.interfaces import KeyStore
+from broker.interfaces import KeyStore, Registry
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
     AUTH_SECRET_BASIC,
@@ -39,10 +39,10 @@ class DiscoveryEndpoint:
     """
 
     issuer: str
+    registry: Registry
     key_store: KeyStore
     grant_types: tuple[str, ...]
     jwks_max_age: timedelta
-    has_client_documents: bool = False
 
     @property
     def token_endpoint(self) -> str:
@@ -70,7 +70,7 @@ class DiscoveryEndpoint:
             document[f"{endpoint}_endpoint_auth_methods_supported"] = list(_AUTH_METHODS)
             name = f"{endpoint}_endpoint_auth_signing_alg_values_supported"
             document[name] = list(VERIFICATION_ALGORITHMS)
-        if self.has_client_documents:
+        if self.registry.has_client_documents:
             document["client_id_metadata_document_supported"] = True
         return document
 

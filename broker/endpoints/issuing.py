@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from broker.client_auth import ClientAuthenticator
+from broker.client_auth import ClientAuthenticator, ProofVerifier
+from broker.client_auth.workload import is_workloads
 from broker.endpoints.decision import Gate, Judgement
 from broker.endpoints.target import NO_SUCH_RESOURCE, Target, read_scopes, read_target
 from broker.errors import (
     InvalidAuthorizationDetails,
+    InvalidDpopProof,
     InvalidRequest,
     InvalidTarget,
     Reason,
@@ -22,6 +24,7 @@ from broker.model import (
     Client,
     Delegation,
     OneTimeId,
+    ProvedKey,
     Relation,
     TokenRequest,
     actors_of,
@@ -40,12 +43,13 @@ class Proved:
     target: Target
     asked: tuple[str, ...] | None
     credential_id: OneTimeId | None
+    proof_id: OneTimeId | None
 
     @property
     def one_time_ids(self) -> tuple[OneTimeId, ...]:
-        """All that is spent for the token: the client's own credential first."""
-        own = () if self.credential_id is None else (self.credential_id,)
-        return own + self.delegation.one_time_ids
+        """All that is spent for the token: the client's own credential first, then its proof."""
+        own = (one for one in (self.credential_id, self.proof_id) if one is not None)
+        return (*own, *self.delegation.one_time_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +72,22 @@ class Issuing:
 
     registry: Registry
     authenticator: ClientAuthenticator
+    proofs: ProofVerifier
     grants: Mapping[str, Grant]
     gate: Gate
     minter: Minter
     default_resource: str | None
 
     def authenticate(self, request: TokenRequest, entry: AuditEntry) -> AuthenticatedClient:
-        """The caller; raises as ``ClientAuthenticator.authenticate`` does."""
-        authenticated = self.authenticator.authenticate(request.credential)
+        """
+        The caller, by its credential or as the workload that the request's assertion speaks for.
+
+        Raises as ``ClientAuthenticator`` does.
+        """
+        if is_workloads(request):
+            authenticated = self.authenticator.authenticate_workload(request)
+        else:
+            authenticated = self.authenticator.authenticate(request.credential)
         entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
         return authenticated
 
@@ -86,9 +98,12 @@ class Issuing:
         grant = self._grant(request, authenticated.client)
         try:
             asked = read_scopes(request)
-            delegation = grant.prove(request, authenticated)
+            key = self._proved_key(request, authenticated.client)
+            delegation = grant.prove(request, replace(authenticated, key=key))
         except TokenRejected as rejected:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
+        if key is not None:
+            delegation = replace(delegation, confirmation=key.thumbprint)
         _note_delegation(entry, delegation)
         target = read_target(
             request, delegation, registry=self.registry, default=self.default_resource
@@ -97,8 +112,26 @@ class Issuing:
         target = _within_tenant(delegation, target)
         entry.note(resource=target.resource.resource if target.refused is None else None)
         return Proved(
-            grant, authenticated.client, delegation, target, asked, authenticated.one_time_id
+            grant,
+            authenticated.client,
+            delegation,
+            target,
+            asked,
+            credential_id=None if authenticated.is_by_assertion else authenticated.one_time_id,
+            proof_id=None if key is None else key.one_time_id,
         )
+
+    def _proved_key(self, request: TokenRequest, client: Client) -> ProvedKey | None:
+        """
+        The key that the token will be bound to: whoever proves one gets no bearer token (RFC 9449 5).
+
+        Raises ``InvalidDpopProof``, also where the client is registered for bound tokens alone.
+        """
+        if request.proofs:
+            return self.proofs.verify(request.proofs, request.proof_target)
+        if client.is_bound:
+            raise InvalidDpopProof(Reason.POP_REQUIRED)
+        return None
 
     def _grant(self, request: TokenRequest, client: Client) -> Grant:
         grant = self.grants.get(request.grant_type)
@@ -129,14 +162,17 @@ class Issuing:
         return judgement
 
     def draft(self, proved: Proved, judgement: Judgement, entry: AuditEntry) -> Drafted:
-        """The claims to sign; raises ``InvalidRequest`` when nothing is left of the lifetime."""
+        """The claims to sign; raises the grant's own refusal when nothing is left of the lifetime."""
         decision, resource = judgement.decision, proved.target.resource
         delegation = proved.delegation
         if decision.is_impersonation and not delegation.is_delegation_required:
             delegation = replace(delegation, actor=None)
-        lifetime = self.minter.lifetime_for(
-            delegation, resource, policy_limit=decision.max_lifetime
-        )
+        try:
+            lifetime = self.minter.lifetime_for(
+                delegation, resource, policy_limit=decision.max_lifetime
+            )
+        except TokenRejected as rejected:
+            raise proved.grant.refusal(rejected.reason) from rejected
         draft = self.minter.draft(
             proved.client,
             delegation,
@@ -193,6 +229,7 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,
         inputs=delegation.inputs,
+        confirmation=delegation.confirmation,
         authorization_server=None if delegation.id_jag is None else delegation.id_jag.server.issuer,
     )
 

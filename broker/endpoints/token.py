@@ -5,7 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.endpoints.issuing import Issuing, Proved, note_request
-from broker.errors import InvalidClient, OAuthError, Reason, TemporarilyUnavailable
+from broker.errors import (
+    InvalidClient,
+    InvalidDpopProof,
+    OAuthError,
+    Reason,
+    TemporarilyUnavailable,
+)
 from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
 from broker.model import IssuedToken, RequestContext, TokenRequest
 
@@ -53,9 +59,12 @@ class TokenEndpoint:
         spent_before = self.replay.spend(proved.one_time_ids)
         if spent_before is None:
             return
-        # An actor token that was used before is the grant's to refuse, not the client's.
-        is_credential = spent_before == proved.credential_id
-        error: type[OAuthError] = InvalidClient if is_credential else proved.grant.refusal
+        # Each is refused as what it was presented as; an actor token, say, is the grant's to refuse.
+        error: type[OAuthError] = proved.grant.refusal
+        if spent_before == proved.credential_id:
+            error = InvalidClient
+        elif spent_before == proved.proof_id:
+            error = InvalidDpopProof
         raise error(Reason.REPLAY)
 
 

@@ -47,8 +47,9 @@ class Fetcher(Protocol):
     """
     Gets documents from other servers.
 
-    ``within`` shortens the fetcher's own deadline; in seconds. Raises ``FetchRefused`` and nothing
-    else.
+    One of ``media_types`` that begins with a plus is a suffix, such as ``+json`` (RFC 6838 4.2.8): any
+    type that ends so is accepted. ``within`` shortens the fetcher's own deadline; in seconds. Raises
+    ``FetchRefused`` and nothing else.
     """
 
     def get(
@@ -180,7 +181,7 @@ def _headers(target: Target, media_types: frozenset[str]) -> Mapping[str, str]:
     """All headers that are sent."""
     return {
         "Host": target.authority,
-        "Accept": ", ".join(sorted(media_types)),
+        "Accept": ", ".join(sorted(one for one in media_types if not one.startswith("+"))),
         "Accept-Encoding": "identity",
         "User-Agent": "delegation-broker",
         "Connection": "close",
@@ -196,7 +197,8 @@ def _check_status(status: int) -> None:
 
 def _media_type(headers: Mapping[str, str], accepted: frozenset[str]) -> str:
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in accepted:
+    _, plus, suffix = media_type.rpartition("+")
+    if not {media_type, plus + suffix}.intersection(accepted):
         raise FetchRefused(FetchReason.MEDIA_TYPE)
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise FetchRefused(FetchReason.MEDIA_TYPE, "the answer is encoded")

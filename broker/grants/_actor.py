@@ -4,18 +4,20 @@ from dataclasses import dataclass
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.grants._grant import GrantTools
-from broker.grants._subject import CLIENT_SUBJECT_PREFIX
-from broker.model import AuthenticatedClient, Client, InputToken, OneTimeId, TokenRequest
+from broker.grants._names import CLIENT_SUBJECT_PREFIX
+from broker.model import AuthenticatedClient, InputToken, OneTimeId, TokenRequest
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
 from broker.tokens.verifier import ACCESS_TOKEN
 
 _SLOT_REASONS = {
     Reason.TOKEN_EXPIRED: Reason.ACTOR_EXPIRED,
     Reason.REVOKED: Reason.ACTOR_REVOKED,
+    Reason.ANCESTOR_REVOKED: Reason.ACTOR_REVOKED,
     Reason.PRINCIPAL_DISABLED: Reason.ACTOR_REVOKED,
     Reason.AUD_MISMATCH: Reason.ACTOR_AUD_MISMATCH,
     Reason.AUD_NOT_SOLE_ISSUER: Reason.ACTOR_AUD_MISMATCH,
     Reason.WRONG_TOKEN_TYPE: Reason.ACTOR_WRONG_TYPE,
+    Reason.CLIENT_ID_MISMATCH: Reason.ACTOR_NOT_CALLER,
 }
 
 
@@ -46,7 +48,7 @@ def prove_actor(
         raise InvalidRequest(Reason.PARAM_MISSING, parameter="actor_token_type")
     try:
         if token_type == TOKEN_TYPE_ACCESS_TOKEN:
-            return _by_access_token(tools, token, authenticated.client)
+            return _by_access_token(tools, token, authenticated)
         if token_type == TOKEN_TYPE_JWT:
             return _by_assertion(tools, token, request, authenticated)
     except TokenRejected as rejected:
@@ -55,8 +57,13 @@ def prove_actor(
     raise InvalidRequest(Reason.TYPE_UNSUPPORTED, parameter="actor_token_type")
 
 
-def _by_access_token(tools: GrantTools, token: str, client: Client) -> ProvedActor:
-    verified = tools.tokens.verify(token, ACCESS_TOKEN, client=client)
+def _by_access_token(
+    tools: GrantTools, token: str, authenticated: AuthenticatedClient
+) -> ProvedActor:
+    client = authenticated.client
+    verified = tools.tokens.verify(
+        token, ACCESS_TOKEN, client=client, proved_key=authenticated.proved_key
+    )
     if verified.act is not None:
         raise TokenRejected(Reason.ACTOR_DELEGATED)
     names_caller = verified.sub == CLIENT_SUBJECT_PREFIX + client.client_id
@@ -72,10 +79,8 @@ def _by_access_token(tools: GrantTools, token: str, client: Client) -> ProvedAct
 def _by_assertion(
     tools: GrantTools, token: str, request: TokenRequest, authenticated: AuthenticatedClient
 ) -> ProvedActor:
-    verified = tools.assertions.verify(token)
     client_id = authenticated.client.client_id
-    if verified.client.client_id != client_id:
-        raise TokenRejected(Reason.ACTOR_NOT_CALLER)
+    verified = tools.assertions.verify(token, client_id=client_id)
     # One JWT may stand in both places; then it is spent once, as the client's credential.
     is_same = token == request.credential.client_assertion
     return ProvedActor(

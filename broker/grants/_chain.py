@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from broker.errors import Reason, TokenRejected
-from broker.grants._subject import CLIENT_SUBJECT_PREFIX, ProvedSubject
+from broker.grants._names import CLIENT_SUBJECT_PREFIX
+from broker.grants._subject import ProvedSubject
 from broker.model import Client, JsonObject, actors_of
 
 
@@ -39,7 +40,7 @@ def continue_chain(
     parties are no delegation. Raises ``TokenRejected`` for a chain that would loop or grow too long;
     it is never cut.
     """
-    _check_may_act(caller, proved)
+    check_may_act(caller, proved.claims, issuer=proved.token_issuer, caller_id=proved.caller_id)
     inherited = proved.act
     actors = actors_of(inherited)
     is_own_subject = proved.subject.sub == CLIENT_SUBJECT_PREFIX + caller.client.client_id
@@ -54,22 +55,29 @@ def continue_chain(
     return (caller.as_claim if is_added else None), inherited
 
 
-def _check_may_act(caller: CallingActor, proved: ProvedSubject) -> None:
-    """
-    Where the subject token says who may act, every member must name the caller (RFC 8693 4.4).
+def check_no_actors(act: JsonObject | None) -> None:
+    """An identity assertion has no actors (ID-JAG 9.7): what it would say of them is not understood."""
+    if act is not None:
+        raise TokenRejected(Reason.CHAIN_MALFORMED, "an identity has no actors")
 
-    A malformed ``may_act`` names nobody; it does not count as absent.
+
+def check_may_act(caller: CallingActor, claims: JsonObject, *, issuer: str, caller_id: str) -> None:
     """
-    if "may_act" not in proved.claims:
+    Where a token says who may act, every member must name the caller (RFC 8693 4.4).
+
+    ``issuer`` is the token's, to which ``caller_id`` names the caller. A malformed ``may_act`` names
+    nobody; it does not count as absent. Raises ``TokenRejected``.
+    """
+    if "may_act" not in claims:
         return
-    may_act = proved.claims["may_act"]
+    may_act = claims["may_act"]
     if not isinstance(may_act, dict) or not {"sub", "client_id"} & may_act.keys():
         raise TokenRejected(Reason.MAY_ACT_DENIED)
-    namespace = may_act.get("iss", proved.token_issuer)
-    caller_ids = {caller.issuer: caller.client.client_id, proved.token_issuer: proved.caller_id}
-    caller_id = caller_ids.get(namespace) if isinstance(namespace, str) else None
-    expected = {"iss": namespace, "sub": caller_id, "client_id": caller_id}
-    if caller_id is None or any(
+    namespace = may_act.get("iss", issuer)
+    caller_ids = {caller.issuer: caller.client.client_id, issuer: caller_id}
+    named = caller_ids.get(namespace) if isinstance(namespace, str) else None
+    expected = {"iss": namespace, "sub": named, "client_id": named}
+    if named is None or any(
         name not in expected or value != expected[name] for name, value in may_act.items()
     ):
         raise TokenRejected(Reason.MAY_ACT_DENIED)

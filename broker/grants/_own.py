@@ -1,7 +1,8 @@
 """A client that acts for itself: it authenticated, and that is all the proof there is."""
 
+from broker.errors import Reason, UnauthorizedClient
 from broker.grants._grant import GrantTools
-from broker.grants._subject import CLIENT_SUBJECT_PREFIX
+from broker.grants._names import CLIENT_SUBJECT_PREFIX
 from broker.model import Action, AuthenticatedClient, Delegation, Relation, Subject
 
 
@@ -10,17 +11,21 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
     The delegation of a client that is the subject of its token.
 
     Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Where a workload spoke for
-    the client, nothing lives longer than the workload's own token.
+    the client, nothing lives longer than the workload's own token. Raises ``UnauthorizedClient`` when
+    the operator has disabled that subject.
     """
     client, workload = authenticated.client, authenticated.workload
+    asserted = authenticated.one_time_id if authenticated.is_by_assertion else None
+    sub = CLIENT_SUBJECT_PREFIX + client.client_id
+    if tools.registry.is_subject_disabled(sub):
+        raise UnauthorizedClient(Reason.PRINCIPAL_DISABLED, detail="the subject")
     return Delegation(
-        subject=Subject(
-            CLIENT_SUBJECT_PREFIX + client.client_id, tools.issuer, "client", client.tenant
-        ),
+        subject=Subject(sub, tools.issuer, "client", client.tenant),
         relation=Relation.SELF,
         scopes=None,
         not_after=None if workload is None else workload.expires_at,
         mcp_client=client.client_id,
         inputs=() if workload is None else (workload,),
+        one_time_ids=() if asserted is None else (asserted,),
         action=Action.ISSUE,
     )

@@ -1,14 +1,16 @@
 """Redeeming: an identity assertion of another issuer becomes a delegation here (ID-JAG 4.4)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from broker.errors import InvalidTarget, Reason, TokenRejected
+from broker.grants._chain import CallingActor, check_may_act, check_no_actors
 from broker.grants._grant import GrantTools
-from broker.grants._subject import check_tenants, foreign_sub
+from broker.grants._names import check_tenants, check_user, foreign_subject, tenant_of
+from broker.grants._subject import id_of_caller
 from broker.model import (
     Action,
-    Client,
+    AuthenticatedClient,
     Delegation,
     InputToken,
     JsonObject,
@@ -17,7 +19,7 @@ from broker.model import (
     Subject,
     TrustedIssuer,
 )
-from broker.tokens.claims import read_optional_text, read_scope
+from broker.tokens.claims import read_scope
 from broker.tokens.resource_uri import normalise_resource
 from broker.tokens.verifier import ID_JAG, VerifiedToken
 
@@ -25,14 +27,17 @@ ONE_TIME_KIND: Final = "id_jag"
 _MOST_RESOURCES: Final = 16
 
 
-def redeem(tools: GrantTools, assertion: str, *, client: Client) -> Delegation:
+def redeem(tools: GrantTools, assertion: str, *, authenticated: AuthenticatedClient) -> Delegation:
     """
     What the assertion proves for this client, and for how long and how often.
 
     Raises ``TokenRejected``. Whatever the assertion restricts in a way that is not understood here
     makes it unacceptable; nothing of the kind is passed over.
     """
-    verified = tools.tokens.verify(assertion, ID_JAG, client=client)
+    client = authenticated.client
+    verified = tools.tokens.verify(
+        assertion, ID_JAG, client=client, proved_key=authenticated.proved_key
+    )
     trusted, claims = verified.trusted_issuer, verified.claims
     if trusted is None:
         raise TokenRejected(Reason.SELF_ISSUED_JAG)
@@ -42,8 +47,10 @@ def redeem(tools: GrantTools, assertion: str, *, client: Client) -> Delegation:
         raise TokenRejected(Reason.CLIENT_MISMATCH)
     if "authorization_details" in claims:
         raise TokenRejected(Reason.RAR_INVALID)
-    if verified.act is not None:
-        raise TokenRejected(Reason.CHAIN_MALFORMED, "an assertion may not assert actors")
+    check_no_actors(verified.act)
+    caller = CallingActor(tools.issuer, client, tools.max_actors)
+    caller_id = id_of_caller(verified, client)
+    check_may_act(caller, claims, issuer=verified.issuer, caller_id=caller_id)
     subject = _account(tools, verified, trusted)
     check_tenants(subject, client)
     return Delegation(
@@ -65,24 +72,30 @@ def _account(tools: GrantTools, verified: VerifiedToken, trusted: TrustedIssuer)
     The account of (issuer, tenant, sub) here (ID-JAG 6).
 
     A tenant is part of the name where the issuer has several, and where it has not, an assertion that
-    speaks of one is not understood.
+    speaks of one is not understood. Nor is one for a tenant of ours that is not the account's.
     """
-    tenant = read_optional_text(verified.claims, "tenant")
-    if (tenant is not None) is not trusted.is_multi_tenant:
-        raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "the tenant is missing, or not expected")
-    if tenant is not None and "/" in tenant:
-        raise TokenRejected(Reason.CLAIM_MALFORMED, "tenant")
+    if "tenant" in verified.claims and not trusted.is_multi_tenant:
+        raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "a tenant is not expected")
     if trusted.accounts is None:
-        local = verified.sub if tenant is None else f"{tenant}/{verified.sub}"
-        sub = foreign_sub(local, trusted)
+        subject = foreign_subject(verified, trusted)
     else:
-        known = trusted.accounts.get(tenant or "", {}).get(verified.sub)
-        if known is None:
-            raise TokenRejected(Reason.SUBJECT_UNRESOLVED)
-        sub = known
-    if tools.registry.is_subject_disabled(sub):
-        raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
-    return Subject(sub, trusted.issuer, "user", trusted.tenant if tenant is None else tenant)
+        subject = _listed(verified, trusted, trusted.accounts)
+    if "aud_tenant" in verified.claims and verified.claims["aud_tenant"] != subject.tenant:
+        raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "it is for another tenant of ours")
+    tools.tokens.standing.check_foreign(subject, verified.issued_at)
+    return subject
+
+
+def _listed(
+    verified: VerifiedToken, trusted: TrustedIssuer, accounts: Mapping[str, Mapping[str, str]]
+) -> Subject:
+    """The account that the operator listed; whoever is not in the list is unknown."""
+    tenant = tenant_of(verified, trusted)
+    sub = accounts.get(tenant or "", {}).get(verified.sub)
+    if sub is None:
+        raise TokenRejected(Reason.SUBJECT_UNRESOLVED)
+    check_user(sub)
+    return Subject(sub, trusted.issuer, "user", tenant or trusted.tenant)
 
 
 def _resources(tools: GrantTools, claims: JsonObject) -> tuple[str, ...] | None:

@@ -6,23 +6,23 @@ from typing import Final
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.grants._grant import GrantTools
+from broker.grants._names import CLIENT_SUBJECT_PREFIX, foreign_subject
 from broker.model import (
+    AuthenticatedClient,
     Authentication,
     Client,
     InputToken,
     JsonObject,
+    Party,
     Relation,
     Resource,
     Subject,
     TokenRequest,
-    TrustedIssuer,
     actors_of,
 )
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
-from broker.tokens.claims import LONGEST_TEXT
+from broker.tokens.lineage import lineage_after, parties_of, read_lineage, statements_of
 from broker.tokens.verifier import ACCESS_TOKEN, FOREIGN_JWT, ID_TOKEN, Profile, VerifiedToken
-
-CLIENT_SUBJECT_PREFIX: Final = "client:"
 
 _PROFILES: Final[Mapping[str, Profile]] = {
     TOKEN_TYPE_ACCESS_TOKEN: ACCESS_TOKEN,
@@ -54,16 +54,20 @@ class ProvedSubject:
     foreign_actors_from: str | None
     authentication: Authentication
     as_input: InputToken
+    lineage: tuple[str, ...]
+    heritage: frozenset[Party]
 
 
-def prove_subject(tools: GrantTools, request: TokenRequest, client: Client) -> ProvedSubject:
+def prove_subject(
+    tools: GrantTools, request: TokenRequest, authenticated: AuthenticatedClient
+) -> ProvedSubject:
     """
     The subject of the request.
 
     Raises ``InvalidRequest`` for missing parameters and unsupported types, and ``TokenRejected`` for a
     token that is bad, or good but taken from somebody else (RFC 8693 2.1, 2.2.2).
     """
-    token = (request.subject_token or "").strip()
+    client, token = authenticated.client, (request.subject_token or "").strip()
     if not token:
         raise InvalidRequest(Reason.PARAM_MISSING, parameter="subject_token")
     if not request.subject_token_type:
@@ -72,12 +76,14 @@ def prove_subject(tools: GrantTools, request: TokenRequest, client: Client) -> P
     if profile is None:
         raise InvalidRequest(Reason.TYPE_UNSUPPORTED, parameter="subject_token_type")
     try:
-        verified = tools.tokens.verify(token, profile, client=client)
+        verified = tools.tokens.verify(
+            token, profile, client=client, proved_key=authenticated.proved_key
+        )
     except TokenRejected as rejected:
         if rejected.reason is Reason.TOKEN_EXPIRED:
             raise TokenRejected(Reason.SUBJECT_EXPIRED) from rejected
         raise
-    caller_id = _caller_id(verified, client)
+    caller_id = id_of_caller(verified, client)
     relation = _relation(tools, verified, client, is_identity=profile is ID_TOKEN)
     own_object = _mcp_object(tools, verified)
     act = _inherited_act(tools, verified)
@@ -99,10 +105,13 @@ def prove_subject(tools: GrantTools, request: TokenRequest, client: Client) -> P
         foreign_actors_from=_foreign_actors_from(verified, own_object, act),
         authentication=verified.authentication,
         as_input=InputToken("subject", verified.issuer, verified.jti, verified.expires_at),
+        lineage=_lineage(verified, own_object),
+        heritage=_heritage(tools, verified, own_object),
     )
 
 
-def _caller_id(verified: VerifiedToken, client: Client) -> str:
+def id_of_caller(verified: VerifiedToken, client: Client) -> str:
+    """What the token's issuer calls the client that presents it."""
     if verified.is_own:
         return client.client_id
     return client.issuer_client_ids.get(verified.issuer, client.client_id)
@@ -112,7 +121,7 @@ def _relation(
     tools: GrantTools, verified: VerifiedToken, client: Client, *, is_identity: bool
 ) -> Relation:
     """Signature and issuer are not enough: the token must have been given to this very client."""
-    caller_id = _caller_id(verified, client)
+    caller_id = id_of_caller(verified, client)
     if is_identity:
         authorized_party = verified.claims.get("azp", caller_id)
         if verified.audience != caller_id or authorized_party != caller_id:
@@ -141,10 +150,22 @@ def _relation_by_resource(addressee: Resource, verified: VerifiedToken, client: 
 
 def _mcp_object(tools: GrantTools, verified: VerifiedToken) -> JsonObject:
     """Our own statement in an own token; the same claim from anybody else says nothing here."""
+    return statements_of(verified.claims, tools.mcp_claim) if verified.is_own else {}
+
+
+def _lineage(verified: VerifiedToken, own_object: JsonObject) -> tuple[str, ...]:
+    """The own tokens that anything derived from this one derives from; others have no ids here."""
+    if not verified.is_own or verified.jti is None:
+        return ()
+    return lineage_after(read_lineage(own_object), verified.jti)
+
+
+def _heritage(
+    tools: GrantTools, verified: VerifiedToken, own_object: JsonObject
+) -> frozenset[Party]:
     if not verified.is_own:
-        return {}
-    value = verified.claims.get(tools.mcp_claim)
-    return value if isinstance(value, dict) else {}
+        return frozenset()
+    return parties_of(verified.claims, own_object, issuer=tools.issuer)
 
 
 def _subject(
@@ -154,50 +175,17 @@ def _subject(
     if trusted is None:
         origin = own_object.get("subject_issuer", tools.issuer)
         _check_origin(tools, origin, client)
-        _check_server(tools, own_object)
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
-    subject = Subject(foreign_sub(verified.sub, trusted), trusted.issuer, "user", trusted.tenant)
-    if tools.registry.is_subject_disabled(subject.sub):
-        raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
+    subject = foreign_subject(verified, trusted)
+    tools.tokens.standing.check_foreign(subject, verified.issued_at)
     return subject
 
 
 def _check_origin(tools: GrantTools, origin: str, client: Client) -> None:
-    """What holds for an issuer's own tokens holds for all that was derived from them."""
-    if origin == tools.issuer:
-        return
-    trusted = tools.registry.issuer(origin)
-    if trusted is None or trusted.is_disabled:
-        raise TokenRejected(Reason.ISSUER_DISABLED, "the issuer that first vouched for the subject")
-    if client.issuers is not None and origin not in client.issuers:
+    """What a client may not do with an issuer's own tokens, it may not do with what derives from them."""
+    if origin != tools.issuer and client.issuers is not None and origin not in client.issuers:
         raise TokenRejected(Reason.ISSUER_NOT_FOR_CLIENT, "the issuer that first vouched for it")
-
-
-def _check_server(tools: GrantTools, own_object: JsonObject) -> None:
-    """Switching an MCP server's resource off ends what was derived through it."""
-    if "server" not in own_object:
-        return
-    server = tools.registry.resource(own_object["server"])
-    if server is None or server.is_disabled:
-        raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the MCP server it came through")
-
-
-def check_tenants(subject: Subject, client: Client) -> None:
-    """A client of one tenant never acts for a subject of another, or of none."""
-    if client.tenant is not None and subject.tenant != client.tenant:
-        raise TokenRejected(Reason.TENANT_MISMATCH)
-
-
-def foreign_sub(sub: str, trusted: TrustedIssuer) -> str:
-    """The subject here of another issuer's ``sub``; raises ``TokenRejected`` if there can be none."""
-    minted = trusted.subject_prefix + sub
-    if minted.startswith(CLIENT_SUBJECT_PREFIX):
-        raise TokenRejected(Reason.SUBJECT_RESERVED)
-    if len(minted) > LONGEST_TEXT:
-        # It could be issued, but neither exchanged again nor named in the configuration.
-        raise TokenRejected(Reason.CLAIM_MALFORMED, "sub with its prefix is too long")
-    return minted
 
 
 def _inherited_act(tools: GrantTools, verified: VerifiedToken) -> JsonObject | None:

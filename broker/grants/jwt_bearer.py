@@ -8,7 +8,7 @@ from broker.grants._grant import GrantTools
 from broker.grants._own import act_for_itself
 from broker.grants._redeemed import redeem
 from broker.model import AuthenticatedClient, Delegation, TokenRequest
-from broker.oauth import AUTH_WORKLOAD, GRANT_JWT_BEARER
+from broker.oauth import GRANT_JWT_BEARER
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class JwtBearer:
 
     def prove(self, request: TokenRequest, authenticated: AuthenticatedClient) -> Delegation:
         """Whom the assertion is about, and that it was made for this client."""
-        if authenticated.method == AUTH_WORKLOAD:
+        if authenticated.is_by_assertion:
             return act_for_itself(self.tools, authenticated)
         assertion = (request.assertion or "").strip()
         if not assertion:
             raise InvalidRequest(Reason.PARAM_MISSING, parameter="assertion")
-        return redeem(self.tools, assertion, client=authenticated.client)
+        return redeem(self.tools, assertion, authenticated=authenticated)

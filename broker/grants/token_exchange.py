@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from broker.errors import InvalidRequest, OAuthError, Reason
+from broker.errors import InvalidDpopProof, InvalidRequest, OAuthError, Reason, TokenRejected
 from broker.grants._actor import prove_actor
-from broker.grants._chain import CallingActor, continue_chain
+from broker.grants._chain import CallingActor, check_may_act, check_no_actors, continue_chain
 from broker.grants._grant import GrantTools
 from broker.grants._id_jag import check_identity, name_assertion
-from broker.grants._subject import check_tenants, prove_subject
+from broker.grants._names import check_tenants
+from broker.grants._subject import prove_subject
 from broker.model import (
     Action,
     AuthenticatedClient,
@@ -49,16 +50,25 @@ class TokenExchange:
 
     def prove(self, request: TokenRequest, authenticated: AuthenticatedClient) -> Delegation:
         """Who the subject token is about, that this client may present it, and who acts."""
-        if request.requested_token_type == TOKEN_TYPE_ID_JAG:
-            return self._prove_identity(request, authenticated.client)
-        if request.requested_token_type not in (None, TOKEN_TYPE_ACCESS_TOKEN):
-            raise InvalidRequest(Reason.REQUESTED_TYPE, parameter="requested_token_type")
+        try:
+            if request.requested_token_type == TOKEN_TYPE_ID_JAG:
+                return self._prove_identity(request, authenticated)
+            if request.requested_token_type in (None, TOKEN_TYPE_ACCESS_TOKEN):
+                return self._prove_delegation(request, authenticated)
+        except TokenRejected as rejected:
+            if rejected.reason is not Reason.POP_MISMATCH:
+                raise
+            # The token is good; it is the proof that does not go with it.
+            raise InvalidDpopProof(Reason.POP_MISMATCH) from rejected
+        raise InvalidRequest(Reason.REQUESTED_TYPE, parameter="requested_token_type")
+
+    def _prove_delegation(
+        self, request: TokenRequest, authenticated: AuthenticatedClient
+    ) -> Delegation:
         client = authenticated.client
-        proved = prove_subject(self.tools, request, client)
+        proved = prove_subject(self.tools, request, authenticated)
         actor_token = prove_actor(self.tools, request, authenticated)
-        actor, inherited = continue_chain(
-            CallingActor(self.tools.issuer, client, self.tools.max_actors), proved
-        )
+        actor, inherited = continue_chain(self._caller(client), proved)
         inputs = [proved.as_input]
         one_time_ids: list[OneTimeId] = []
         if actor_token is not None:
@@ -80,14 +90,26 @@ class TokenExchange:
             authentication=proved.authentication,
             inputs=tuple(inputs),
             one_time_ids=tuple(one_time_ids),
+            lineage=proved.lineage,
+            heritage=proved.heritage,
             has_actor_token=actor_token is not None,
             is_delegation_required=actor_token is not None or inherited is not None,
         )
 
-    def _prove_identity(self, request: TokenRequest, client: Client) -> Delegation:
+    def _prove_identity(
+        self, request: TokenRequest, authenticated: AuthenticatedClient
+    ) -> Delegation:
         """Whose identity is to be asserted, and to which authorization server (ID-JAG 4.3)."""
         check_identity(request)
-        proved = prove_subject(self.tools, request, client)
+        client = authenticated.client
+        proved = prove_subject(self.tools, request, authenticated)
+        check_no_actors(proved.act)
+        check_may_act(
+            self._caller(client),
+            proved.claims,
+            issuer=proved.token_issuer,
+            caller_id=proved.caller_id,
+        )
         check_tenants(proved.subject, client)
         return Delegation(
             subject=proved.subject,
@@ -100,3 +122,6 @@ class TokenExchange:
             action=Action.ISSUE_ID_JAG,
             id_jag=name_assertion(self.tools, request, client, proved=proved),
         )
+
+    def _caller(self, client: Client) -> CallingActor:
+        return CallingActor(self.tools.issuer, client, self.tools.max_actors)

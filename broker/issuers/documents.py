@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from broker.fetch import Fetched, Fetcher, FetchReason, FetchRefused, Target, read_url
 from broker.issuers.key_set import KeySet, SourceFault, SourceRefused, read_key_set
-from broker.tokens.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, loads_strict
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 _MEDIA_TYPES: Final = frozenset({"application/json", "application/jwk-set+json"})
@@ -37,11 +37,13 @@ class JwksAddress:
     fetcher: Fetcher
     jwks_uri: str
     max_keys: int
+    is_bundle: bool = False
 
     def __call__(self, *, within: float) -> LoadedKeys:
         fetched = _fetch(self.fetcher, self.jwks_uri, within=within)
         document = _json(fetched, SourceFault.JWKS_INVALID)
-        return LoadedKeys(read_key_set(document, max_keys=self.max_keys), fetched.max_age)
+        keys = read_key_set(document, max_keys=self.max_keys, is_bundle=self.is_bundle)
+        return LoadedKeys(keys, fetched.max_age)
 
 
 class DiscoveredJwks:

@@ -1,6 +1,5 @@
 """One key of somebody else's JWK set (RFC 7517 4): what it can verify, or why it is dropped."""
 
-import base64
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,11 +8,17 @@ from typing import Any, Final
 
 from broker.errors import TokenRejected
 from broker.interfaces import VerificationKey
-from broker.issuers.weakness import is_small_order_ed25519, is_weak_rsa_modulus
 from broker.oauth import VERIFICATION_ALGORITHMS
-from broker.tokens.jwk import JwkRejected, check_jwk, is_for_signatures, verification_key
+from broker.tokens.jwk import (
+    JwkRejected,
+    check_jwk,
+    check_strength,
+    is_for_signatures,
+    verification_key,
+)
 
 _LONGEST_KID: Final = 512
+_USE_JWT_SVID: Final = "jwt-svid"
 _LONGEST_MEMBER: Final = 1400
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _CURVES: Final[Mapping[str, frozenset[str]]] = {
@@ -36,26 +41,29 @@ class Jwk:
     by_algorithm: Mapping[str, VerificationKey] = field(default_factory=dict)
 
 
-def read_jwk(jwk: Any) -> Jwk:
+def read_jwk(jwk: Any, *, is_of_bundle: bool = False) -> Jwk:
     """
     The key that a member of a JWK set describes.
 
     Raises ``JwkRejected`` for one that is malformed, weak, symmetric or not public. A key for
     something else, or of a curve or algorithm not accepted here, is no danger and is returned as
-    such, so that a token signed with it can be told why it is refused.
+    such, so that a token signed with it can be told why it is refused. In a bundle of a trust domain the
+    keys of JWT-SVIDs are for signatures too (JWT-SVID 6.1); those of certificates never are.
     """
     if not isinstance(jwk, Mapping):
         raise JwkRejected("the key is not an object")
     kid = jwk.get("kid")
     if not isinstance(kid, str | None) or len(kid or "") > _LONGEST_KID:
         raise JwkRejected("the kid is not a short string")
+    if is_of_bundle and jwk.get("use") == _USE_JWT_SVID:
+        jwk = {**jwk, "use": "sig"}
     if not is_for_signatures(jwk):
         return Jwk(kid, is_for_signatures=False)
     if _has_foreign_curve(jwk):
         return Jwk(kid, is_for_signatures=True)
     _check_members(jwk)
     check_jwk(jwk)
-    _check_strength(jwk)
+    check_strength(jwk)
     keys: dict[str, VerificationKey] = {}
     for algorithm in VERIFICATION_ALGORITHMS:
         if jwk.get("alg") in (None, algorithm):
@@ -81,14 +89,3 @@ def _check_members(jwk: Mapping[str, Any]) -> None:
             raise JwkRejected("the key cannot be parsed")
         if len(value) > _LONGEST_MEMBER:
             raise JwkRejected("the key is too large")
-
-
-def _check_strength(jwk: Mapping[str, Any]) -> None:
-    if jwk["kty"] == "RSA" and is_weak_rsa_modulus(int.from_bytes(_decode(jwk["n"]), "big")):
-        raise JwkRejected("the RSA key is weak")
-    if jwk["kty"] == "OKP" and is_small_order_ed25519(_decode(jwk["x"])):
-        raise JwkRejected("the Ed25519 key is weak")
-
-
-def _decode(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

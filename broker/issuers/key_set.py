@@ -65,9 +65,9 @@ class KeySet:
         raise TokenRejected(Reason.KEY_ALG_MISMATCH if signing else Reason.KEY_NOT_FOR_SIG)
 
 
-def read_key_set(document: Any, *, max_keys: int = 100) -> KeySet:
+def read_key_set(document: Any, *, max_keys: int = 100, is_bundle: bool = False) -> KeySet:
     """
-    The keys of a JWK set, without those that are of no use to anybody.
+    The keys of a JWK set, or of a SPIFFE bundle, without those that are of no use to anybody.
 
     Raises ``SourceRefused`` (``jwks_invalid``) for a document that is no set, or an empty one, or
     one of more than ``max_keys`` keys: none of its keys is looked at then.
@@ -80,7 +80,7 @@ def read_key_set(document: Any, *, max_keys: int = 100) -> KeySet:
     rejected: list[str] = []
     for one in listed:
         try:
-            key = read_jwk(one)
+            key = read_jwk(one, is_of_bundle=is_bundle)
         except JwkRejected as refused:
             rejected.append(str(refused))
             continue

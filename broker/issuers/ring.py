@@ -47,14 +47,15 @@ class IssuerKeyRing:
         self._refreshers = refreshers
         self._monotonic = monotonic
         self._remote: dict[KeySource, RemoteSource] = {}
-        self._static: dict[int, tuple[JsonObject, KeySet]] = {}
+        self._static: dict[tuple[int, bool], tuple[JsonObject, KeySet]] = {}
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._is_closed = False
 
     def key(self, source: KeySource, kid: str | None, algorithm: str) -> VerificationKey:
         if source.jwks is not None:
-            return self._static_set(source.jwks).find(kid, algorithm)
+            known = self._static_set(source.jwks, is_bundle=source.is_spiffe_bundle)
+            return known.find(kid, algorithm)
         return self._remote_source(source).key(kid, algorithm)
 
     def warm(self, sources: Iterable[KeySource], *, within: float = 5.0) -> None:
@@ -102,14 +103,15 @@ class IssuerKeyRing:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _static_set(self, jwks: JsonObject) -> KeySet:
+    def _static_set(self, jwks: JsonObject, *, is_bundle: bool) -> KeySet:
         # A mapping cannot be hashed, so it is known by its identity; holding on to it here keeps
         # that identity from being given to another one.
-        known = self._static.get(id(jwks))
+        name = (id(jwks), is_bundle)
+        known = self._static.get(name)
         if known is not None:
             return known[1]
         try:
-            keys = read_key_set(jwks, max_keys=self._max_keys)
+            keys = read_key_set(jwks, max_keys=self._max_keys, is_bundle=is_bundle)
         except SourceRefused as refused:
             raise TemporarilyUnavailable(
                 Reason.KEY_SOURCE_UNAVAILABLE, detail=refused.code
@@ -117,7 +119,7 @@ class IssuerKeyRing:
         with self._changed:
             if len(self._static) >= MAX_SOURCES:
                 self._static.pop(next(iter(self._static)))
-            self._static[id(jwks)] = (jwks, keys)
+            self._static[name] = (jwks, keys)
         return keys
 
     def _remote_source(self, source: KeySource) -> RemoteSource:
@@ -140,7 +142,9 @@ class IssuerKeyRing:
 
     def _loader(self, source: KeySource) -> LoadKeys:
         if source.jwks_uri is not None:
-            return JwksAddress(self._fetcher, source.jwks_uri, self._max_keys)
+            return JwksAddress(
+                self._fetcher, source.jwks_uri, self._max_keys, source.is_spiffe_bundle
+            )
         issuer = _name(source)
         return DiscoveredJwks(
             self._fetcher,

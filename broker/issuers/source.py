@@ -21,7 +21,9 @@ class RefreshSchedule:
     """
     When keys are fetched anew; all in seconds.
 
-    A source is asked at most once per ``cool_down``, whatever asks for it. Its keys are fetched anew
+    A source is asked at most once per ``cool_down``, whatever asks for it; as long as none of its keys were
+    ever had, whoever needs one may ask again after ``first_cool_down``, so that an issuer that starts
+    later than the broker is not waited for longer than it takes. Its keys are fetched anew
     after what its server allows (``max-age``), but not sooner than ``cool_down`` and not later than
     ``refresh_after``: while the source answers, a key that it withdraws is refused at most
     ``refresh_after`` and one ``attempt`` later. While it does not answer, its last good keys are
@@ -32,6 +34,7 @@ class RefreshSchedule:
     refresh_after: float = 60.0
     max_stale: float = 3600.0
     cool_down: float = 30.0
+    first_cool_down: float = 2.0
     attempt: float = 5.0
 
     def __post_init__(self) -> None:
@@ -143,11 +146,18 @@ class RemoteSource:
         return held
 
     def _unavailable(self) -> TemporarilyUnavailable:
-        wait = self._attempted_at + self._schedule.cool_down - self._monotonic()
+        wait = self._attempted_at + self._cool_down - self._monotonic()
         retry_after = max(1, math.ceil(wait)) if math.isfinite(wait) else 1
         return TemporarilyUnavailable(
             Reason.KEY_SOURCE_UNAVAILABLE, retry_after=retry_after, detail=self._last_error or ""
         )
+
+    @property
+    def _cool_down(self) -> float:
+        """How long it is left alone after an attempt: shorter while there is nothing to lose."""
+        if self._held is None:
+            return min(self._schedule.first_cool_down, self._schedule.cool_down)
+        return self._schedule.cool_down
 
     def _due_at(self) -> float:
         held, wait = self._held, self._schedule.cool_down
@@ -172,7 +182,7 @@ class RemoteSource:
     def _take_off(self) -> threading.Event | None:
         """Begin an attempt, unless one is under way or too recent. The lock is held."""
         now = self._monotonic()
-        if self._flight is not None or now - self._attempted_at < self._schedule.cool_down:
+        if self._flight is not None or now - self._attempted_at < self._cool_down:
             return None
         self._attempted_at = now
         self._attempts += 1

@@ -62,11 +62,8 @@ def change_to(condition: pst.Expr, case: Case, *, wanted: bool) -> Change:
             return change_to(inner, case, wanted=not wanted)
         case pst.BinaryOp(op="and" | "or"):
             return _logical(condition, case, wanted=wanted)
-        case pst.HasAttr(base=base, attrs=(name,)) if (path := _path(base)) is not None:
-            place = (*path, name)
-            if wanted:
-                return Change(phrases.known(place), guards=(place,))
-            return Change(phrases.absent(place), (Edit(place, None),))
+        case pst.HasAttr() | pst.GetAttr():
+            change = _fact(condition, wanted=wanted)
         case pst.BinaryOp(op=operator) if operator in _OPPOSITES:
             change = _comparison(condition, case, wanted=wanted)
         case pst.BinaryOp(op="contains" | "contains_all" | "contains_any"):
@@ -108,6 +105,20 @@ def _logical(condition: pst.BinaryOp, case: Case, *, wanted: bool) -> Change:
         if all(change.edits for change in changes)
         else (),
     )
+
+
+def _fact(condition: pst.HasAttr | pst.GetAttr, *, wanted: bool) -> Change | None:
+    """The change of a fact that is there or not, or is true or not."""
+    match condition:
+        case pst.HasAttr(base=base, attrs=(name,)) if (path := _path(base)) is not None:
+            place = (*path, name)
+            if wanted:
+                return Change(phrases.known(place), guards=(place,))
+            return Change(phrases.absent(place), (Edit(place, None),))
+        case pst.GetAttr() if (path := _path(condition)) is not None:
+            return Change(phrases.is_so(path, wanted=wanted), (Edit(path, wanted),))
+        case _:
+            return None
 
 
 def _comparison(condition: pst.BinaryOp, case: Case, *, wanted: bool) -> Change | None:

@@ -27,6 +27,7 @@ _NOUNS: Mapping[Path, str] = {
     ("principal", "tenant"): "the client's tenant",
     ("resource", "name"): "the scope asked for",
     ("resource", "uri"): "the resource asked for",
+    ("resource", "authorization_server"): "the resource's authorization server",
     ("resource", "owner"): "the resource's owner",
     ("resource", "tenant"): "the resource's tenant",
 }
@@ -42,6 +43,14 @@ _RELATIONS: Mapping[str, str] = {
     Relation.ISSUED_TO: "the subject token had been issued to the client",
     Relation.IDENTITY: "the client presented an ID token that was issued to it",
     Relation.SELF: "the client asked for itself, without a subject token",
+    Relation.ASSERTED: "an identity assertion named the client",
+}
+
+_FLAGS: Mapping[Path, tuple[str, str]] = {
+    ("context", "has_actor_token"): (
+        "the client proved itself as the actor with a token of its own",
+        "the client sent no actor token",
+    ),
 }
 
 
@@ -75,6 +84,12 @@ def holds(path: Path, what: str) -> str:
 def lacks(path: Path, what: str) -> str:
     """The set did not contain what is said."""
     return f"{_HAVING[path][1] if path in _HAVING else f'{_noun(path)} lacked'} {what}"
+
+
+def is_so(path: Path, *, wanted: bool) -> str:
+    """The fact was true, or it was false."""
+    said = _FLAGS.get(path, (f"{_noun(path)} was so", f"{_noun(path)} was not so"))
+    return said[0 if wanted else 1]
 
 
 def known(path: Path) -> str:

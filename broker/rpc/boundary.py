@@ -53,11 +53,13 @@ class Boundary:
     Registers methods so that none can forget the boundary: a servicer never touches gRPC itself.
 
     It sees messages with their deadline and credential, and raises ``OAuthError``. Everything else it
-    may raise ends here, because gRPC would send the text of an exception to the caller.
+    may raise ends here, because gRPC would send the text of an exception to the caller. What a DPoP
+    proof must be for is a method's name under ``proof_origin``.
     """
 
-    def __init__(self, reads: MessageReads, limits: CallLimits) -> None:
+    def __init__(self, reads: MessageReads, limits: CallLimits, *, proof_origin: str) -> None:
         self._reads = reads
+        self._proof_origin = proof_origin
         self._limits = limits
         self._longest = limits.timeout.total_seconds()
         self._read = Places(limits.max_concurrent, patience=0)
@@ -82,7 +84,7 @@ class Boundary:
             data = self._reads.first(messages, context)
             request_id = new_request_id()
             try:
-                answer = self._answer(rpc, data, context, request_id=request_id)
+                answer = self._answer(rpc, data, context, method=method, request_id=request_id)
             except Overloaded as error:
                 return refuse(context, error)
             except OAuthError as error:
@@ -105,6 +107,7 @@ class Boundary:
         data: bytes | None,
         context: grpc.ServicerContext,
         *,
+        method: str,
         request_id: str,
     ) -> bytes:
         # A call that failed while its message came has no peer any more. Only a caller that is still
@@ -117,7 +120,9 @@ class Boundary:
                 raise _CallerGone
             call = Call(
                 RequestContext("grpc", request_id, peer_address(context.peer()), deadline),
-                CallMetadata.read(context.invocation_metadata()),
+                CallMetadata.read(
+                    context.invocation_metadata(), proof_target=f"{self._proof_origin}/{method}"
+                ),
                 data,
                 rpc.parse,
                 self._limits.max_message_bytes,

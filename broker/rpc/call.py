@@ -18,15 +18,18 @@ class CallMetadata:
     """
     The metadata that a call may authenticate itself with, each key as often as it was sent.
 
-    All other metadata is ignored, above all what claims to know the caller (``x-forwarded-user``).
+    ``proofs`` are DPoP proofs, which must be for ``proof_target``, the address of the call's method. All
+    other metadata is ignored, above all what claims to know the caller (``x-forwarded-user``).
     """
 
     authorization: tuple[str, ...] = field(default=(), repr=False)
     client_assertion: tuple[str, ...] = field(default=(), repr=False)
     client_assertion_type: tuple[str, ...] = ()
+    proofs: tuple[str, ...] = field(default=(), repr=False)
+    proof_target: str = ""
 
     @classmethod
-    def read(cls, metadata: Iterable[tuple[str, str | bytes]]) -> Self:
+    def read(cls, metadata: Iterable[tuple[str, str | bytes]], *, proof_target: str = "") -> Self:
         """Pick the credentials out of all metadata."""
         found: dict[str, list[str]] = {}
         for key, value in metadata:
@@ -34,10 +37,13 @@ class CallMetadata:
                 found.setdefault(key, []).append(value)
         if not found:
             return cls()
-        return cls(*(tuple(found.get(key, ())) for key in _CREDENTIALS))
+        authorization, assertion, assertion_type, proofs = (
+            tuple(found.get(key, ())) for key in _CREDENTIALS
+        )
+        return cls(authorization, assertion, assertion_type, proofs, proof_target)
 
 
-_CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type")
+_CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type", "dpop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import grpc
 from google.rpc import error_details_pb2
@@ -9,14 +10,26 @@ from grpc_health.v1 import health_pb2
 
 from broker.endpoints import Endpoints
 from broker.model import TlsFiles
-from broker.rpc import discovery_service, health, policy_service, token_service
+from broker.rpc import (
+    admin_service,
+    discovery_service,
+    health,
+    policy_service,
+    token_inquiries,
+    token_service,
+)
 from broker.rpc.boundary import Boundary, CallLimits
 from broker.rpc.health import Health
 from broker.rpc.reading import MessageReads
 from broker.rpc.reflection import Reflection
 from broker.rpc.threads import CallThreads
 from broker.rpc.tls import ReloadingTls
-from broker.v1 import discovery_service_pb2, policy_service_pb2, token_service_pb2
+from broker.v1 import (
+    admin_service_pb2,
+    discovery_service_pb2,
+    policy_service_pb2,
+    token_service_pb2,
+)
 
 _MOST_CALLS: Final = 1024
 """
@@ -115,11 +128,16 @@ def build_server(
         options=(*_OPTIONS, ("grpc.max_receive_message_length", 2 * limits.max_message_bytes)),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
-    boundary = Boundary(reads, limits)
+    boundary = Boundary(reads, limits, proof_origin=_proof_origin(endpoints.discovery.issuer))
+    inquiries = token_inquiries.TokenInquiries(endpoints.introspection, endpoints.revocation)
     services = {
-        token_service.SERVICE: token_service.TokenService(endpoints.token).rpcs(),
+        token_service.SERVICE: {
+            **token_service.TokenService(endpoints.token).rpcs(),
+            **inquiries.rpcs(),
+        },
         discovery_service.SERVICE: discovery_service.DiscoveryService(endpoints.discovery).rpcs(),
         policy_service.SERVICE: policy_service.PolicyService(endpoints.explain).rpcs(),
+        admin_service.SERVICE: admin_service.AdminService(endpoints.withdrawal).rpcs(),
     }
     for name, rpcs in services.items():
         boundary.register(server, name, rpcs)
@@ -141,10 +159,24 @@ _DESCRIBED: Final = (
     token_service_pb2.DESCRIPTOR,
     discovery_service_pb2.DESCRIPTOR,
     policy_service_pb2.DESCRIPTOR,
+    admin_service_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
     # The details of errors, so that tools can show them.
     error_details_pb2.DESCRIPTOR,
 )
+
+
+def _proof_origin(issuer: str) -> str:
+    """
+    What stands before the method in the address that DPoP proofs of calls must be for (RFC 9449 4.2).
+
+    A call has no URL, so one is made of ``https``, whatever carries the call, and the issuer's host. The
+    call's own ``:authority`` says nothing, since its sender chooses it: a server that somebody proved a
+    key to could name itself there and use that proof here. Any port will do, because a face is often
+    reached under another than it listens on.
+    """
+    host = urlsplit(issuer).hostname or ""
+    return f"https://[{host}]:*" if ":" in host else f"https://{host}:*"
 
 
 def _bind(server: grpc.Server, address: str, tls: TlsFiles | None) -> int:

@@ -27,7 +27,7 @@ _Message = ExchangeTokenRequest | RedeemAssertionRequest | IssueClientTokenReque
 _LONGEST_VALUE: Final = 4 * 1024
 _LONGEST_TOKEN: Final = 32 * 1024
 _TOKENS: Final = frozenset(
-    {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token"}
+    {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token", "token"}
 )
 
 
@@ -141,6 +141,8 @@ def _read(
         actor_token_type=single.get("actor_token_type"),
         assertion=single.get("assertion"),
         requested_token_type=single.get("requested_token_type"),
+        proofs=metadata.proofs,
+        proof_target=metadata.proof_target,
     )
 
 

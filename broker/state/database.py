@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.state.entries import LAST_SECOND
+
 DEFAULT_MAX_BYTES: Final = 1024**3
 
 # "dbrk", so that the file of another program is never taken for ours.
 _APPLICATION_ID: Final = 0x6462726B
-_SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
+_FIRST_SCHEMA: Final = """
     CREATE TABLE spent (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX spent_until ON spent (until);
     CREATE TABLE revoked (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -24,6 +25,13 @@ _SCHEMA: Final = """
     CREATE TABLE forgotten (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO forgotten VALUES ('spent', -1), ('revoked', -1);
 """
+# What was withdrawn before this, was withdrawn whenever it was issued.
+_ISSUED_FROM_TO: Final = f"""
+    ALTER TABLE revoked ADD COLUMN issued_since INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revoked ADD COLUMN issued_until INTEGER NOT NULL DEFAULT {LAST_SECOND};
+"""
+_VERSIONS: Final = (_FIRST_SCHEMA, _ISSUED_FROM_TO)
+"""What each version adds to the one before it; a new file goes through them all."""
 
 _PAGE_BYTES: Final = 4096
 _SIDE_FILES: Final = ("-journal", "-wal", "-shm")
@@ -152,9 +160,8 @@ def _create(path: Path) -> None:
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(_connect(draft, timeout=_START_TIMEOUT)) as connection:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        _bring_up_to_date(connection, 0)
         _enter_wal_mode(connection, path)
     draft.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -170,9 +177,25 @@ def _identify(path: Path) -> None:
         if _pragma(connection, "application_id") != _APPLICATION_ID:
             raise StateRefused(f"{path} is not a state file of the broker")
         version = _pragma(connection, "user_version")
-        if version != _SCHEMA_VERSION:
-            raise StateRefused(f"{path} has version {version}; this broker knows {_SCHEMA_VERSION}")
+        if not isinstance(version, int) or not 0 < version <= len(_VERSIONS):
+            raise StateRefused(f"{path} has version {version}; this broker knows {len(_VERSIONS)}")
         _enter_wal_mode(connection, path)
+        _bring_up_to_date(connection, version)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
+    """
+    Add what the file's version lacks, all of it or nothing.
+
+    A broker of the version before that still has the file open goes on reading it, and refuses to
+    write.
+    """
+    if version == len(_VERSIONS):
+        return
+    added = "".join(_VERSIONS[version:])
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {len(_VERSIONS)}; COMMIT;"
+    )
 
 
 def _check(path: Path) -> None:

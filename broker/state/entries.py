@@ -1,10 +1,12 @@
 """How remembered ids are named and refused, the same in every store."""
 
 import hashlib
-from typing import Final
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final, Self
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.model import OneTimeId
+from broker.model import OneTimeId, Party, Pedigree
 
 REVOCATION_GRACE: Final = 3600
 """
@@ -12,6 +14,9 @@ How long, in seconds, a revocation outlives its token.
 
 A clock that is set back by less than this finds every revocation still there.
 """
+
+LAST_SECOND: Final = 253_402_300_799
+"""No token tells of a later second, so what was withdrawn up to it was withdrawn for good."""
 
 PURGE_STEP: Final = 200
 """How many entries are let go at once at most, so that no request pays for many others."""
@@ -27,6 +32,37 @@ def spent_key(one: OneTimeId) -> bytes:
 def revoked_key(jti: str) -> bytes:
     """The key of a withdrawn token, which no one-time id can have."""
     return _key("revoked", jti)
+
+
+def withdrawn_key(party: Party) -> bytes:
+    """The key of a party whose tokens were withdrawn, which no token and no one-time id can have."""
+    return _key("withdrawn", party.kind, party.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """
+    Under which keys a token may have been withdrawn.
+
+    ``own`` are those of the token and its parties, ``ancestral`` those of the tokens it derives from.
+    """
+
+    own: frozenset[bytes]
+    ancestral: frozenset[bytes]
+
+    @classmethod
+    def of(cls, pedigree: Pedigree) -> Self:
+        """All keys of a token."""
+        own = {withdrawn_key(party) for party in pedigree.parties}
+        if pedigree.jti is not None:
+            own.add(revoked_key(pedigree.jti))
+        return cls(frozenset(own), frozenset(map(revoked_key, pedigree.ancestors)))
+
+    def reason(self, found: AbstractSet[bytes]) -> Reason | None:
+        """What the keys that were found in the store say of the token."""
+        if not self.own.isdisjoint(found):
+            return Reason.REVOKED
+        return None if self.ancestral.isdisjoint(found) else Reason.ANCESTOR_REVOKED
 
 
 def _key(*parts: str) -> bytes:

@@ -5,19 +5,24 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from broker.errors import Reason
 from broker.interfaces import Now
-from broker.model import OneTimeId
+from broker.model import OneTimeId, Pedigree, Withdrawal
 from broker.state.entries import (
     CLOCK_WENT_BACK,
+    LAST_SECOND,
     PURGE_STEP,
     REVOCATION_GRACE,
+    Keys,
     replay_store_unavailable,
     revocation_unavailable,
     revoked_key,
     spent_key,
+    withdrawn_key,
 )
 
 DEFAULT_CAPACITY: Final = 1_000_000
+_ALWAYS: Final = (0, LAST_SECOND)
 
 
 class MemoryState:
@@ -57,19 +62,29 @@ class MemoryState:
         return None
 
     def revoke(self, jti: str, until: int) -> None:
+        self._withdraw(revoked_key(jti), until, issued=_ALWAYS)
+
+    def withdraw(self, withdrawal: Withdrawal) -> None:
+        issued = (withdrawal.issued_since, withdrawal.issued_until)
+        self._withdraw(withdrawn_key(withdrawal.party), withdrawal.kept_until, issued=issued)
+
+    def _withdraw(self, key: bytes, until: int, *, issued: tuple[int, int]) -> None:
         with self._lock:
             self._check_revocations()
             self._revoked.forget(before=self._now() - REVOCATION_GRACE)
             if len(self._revoked) >= self._capacity:
                 raise revocation_unavailable("full")
-            self._revoked.add(revoked_key(jti), until)
+            self._revoked.add(key, until, issued=issued)
 
-    def is_revoked(self, jti: str) -> bool:
+    def reason_against(self, pedigree: Pedigree) -> Reason | None:
+        keys = Keys.of(pedigree)
         with self._lock:
             self._check_revocations()
             if self._now() <= self._revoked.forgotten:
                 raise revocation_unavailable(CLOCK_WENT_BACK)
-            return revoked_key(jti) in self._revoked
+            every = keys.own | keys.ancestral
+            found = {key for key in every if self._revoked.covers(key, pedigree.issued_at)}
+        return keys.reason(found)
 
     def spent_count(self) -> int:
         """How many one-time ids are remembered."""
@@ -89,7 +104,7 @@ class MemoryState:
 
 class _Entries:
     """
-    Keys, each until a second of its own.
+    Keys, each until a second of its own, and for tokens issued from one second to another.
 
     ``forgotten`` is the latest such second of any key let go. A clock that is set back to it cannot
     tell any more what was here.
@@ -98,20 +113,25 @@ class _Entries:
     def __init__(self) -> None:
         self.forgotten = -1
         self._until: dict[bytes, int] = {}
+        self._issued: dict[bytes, tuple[int, int]] = {}
         self._by_time: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
         return len(self._until)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._until
-
     def holds(self, key: bytes, *, at: int) -> bool:
         """Whether the key is here and its second is not before the given one."""
         return self._until.get(key, -1) >= at
 
-    def add(self, key: bytes, until: int) -> None:
-        """Keep the key until then, or for as long as it is kept already."""
+    def covers(self, key: bytes, issued_at: int) -> bool:
+        """Whether the key is here for what was issued at that second."""
+        first, last = self._issued.get(key, (1, 0))
+        return first <= issued_at <= last
+
+    def add(self, key: bytes, until: int, *, issued: tuple[int, int] = _ALWAYS) -> None:
+        """Keep the key until then, or for as long as it is kept already; what it is for only widens."""
+        first, last = self._issued.get(key, issued)
+        self._issued[key] = min(first, issued[0]), max(last, issued[1])
         known = self._until.get(key)
         if known is None or known < until:
             self._until[key] = until
@@ -125,4 +145,4 @@ class _Entries:
             until, key = heapq.heappop(self._by_time)
             self.forgotten = max(self.forgotten, until)
             if self._until.get(key) == until:
-                del self._until[key]
+                del self._until[key], self._issued[key]

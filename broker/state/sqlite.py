@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker.errors import TemporarilyUnavailable
+from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import Now
-from broker.model import OneTimeId
+from broker.model import OneTimeId, Pedigree, Withdrawal
 from broker.state.connection import Connection
 from broker.state.database import DEFAULT_MAX_BYTES, open_database
 from broker.state.entries import (
     CLOCK_WENT_BACK,
+    LAST_SECOND,
     PURGE_STEP,
     REVOCATION_GRACE,
+    Keys,
     replay_store_unavailable,
     revocation_unavailable,
     revoked_key,
     spent_key,
+    withdrawn_key,
 )
 from broker.state.gathering import Gathering
 
@@ -29,10 +32,18 @@ _SPEND: Final = """
     INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
 """
 _REVOKE: Final = """
-    INSERT INTO revoked VALUES (?, ?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)
+    INSERT INTO revoked (key, until, issued_since, issued_until) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET
+        until = max(until, excluded.until),
+        issued_since = min(issued_since, excluded.issued_since),
+        issued_until = max(issued_until, excluded.issued_until)
 """
-_IS_REVOKED: Final = """
-    SELECT EXISTS (SELECT 1 FROM revoked WHERE key = ?), until FROM forgotten WHERE name = 'revoked'
+# The row without a key tells up to when revocations may be forgotten.
+_REVOKED: Final = """
+    SELECT NULL, until FROM forgotten WHERE name = 'revoked'
+    UNION ALL
+    SELECT key, NULL FROM revoked
+        WHERE key IN ({}) AND ? BETWEEN issued_since AND issued_until
 """
 _PURGE: Final = """
     DELETE FROM {name} WHERE key IN
@@ -123,16 +134,27 @@ class SqliteState:
         return None, ""
 
     def revoke(self, jti: str, until: int) -> None:
+        self._withdraw(revoked_key(jti), until, issued=(0, LAST_SECOND))
+
+    def withdraw(self, withdrawal: Withdrawal) -> None:
+        issued = (withdrawal.issued_since, withdrawal.issued_until)
+        self._withdraw(withdrawn_key(withdrawal.party), withdrawal.kept_until, issued=issued)
+
+    def _withdraw(self, key: bytes, until: int, *, issued: tuple[int, int]) -> None:
         with self._writer.transaction(revocation_unavailable) as connection:
             self._purge(connection, "revoked", before=self._now() - REVOCATION_GRACE)
-            connection.execute(_REVOKE, (revoked_key(jti), until))
+            connection.execute(_REVOKE, (key, until, *issued))
 
-    def is_revoked(self, jti: str) -> bool:
+    def reason_against(self, pedigree: Pedigree) -> Reason | None:
+        keys = Keys.of(pedigree)
+        every = (*keys.own, *keys.ancestral)
+        question = _REVOKED.format(", ".join("?" * len(every)))
         with self._reader.use(revocation_unavailable) as connection:
-            found, forgotten = connection.execute(_IS_REVOKED, (revoked_key(jti),)).fetchone()
-            if self._now() <= forgotten:
-                raise revocation_unavailable(CLOCK_WENT_BACK)
-            return bool(found)
+            found = connection.execute(question, (*every, pedigree.issued_at)).fetchall()
+        forgotten = max(until for _, until in found if until is not None)
+        if self._now() <= forgotten:
+            raise revocation_unavailable(CLOCK_WENT_BACK)
+        return keys.reason({key for key, _ in found})
 
     def spent_count(self) -> int:
         """How many one-time ids are remembered."""

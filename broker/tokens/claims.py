@@ -22,6 +22,8 @@ _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+# 32 bytes in base64url, whose last character carries four bits (RFC 7638 3).
+_THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _MEMBERS_OF_ACTOR: Final = frozenset({"iss", "sub", "client_id", "sub_profile", "act"})
 
 
@@ -42,9 +44,9 @@ def read_times(
     ``leeway`` and ``longest`` are in seconds; the leeway serves acceptance alone. A token is accepted
     while ``now < exp + leeway`` and once ``nbf`` and ``iat`` are at most ``now + leeway``.
     """
-    expires_at = _time(claims, "exp")
-    issued_at = _time(claims, "iat") if is_iat_required or "iat" in claims else None
-    not_before = _time(claims, "nbf") if "nbf" in claims else None
+    expires_at = read_time(claims, "exp")
+    issued_at = read_time(claims, "iat") if is_iat_required or "iat" in claims else None
+    not_before = read_time(claims, "nbf") if "nbf" in claims else None
     if not_before is not None and not_before > expires_at:
         raise TokenRejected(Reason.CLAIM_INCONSISTENT, "nbf is after exp")
     if issued_at is not None and expires_at <= issued_at:
@@ -59,7 +61,8 @@ def read_times(
     return Times(issued_at, expires_at)
 
 
-def _time(claims: Mapping[str, Any], name: str) -> int:
+def read_time(claims: Mapping[str, Any], name: str) -> int:
+    """A required moment in whole unix seconds, from year 1970 to 9999 (RFC 7519 2, NumericDate)."""
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenRejected(Reason.CLAIM_MALFORMED, name)
@@ -126,7 +129,7 @@ def read_authentication(claims: Mapping[str, Any], *, latest: int) -> Authentica
 
     A login after ``latest``, in unix seconds, would stay fresh for ever, and is refused.
     """
-    auth_time = _time(claims, "auth_time") if "auth_time" in claims else None
+    auth_time = read_time(claims, "auth_time") if "auth_time" in claims else None
     if auth_time is not None and auth_time > latest:
         raise TokenRejected(Reason.CLAIM_INCONSISTENT, "auth_time is in the future")
     amr = claims.get("amr", [])
@@ -173,14 +176,21 @@ def _check_actor(actor: Mapping[str, Any]) -> None:
         raise TokenRejected(Reason.CHAIN_MALFORMED)
 
 
-def check_unbound(claims: Mapping[str, Any]) -> None:
+def read_confirmation(claims: Mapping[str, Any]) -> str | None:
     """
-    Refuse a token that is bound to a key (RFC 7800).
+    The thumbprint of the key that a token is bound to, or ``None`` for a bearer token (RFC 7800 3).
 
-    Proof of possession is not taken here yet, and a bound token is never treated as a bearer token.
+    Whoever binds by several means, or by one that is not known here, wants all of them proved; such a
+    token is refused (``cnf_unsupported``). One that is bound to a client certificate is known, but the
+    proof of it is not taken here (``pop_required``).
     """
     if "cnf" not in claims:
-        return
+        return None
     confirmation = claims["cnf"]
-    is_known = isinstance(confirmation, dict) and set(confirmation) in ({"jkt"}, {"x5t#S256"})
-    raise TokenRejected(Reason.POP_REQUIRED if is_known else Reason.CNF_UNSUPPORTED)
+    members = set(confirmation) if isinstance(confirmation, dict) else set()
+    if members == {"x5t#S256"}:
+        raise TokenRejected(Reason.POP_REQUIRED, "bound to a client certificate")
+    thumbprint = confirmation["jkt"] if members == {"jkt"} else None
+    if not isinstance(thumbprint, str) or not _THUMBPRINT.fullmatch(thumbprint):
+        raise TokenRejected(Reason.CNF_UNSUPPORTED)
+    return thumbprint

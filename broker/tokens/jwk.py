@@ -1,5 +1,7 @@
 """Public keys in JWK form become verification keys, each bound to one algorithm (RFC 7517, RFC 8725 3.1)."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, R
 from jwt.exceptions import InvalidKeyError
 
 from broker.errors import Reason, TokenRejected
+from broker.tokens.weakness import is_small_order_ed25519, is_weak_rsa_modulus
 
 _SMALLEST_RSA: Final = 2048
 _LARGEST_RSA: Final = 8192
@@ -33,6 +36,12 @@ _SHAPE: Final[Mapping[str, tuple[str, str | None]]] = {
     "EdDSA": ("OKP", "Ed25519"),
     "Ed25519": ("OKP", "Ed25519"),
 }
+# The members that make up a key of each type, in the order of their names (RFC 7638 3.2, RFC 8037 2).
+_MATERIAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "EC": ("crv", "kty", "x", "y"),
+    "RSA": ("e", "kty", "n"),
+    "OKP": ("crv", "kty", "x"),
+}
 _PARSERS: Final[Mapping[str, type[ECAlgorithm | RSAAlgorithm | OKPAlgorithm]]] = {
     "EC": ECAlgorithm,
     "RSA": RSAAlgorithm,
@@ -52,6 +61,18 @@ class JwkVerificationKey:
     algorithm: str
     _public_key: Any = field(repr=False)
 
+    @property
+    def material(self) -> Mapping[str, str]:
+        """The members that make up the key and no others, in their one canonical spelling."""
+        jwk = type(_ALGORITHMS[self.algorithm]).to_jwk(self._public_key, as_dict=True)
+        return {name: jwk[name] for name in _MATERIAL[jwk["kty"]]}
+
+    @property
+    def thumbprint(self) -> str:
+        """The SHA-256 thumbprint of the key in base64url (RFC 7638 3): the same however it was spelt."""
+        canonical = json.dumps(self.material, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
+
     def verify(self, signing_input: bytes, signature: bytes) -> bool:
         """Whether the signature is right; anything odd about it makes it wrong, not an error."""
         try:
@@ -68,7 +89,7 @@ def verification_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationK
     for this, and ``JwkRejected`` when it is not fit for use at all: private or symmetric members, a
     weak or enormous RSA key, an unknown curve.
     """
-    check_jwk(jwk)
+    public_key = _sound_key(jwk)
     if not is_for_signatures(jwk):
         raise TokenRejected(Reason.KEY_NOT_FOR_SIG)
     stated = jwk.get("alg")
@@ -79,7 +100,7 @@ def verification_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationK
     if jwk.get("kty") != kty or (curve is not None and jwk.get("crv") != curve):
         raise TokenRejected(Reason.KEY_ALG_MISMATCH)
     kid = jwk.get("kid")
-    return JwkVerificationKey(kid if isinstance(kid, str) else None, algorithm, _parse(jwk))
+    return JwkVerificationKey(kid if isinstance(kid, str) else None, algorithm, public_key)
 
 
 def decoy_key() -> JwkVerificationKey:
@@ -96,15 +117,36 @@ def is_for_signatures(jwk: Mapping[str, Any]) -> bool:
     )
 
 
+def is_secret(jwk: Mapping[str, Any]) -> bool:
+    """Whether a key is symmetric or private, and so nobody else's to know."""
+    return jwk.get("kty") == "oct" or not _PRIVATE_MEMBERS.isdisjoint(jwk)
+
+
 def check_jwk(jwk: Mapping[str, Any]) -> None:
     """Raise ``JwkRejected`` for a key that must never be used, whatever it says it is for."""
+    _sound_key(jwk)
+
+
+def _sound_key(jwk: Mapping[str, Any]) -> Any:
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise JwkRejected("the key has private or symmetric members")
     if not isinstance(jwk.get("kty"), str) or jwk["kty"] not in _PARSERS:
         raise JwkRejected("the key type is not EC, RSA or OKP")
     if jwk["kty"] != "RSA" and jwk.get("crv") not in ("P-256", "P-384", "Ed25519"):
         raise JwkRejected("the curve is not P-256, P-384 or Ed25519")
-    _parse(jwk)
+    return _parse(jwk)
+
+
+def check_strength(jwk: Mapping[str, Any]) -> None:
+    """Raise ``JwkRejected`` for a key that can be parsed and protects nothing."""
+    if jwk["kty"] == "RSA" and is_weak_rsa_modulus(int.from_bytes(_decode(jwk["n"]), "big")):
+        raise JwkRejected("the RSA key is weak")
+    if jwk["kty"] == "OKP" and is_small_order_ed25519(_decode(jwk["x"])):
+        raise JwkRejected("the Ed25519 key is weak")
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _parse(jwk: Mapping[str, Any]) -> Any:

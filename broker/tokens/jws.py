@@ -2,13 +2,13 @@
 
 import binascii
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
 from broker.errors import Reason, TokenRejected
-from broker.tokens.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, loads_strict
 
 MAX_TOKEN_CHARACTERS: Final = 16_384
 _LONGEST_KID: Final = 512
@@ -21,6 +21,7 @@ _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _LAST_OF_TWO: Final = frozenset(b"AQgw")
 _LAST_OF_THREE: Final = frozenset(b"AEIMQUYcgkosw048")
 _KEY_CARRIERS: Final = frozenset({"jwk", "jku", "x5u", "x5c"})
+_KEY_CARRIERS_BUT_JWK: Final = _KEY_CARRIERS - {"jwk"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Header:
     """
     A JOSE header whose form is right; nothing it says is proved.
 
-    ``typ`` is lower case without ``application/`` and empty when absent (RFC 7515 4.1.9).
+    ``typ`` is lower case without ``application/`` and empty when absent (RFC 7515 4.1.9). ``jwk`` is
+    empty but in a token that may carry its key.
     """
 
     unverified_algorithm: str
     unverified_kid: str | None
     unverified_typ: str
+    unverified_jwk: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,26 @@ def read_token(token: str) -> UnverifiedToken:
     base64url, critical or key-carrying headers, JSON that is not strict, and tokens of more than
     16,384 characters, which are refused before they are decoded.
     """
+    return _read(token, _read_header)
+
+
+def read_token_with_key(token: str) -> UnverifiedToken:
+    """
+    The same for a token that carries the key it is signed with, as only a DPoP proof may.
+
+    Then there must be a ``jwk``; what else carries a key, or points to one, is refused here too.
+    """
+    return _read(token, _read_header_with_key)
+
+
+def _read(token: str, read_header: Callable[[str], Header]) -> UnverifiedToken:
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise TokenRejected(Reason.TOKEN_TOO_LARGE)
     match = _COMPACT.fullmatch(token)
     if match is None:
         raise TokenRejected(Reason.JWE_REFUSED if _JWE.fullmatch(token) else Reason.MALFORMED_TOKEN)
     header_segment, payload_segment, signature_segment = match.groups()
-    header = _read_header(header_segment)
+    header = read_header(header_segment)
     claims = _read_object(payload_segment)
     return UnverifiedToken(
         header=header,
@@ -101,21 +117,34 @@ def _read_header(segment: str) -> Header:
     # Headers of one issuer repeat, so their reading is remembered; long ones would only fill memory.
     if len(segment) <= _LONGEST_MEMORISED_HEADER:
         return _read_short_header(segment)
-    return _header_of(_read_object(segment))
+    return _keyless_header_of(_read_object(segment))
 
 
 @lru_cache(maxsize=256)
 def _read_short_header(segment: str) -> Header:
-    return _header_of(_read_object(segment))
+    return _keyless_header_of(_read_object(segment))
 
 
-def _header_of(members: Mapping[str, Any]) -> Header:
+def _read_header_with_key(segment: str) -> Header:
+    members = _read_object(segment)
+    header = _header_of(members, refused=_KEY_CARRIERS_BUT_JWK)
+    jwk = members.get("jwk")
+    if not isinstance(jwk, dict):
+        raise TokenRejected(Reason.UNKNOWN_KEY, "the header carries no key")
+    return replace(header, unverified_jwk=jwk)
+
+
+def _keyless_header_of(members: Mapping[str, Any]) -> Header:
+    return _header_of(members, refused=_KEY_CARRIERS)
+
+
+def _header_of(members: Mapping[str, Any], *, refused: frozenset[str]) -> Header:
     algorithm = members.get("alg")
     if not isinstance(algorithm, str):
         raise TokenRejected(Reason.ALG_NOT_ALLOWED)
     if "crit" in members or "b64" in members:
         raise TokenRejected(Reason.CRIT_UNSUPPORTED)
-    if not _KEY_CARRIERS.isdisjoint(members):
+    if not refused.isdisjoint(members):
         raise TokenRejected(Reason.UNKNOWN_KEY, "the header carries or points to a key")
     if "enc" in members or "zip" in members:
         raise TokenRejected(Reason.JWE_REFUSED)

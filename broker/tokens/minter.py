@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from broker.errors import InvalidRequest, Reason
+from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.interfaces import KeyStore, Now, SigningKey
 from broker.model import Action, Client, Delegation, IdJag, IssuedToken, Resource
 from broker.oauth import (
@@ -22,6 +22,7 @@ from broker.oauth import (
     TYP_ACCESS_TOKEN,
     TYP_ID_JAG,
 )
+from broker.tokens.lineage import heritage_claim, parties_of
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -98,7 +99,7 @@ class Minter:
         """
         The least of all limits; an input's true expiry counts, without leeway.
 
-        Raises ``InvalidRequest`` (``born_expired``) when nothing is left.
+        Raises ``TokenRejected`` (``born_expired``) when nothing is left.
         """
         now = self.now()
         longest = self.lifetimes.of(delegation.action)
@@ -111,7 +112,7 @@ class Minter:
             limits.append((delegation.not_after - now, "input"))
         seconds, limit = min(limits)
         if seconds <= 0:
-            raise InvalidRequest(Reason.BORN_EXPIRED)
+            raise TokenRejected(Reason.BORN_EXPIRED)
         return Lifetime(now, seconds, limit)
 
     def draft(
@@ -149,24 +150,27 @@ class Minter:
 
     def _access(self, client: Client, delegation: Delegation, resource: Resource) -> dict[str, Any]:
         """The claims that only an access token has (RFC 9068 2.2, RFC 8693 4.1)."""
-        return {
+        claims = {
             "sub": delegation.subject.sub,
             "aud": resource.resource,
             "client_id": client.client_id,
             "act": delegation.act,
-            self.mcp_claim: _without_nothing(
-                {
-                    "client": delegation.mcp_client,
-                    "client_issuer": delegation.mcp_client_issuer,
-                    "server": delegation.mcp_server,
-                    "resource": resource.resource,
-                    "subject_issuer": delegation.subject.issuer,
-                    "tenant": delegation.subject.tenant,
-                    "foreign_actors_from": delegation.foreign_actors_from,
-                    "lineage": list(delegation.lineage) or None,
-                }
-            ),
         }
+        statements = {
+            "client": delegation.mcp_client,
+            "client_issuer": delegation.mcp_client_issuer,
+            "server": delegation.mcp_server,
+            "resource": resource.resource,
+            "subject_issuer": delegation.subject.issuer,
+            "tenant": delegation.subject.tenant,
+            "foreign_actors_from": delegation.foreign_actors_from,
+            "lineage": list(delegation.lineage) or None,
+        }
+        statements = _without_nothing(statements)
+        if delegation.heritage:
+            named = parties_of(claims, statements, issuer=self.issuer)
+            statements |= heritage_claim(delegation.heritage - named)
+        return {**claims, self.mcp_claim: statements}
 
     def prepare(self, draft: Draft, *, algorithm: str | None = None) -> Unsigned:
         """
@@ -190,7 +194,7 @@ class Minter:
         return IssuedToken(
             token=(unsigned.signing_input + b"." + signature).decode("ascii"),
             issued_token_type=TOKEN_TYPE_ACCESS_TOKEN if is_access_token else TOKEN_TYPE_ID_JAG,
-            token_type=_scheme(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
+            token_type=scheme_of(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
             expires_in=claims["exp"] - claims["iat"],
             scopes=tuple(claims["scope"].split()),
             resource=claims["aud"] if is_access_token else claims["resource"],
@@ -212,7 +216,7 @@ def _assertion(delegation: Delegation, id_jag: IdJag, resource: Resource) -> dic
     }
 
 
-def _scheme(claims: Mapping[str, Any]) -> str:
+def scheme_of(claims: Mapping[str, Any]) -> str:
     """How the token is presented: one that is bound to a key is no bearer token (RFC 9449 5)."""
     return TOKEN_TYPE_DPOP if "cnf" in claims else TOKEN_TYPE_BEARER
 

@@ -1,6 +1,6 @@
 """Our own published keys, ready to verify what we signed."""
 
-from broker.errors import Reason, TokenRejected
+from broker.errors import Reason, TemporarilyUnavailable, TokenRejected
 from broker.interfaces import KeyStore, VerificationKey
 from broker.tokens.jwk import verification_key
 
@@ -17,8 +17,14 @@ class OwnKeys:
         self._parsed: dict[str, VerificationKey] = {}
 
     def key(self, kid: str | None, algorithm: str) -> VerificationKey:
-        """The published key with this id; raises ``TokenRejected`` if there is none such."""
+        """
+        The published key with this id; raises ``TokenRejected`` if there is none such.
+
+        Raises ``TemporarilyUnavailable`` while no key is known: nothing can be said of any token then.
+        """
         published = {jwk["kid"]: jwk for jwk in self._key_store.public_keys()}
+        if not published:
+            raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
         if kid is None or kid not in published:
             raise TokenRejected(Reason.UNKNOWN_KEY)
         if kid not in self._parsed:

@@ -6,21 +6,20 @@ from datetime import timedelta
 from typing import Final
 
 from broker.errors import Reason, TokenRejected
-from broker.interfaces import KeyRing, Now, Registry, RevocationList, VerificationKey
+from broker.interfaces import KeyRing, Now, Registry, VerificationKey
 from broker.model import (
     Authentication,
     Client,
     JsonObject,
     Purpose,
     TrustedIssuer,
-    actors_of,
 )
 from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN, TYP_ID_JAG
 from broker.tokens.claims import (
     LONGEST_URI,
-    check_unbound,
     read_act,
     read_authentication,
+    read_confirmation,
     read_optional_text,
     read_scope,
     read_sole_audience,
@@ -29,6 +28,7 @@ from broker.tokens.claims import (
 )
 from broker.tokens.jws import UnverifiedToken, read_token
 from broker.tokens.own_keys import OwnKeys
+from broker.tokens.standing import Standing
 
 LONGEST_OWN_LIFETIME: Final = timedelta(minutes=15)
 LONGEST_ASSERTION_LIFETIME: Final = timedelta(minutes=5)
@@ -86,7 +86,8 @@ class VerifiedToken:
     A token whose signature, issuer, type and times are right.
 
     ``trusted_issuer`` is ``None`` for our own tokens. ``scopes`` is ``None`` for a kind of token that
-    has none. ``claims`` is the rest, verified as signed but not otherwise interpreted.
+    has none. ``confirmation`` is the thumbprint of the key that it is bound to (RFC 9449 6.1). ``claims``
+    is the rest, verified as signed but not otherwise interpreted.
     """
 
     issuer: str
@@ -100,6 +101,7 @@ class VerifiedToken:
     jti: str | None
     act: JsonObject | None
     authentication: Authentication
+    confirmation: str | None
     claims: JsonObject = field(repr=False)
 
     @property
@@ -116,15 +118,19 @@ class TokenVerifier:
     registry: Registry
     key_ring: KeyRing
     own_keys: OwnKeys
-    revocations: RevocationList
+    standing: Standing
     now: Now
     leeway: timedelta
 
-    def verify(self, token: str, profile: Profile, *, client: Client) -> VerifiedToken:
+    def verify(
+        self, token: str, profile: Profile, *, client: Client, proved_key: str | None = None
+    ) -> VerifiedToken:
         """
         The verified content of ``token``, presented by ``client``.
 
-        Raises ``TokenRejected``, or ``TemporarilyUnavailable`` where keys or revocations cannot be had.
+        ``proved_key`` is the thumbprint of the key that the client proved to hold; without it every
+        token that is bound to a key is refused. Raises ``TokenRejected``, or
+        ``TemporarilyUnavailable`` where keys or revocations cannot be had.
         """
         unverified = read_token(token)
         is_of_kind = profile.foreign_claims.isdisjoint(unverified.unverified_claims)
@@ -134,31 +140,30 @@ class TokenVerifier:
         if unverified_issuer == self.issuer:
             if not profile.is_own_accepted:
                 raise TokenRejected(profile.own_refusal)
-            return self._verify_own(unverified, profile)
-        return self._verify_foreign(unverified, profile, client)
-
-    def _verify_own(self, unverified: UnverifiedToken, profile: Profile) -> VerifiedToken:
-        algorithms = frozenset(SIGNING_ALGORITHMS)
-        _check_signature(unverified, algorithms, self.own_keys.key)
-        verified = self._read(unverified, profile, None, LONGEST_OWN_LIFETIME)
-        if verified.jti is None or self.revocations.is_revoked(verified.jti):
-            raise TokenRejected(Reason.REVOKED)
-        client = self.registry.client(verified.client_id or "")
-        if client is None or client.is_disabled:
-            raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the client it was issued to")
-        if self.registry.is_subject_disabled(verified.sub):
-            raise TokenRejected(Reason.PRINCIPAL_DISABLED, "the subject")
-        self._check_actors(verified)
+            verified = self._read_own(unverified, profile)
+            self.standing.check_own(verified.claims)
+        else:
+            verified = self._verify_foreign(unverified, profile, client)
+        _check_holder(verified, proved_key)
         return verified
 
-    def _check_actors(self, verified: VerifiedToken) -> None:
-        """Switching a client off ends every chain that passes through it."""
-        for actor in actors_of(verified.act):
-            if actor.get("iss") != self.issuer:
-                continue
-            client = self.registry.client(actor["sub"])
-            if client is None or client.is_disabled:
-                raise TokenRejected(Reason.PRINCIPAL_DISABLED, "an actor")
+    def read_own(self, token: str, profile: Profile) -> VerifiedToken:
+        """
+        The content of a token of ours, if it is one and its time has not passed (RFC 7662, RFC 7009).
+
+        Whoever asks does not present it: it is read whether or not it was withdrawn, and though it may be
+        bound to a key. Raises ``TokenRejected``.
+        """
+        unverified = read_token(token)
+        if unverified.header.unverified_typ not in profile.typs:
+            raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
+        if unverified.unverified_claims.get("iss") != self.issuer:
+            raise TokenRejected(Reason.ISS_UNKNOWN)
+        return self._read_own(unverified, profile)
+
+    def _read_own(self, unverified: UnverifiedToken, profile: Profile) -> VerifiedToken:
+        _check_signature(unverified, frozenset(SIGNING_ALGORITHMS), self.own_keys.key)
+        return self._read(unverified, profile, None, LONGEST_OWN_LIFETIME)
 
     def _verify_foreign(
         self, unverified: UnverifiedToken, profile: Profile, client: Client
@@ -200,7 +205,6 @@ class TokenVerifier:
             leeway=leeway,
             longest=int(longest.total_seconds()),
         )
-        check_unbound(claims)
         client_claim = "client_id" if "client_id" in claims else "azp"
         jti = read_text(claims, "jti") if profile.is_jti_required else None
         return VerifiedToken(
@@ -215,8 +219,16 @@ class TokenVerifier:
             jti=jti or read_optional_text(claims, "jti"),
             act=read_act(claims),
             authentication=read_authentication(claims, latest=now + leeway),
+            confirmation=read_confirmation(claims),
             claims=claims,
         )
+
+
+def _check_holder(verified: VerifiedToken, proved_key: str | None) -> None:
+    """A token that is bound to a key is never taken for a bearer token (RFC 9449 7.1, 9)."""
+    if verified.confirmation in (None, proved_key):
+        return
+    raise TokenRejected(Reason.POP_REQUIRED if proved_key is None else Reason.POP_MISMATCH)
 
 
 def _check_signature(

@@ -3,7 +3,8 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from broker.model import RequestContext, new_request_id
 from broker.web import responses
 from broker.web.overdue import BodyReads
 from broker.web.peers import Peers
-from broker.web.requests import read_token_request, take_body
+from broker.web.requests import read_inquiry, read_token_request, take_body
 from broker.web.responses import Response
 
 _Route = Callable[[WSGIEnvironment, str], Response]
@@ -79,6 +80,8 @@ class OAuthApp:
         metadata = _public(self._metadata)
         return {
             f"{base}/token": {"POST": self._token},
+            f"{base}/introspect": {"POST": self._introspect},
+            f"{base}/revoke": {"POST": self._revoke},
             f"{base}/authorize": {"GET": _no_login, "HEAD": _no_login},
             f"{base}/jwks": _public(self._key_set),
             # RFC 8414 3.1 puts the well-known part before the issuer's path, OpenID Connect after it.
@@ -100,6 +103,30 @@ class OAuthApp:
         return route(environ, request_id)
 
     def _token(self, environ: WSGIEnvironment, request_id: str) -> Response:
+        endpoint, here = self._endpoints.token, self._endpoints.discovery.token_endpoint
+        with self._asked(environ, request_id) as (context, body):
+            issued = endpoint.issue(
+                context, lambda: read_token_request(environ, body, proof_target=here)
+            )
+        return responses.granted(issued, request_id)
+
+    def _introspect(self, environ: WSGIEnvironment, request_id: str) -> Response:
+        endpoint = self._endpoints.introspection
+        with self._asked(environ, request_id) as (context, body):
+            document = endpoint.introspect(context, lambda: read_inquiry(environ, body))
+        return responses.told(document, request_id)
+
+    def _revoke(self, environ: WSGIEnvironment, request_id: str) -> Response:
+        endpoint = self._endpoints.revocation
+        with self._asked(environ, request_id) as (context, body):
+            endpoint.revoke(context, lambda: read_inquiry(environ, body))
+        return responses.withdrawn(request_id)
+
+    @contextmanager
+    def _asked(
+        self, environ: WSGIEnvironment, request_id: str
+    ) -> Iterator[tuple[RequestContext, bytes | OAuthError]]:
+        """Who asks and the body that came, or what is wrong with it, with a place in the core."""
         context = RequestContext(
             face="http",
             request_id=request_id,
@@ -109,8 +136,7 @@ class OAuthApp:
         with self.body_reads:
             body = take_body(environ, self._max_body_bytes)
         with self._places:
-            issued = self._endpoints.token.issue(context, lambda: read_token_request(environ, body))
-        return responses.granted(issued, request_id)
+            yield context, body
 
     def _metadata(self, environ: WSGIEnvironment, _request_id: str) -> Response:
         return responses.public_document(

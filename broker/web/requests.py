@@ -1,12 +1,13 @@
-"""Form bodies and headers become token requests; whatever is not plainly one is refused."""
+"""Form bodies and headers become requests; whatever is not plainly one is refused."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from broker.errors import InvalidRequest, OAuthError, Reason, RequestTooLarge
-from broker.model import ClientCredential, TokenRequest
+from broker.model import ClientCredential, TokenInquiry, TokenRequest
 from broker.oauth import KNOWN_PARAMETERS, REPEATABLE_PARAMETERS
 
 Environ = Mapping[str, Any]
@@ -18,7 +19,7 @@ _LONGEST_TOKEN: Final = 32 * 1024
 # The core refuses these by rules of their own; the body's size is bound enough until then.
 _JUDGED_LATER: Final = frozenset({"audience", "resource", "scope"})
 _TOKENS: Final = frozenset(
-    {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token"}
+    {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token", "token"}
 )
 _SECRETS: Final = _TOKENS | {"access_token", "code", "code_verifier", "password", "refresh_token"}
 _CONTENT_TYPE: Final = re.compile(
@@ -66,12 +67,36 @@ def _read(environ: Environ, size: int) -> bytes:
     return b"".join(chunks)
 
 
-def read_token_request(environ: Environ, body: bytes | OAuthError) -> TokenRequest:
+def read_token_request(
+    environ: Environ, body: bytes | OAuthError, *, proof_target: str = ""
+) -> TokenRequest:
     """
     The token request in a POST of a form (RFC 6749 3.2, appendix B; RFC 8693 2.1).
 
-    Raises ``InvalidRequest`` for everything that cannot be read as exactly one request.
+    A DPoP proof that comes along must be for ``proof_target``. Raises ``InvalidRequest`` for everything
+    that cannot be read as exactly one request.
     """
+    request = _token_request(_read_form(environ, body))
+    proofs = _header(environ, "HTTP_DPOP")
+    return replace(request, proofs=proofs, proof_target=proof_target) if proofs else request
+
+
+def read_inquiry(environ: Environ, body: bytes | OAuthError) -> TokenInquiry:
+    """The token that a form asks about (RFC 7662 2.1, RFC 7009 2.1); raises likewise."""
+    form = _read_form(environ, body)
+    return TokenInquiry(form.credential, form.single.get("token"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A form of which every parameter was sent once, but for those that may be repeated."""
+
+    single: Mapping[str, str] = field(repr=False)
+    repeated: Mapping[str, Sequence[str]]
+    credential: ClientCredential
+
+
+def _read_form(environ: Environ, body: bytes | OAuthError) -> _Form:
     asked = _fields(environ.get("QUERY_STRING") or "")
     _check_query(asked)
     _check_kind(environ)
@@ -84,7 +109,7 @@ def read_token_request(environ: Environ, body: bytes | OAuthError) -> TokenReque
     _check_repetition(asked, form)
     if not KNOWN_PARAMETERS.isdisjoint(name for name, _ in asked):
         raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
-    return _token_request(form, _authorization(environ))
+    return _form(form, _header(environ, "HTTP_AUTHORIZATION"))
 
 
 def _fields(text: str) -> Fields:
@@ -128,21 +153,21 @@ def _known(name: str) -> str:
     return name if name in KNOWN_PARAMETERS else ""
 
 
-def _authorization(environ: Environ) -> tuple[str, ...]:
+def _header(environ: Environ, name: str) -> tuple[str, ...]:
     """
-    The values of the ``Authorization`` header.
+    The values of the ``Authorization`` or the ``DPoP`` header, by its name in WSGI.
 
-    Servers join repeated headers with a comma, which no Basic credential contains (RFC 7617 2); so a
-    comma means that there was more than one.
+    Servers join repeated headers with a comma, which neither a Basic credential nor a JWS contains
+    (RFC 7617 2, RFC 7515 7.1); so a comma means that there was more than one.
     """
-    header = environ.get("HTTP_AUTHORIZATION")
+    header = environ.get(name)
     return () if header is None else tuple(value.strip() for value in header.split(","))
 
 
-def _token_request(form: Fields, authorization: tuple[str, ...]) -> TokenRequest:
+def _form(fields: Fields, authorization: tuple[str, ...]) -> _Form:
     single: dict[str, str] = {}
     repeated: dict[str, list[str]] = {name: [] for name in REPEATABLE_PARAMETERS}
-    for name, value in form:
+    for name, value in fields:
         # A parameter sent without a value counts as omitted (RFC 6749 3.2).
         if not value:
             continue
@@ -153,16 +178,22 @@ def _token_request(form: Fields, authorization: tuple[str, ...]) -> TokenRequest
             repeated[name].append(value)
         else:
             single[name] = value
+    credential = ClientCredential(
+        unverified_authorization=authorization,
+        client_id=single.get("client_id"),
+        client_secret=single.get("client_secret"),
+        client_assertion=single.get("client_assertion"),
+        client_assertion_type=single.get("client_assertion_type"),
+    )
+    return _Form(single, repeated, credential)
+
+
+def _token_request(form: _Form) -> TokenRequest:
+    single, repeated = form.single, form.repeated
     scope = single.get("scope")
     return TokenRequest(
         grant_type=single.get("grant_type", ""),
-        credential=ClientCredential(
-            unverified_authorization=authorization,
-            client_id=single.get("client_id"),
-            client_secret=single.get("client_secret"),
-            client_assertion=single.get("client_assertion"),
-            client_assertion_type=single.get("client_assertion_type"),
-        ),
+        credential=form.credential,
         subject_token=single.get("subject_token"),
         subject_token_type=single.get("subject_token_type"),
         actor_token=single.get("actor_token"),

@@ -71,6 +71,16 @@ def granted(issued: IssuedToken, request_id: str) -> Response:
     return _private(200, members, ((DECISION_ID, request_id),))
 
 
+def told(document: Mapping[str, Any], request_id: str) -> Response:
+    """What is told of a token (RFC 7662 2.2); nothing may keep it, since it may change at once."""
+    return _private(200, document, ((DECISION_ID, request_id),))
+
+
+def withdrawn(request_id: str) -> Response:
+    """The same empty answer whether or not there was anything to withdraw (RFC 7009 2.2)."""
+    return Response(200, (_TEXT, *_PRIVATE, (DECISION_ID, request_id), _length(b"")))
+
+
 def refused(error: OAuthError, request_id: str | None = None) -> Response:
     """
     An error response (RFC 6749 5.2).

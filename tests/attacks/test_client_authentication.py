@@ -196,7 +196,7 @@ def test_an_assertion_signed_by_another_client_is_refused(stage: Stage) -> None:
         stage.attack(parameters, error="invalid_client", reason=reason)
 
 
-@pytest.mark.requirement("CAU-09", "CA-17")
+@pytest.mark.requirement("CAU-09", "CA-17", "CA-12")
 def test_a_client_cannot_step_down_to_a_weaker_method(staging: Staging) -> None:
     secret = SecretHash("sha256:" + hashlib.sha256(b"right").hexdigest())
     client = replace(Cast().client("mcp1-srv"), secrets=(secret,))
@@ -334,7 +334,7 @@ def test_two_secrets_may_overlap_for_rotation(staging: Staging) -> None:
     stage.grant(web(), basic("web-s", "new-secret"))
 
 
-@pytest.mark.requirement("CAU-17", "GRP-03")
+@pytest.mark.requirement("CAU-17", "GRP-03", "MTLS-03")
 def test_identity_headers_from_anybody_are_ignored(stage: Stage) -> None:
     """A header is not a credential, whoever sends it."""
     if isinstance(stage.face, HttpFace):

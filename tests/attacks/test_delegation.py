@@ -123,7 +123,7 @@ def test_a_token_about_a_user_names_no_actor(stage: Stage) -> None:
     )
 
 
-@pytest.mark.requirement("sec:ACT-05")
+@pytest.mark.requirement("sec:ACT-05", "TX-05")
 def test_a_dead_or_misdirected_actor_token_is_refused(stage: Stage) -> None:
     dead = machine_token(stage, "mcp1-srv", iat=NOW - 400, exp=NOW - 60)
     elsewhere = machine_token(stage, "mcp1-srv", aud=API)

@@ -10,9 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from broker.oauth import TYP_ACCESS_TOKEN
 from tests.idp import Signer, encode, signer
-from tests.stage import ACTOR, CLIENT, SLOTS, SUBJECT, Slot, Stage
+from tests.stage import ASSERTION, CLIENT, SLOTS, SUBJECT, Slot, Stage
 from tests.world import IDP_A
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -35,7 +34,7 @@ def unsigned(slot: Slot, algorithm: Any, signature: bytes = b"") -> str:
     return b".".join([*parts, encode(signature)]).decode()
 
 
-@pytest.mark.requirement("JWS-01")
+@pytest.mark.requirement("JWS-01", "JWT-01")
 @pytest.mark.parametrize("algorithm", ["none", "None", "nOnE", "none ", ""])
 def test_an_unsigned_token_is_refused(stage: Stage, slot: Slot, algorithm: str) -> None:
     attack(stage, slot, unsigned(slot, algorithm), "alg_not_allowed")
@@ -57,7 +56,7 @@ def _public_key_bytes(key: Signer) -> list[bytes]:
     return [pem, pem.strip(), der, json.dumps(key.jwk).encode()]
 
 
-@pytest.mark.requirement("JWS-02")
+@pytest.mark.requirement("JWS-02", "JWT-01")
 @pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
 def test_a_public_key_is_never_an_hmac_secret(stage: Stage, slot: Slot, digest: str) -> None:
     header = {"alg": f"HS{digest[3:]}", "typ": slot.typ, "kid": slot.signer.kid}
@@ -69,13 +68,13 @@ def test_a_public_key_is_never_an_hmac_secret(stage: Stage, slot: Slot, digest: 
         stage.refuse(slot.place(stage, token), error=slot.error, reason="alg_not_allowed")
 
 
-@pytest.mark.requirement("JWS-03")
+@pytest.mark.requirement("JWS-03", "JWT-01")
 def test_an_algorithm_outside_the_pin_is_refused(stage: Stage, slot: Slot) -> None:
     key = Signer(slot.signer.kid, "ES384", signer("other", "ES384").private_key)
     attack(stage, slot, key.sign(slot.claims(), typ=slot.typ), "alg_not_allowed")
 
 
-@pytest.mark.requirement("JWS-04")
+@pytest.mark.requirement("JWS-04", "JWT-01", "META-12")
 def test_a_key_is_used_with_its_own_algorithm_only(stage: Stage) -> None:
     """RS256 is pinned for these clients too, but the key of this one is an EC key."""
     key = Signer("mcp1-srv", "RS256", signer("some-rsa", "RS256").private_key)
@@ -89,7 +88,7 @@ def test_an_rsa_key_does_not_verify_an_ec_header(stage: Stage) -> None:
     attack(stage, CLIENT, token, "key_alg_mismatch")
 
 
-@pytest.mark.requirement("JWS-05")
+@pytest.mark.requirement("JWS-05", "JWT-05")
 @pytest.mark.parametrize("carrier", ["jwk", "x5c", "jku", "x5u"])
 def test_a_key_carried_in_the_token_is_refused(stage: Stage, slot: Slot, carrier: str) -> None:
     attacker = signer("attacker")
@@ -103,7 +102,7 @@ def test_a_key_carried_in_the_token_is_refused(stage: Stage, slot: Slot, carrier
     attack(stage, slot, token, "unknown_key")
 
 
-@pytest.mark.requirement("JWS-06")
+@pytest.mark.requirement("JWS-06", "JWT-05")
 @pytest.mark.parametrize(
     "kid",
     [
@@ -132,7 +131,7 @@ def test_a_null_kid_is_not_an_absent_one(stage: Stage, slot: Slot) -> None:
     attack(stage, slot, token, "unknown_key")
 
 
-@pytest.mark.requirement("JWS-07")
+@pytest.mark.requirement("JWS-07", "JWT-09")
 @pytest.mark.parametrize("crit", [["cnf"], ["x"], [], "x", ["alg"], ["x", "x"], 1, {}])
 def test_a_critical_header_is_refused(stage: Stage, slot: Slot, crit: Any) -> None:
     attack(stage, slot, slot.token(header={"crit": crit}), "crit_unsupported")
@@ -215,7 +214,11 @@ def test_an_oversized_token_is_refused_before_it_is_decoded(stage: Stage, slot: 
     attack(stage, slot, slot.token(padding="x" * 20_000), "token_too_large")
 
 
-OTHER_TYPS = [
+TYPS = [
+    None,
+    "JWT",
+    "at+jwt",
+    "client-authentication+jwt",
     "oauth-id-jag+jwt",
     "dpop+jwt",
     "logout+jwt",
@@ -227,22 +230,14 @@ OTHER_TYPS = [
 ]
 
 
-@pytest.mark.requirement("JWS-18", "AT-16", "JWT-07", "CA-08")
-@pytest.mark.parametrize("typ", OTHER_TYPS)
-def test_a_token_of_another_kind_is_refused(stage: Stage, slot: Slot, typ: str) -> None:
+@pytest.mark.requirement("JWS-18", "AT-16", "JWT-07", "CA-08", "JAG-09", "IDJAG-R-02")
+@pytest.mark.parametrize(
+    ("slot", "typ"),
+    [(slot, typ) for slot in SLOTS for typ in TYPS if typ not in {slot.typ, *slot.other_typs}],
+    ids=lambda one: one.name if isinstance(one, Slot) else str(one),
+)
+def test_a_token_of_another_kind_is_refused(stage: Stage, slot: Slot, typ: str | None) -> None:
     attack(stage, slot, slot.token(header={"typ": typ}), "wrong_token_type")
-
-
-@pytest.mark.requirement("JWS-18", "CA-08")
-def test_an_access_token_is_no_assertion(stage: Stage) -> None:
-    for slot in (ACTOR, CLIENT):
-        attack(stage, slot, slot.token(header={"typ": TYP_ACCESS_TOKEN}), "wrong_token_type")
-
-
-@pytest.mark.requirement("JWS-18", "AT-16")
-@pytest.mark.parametrize("typ", ["JWT", "client-authentication+jwt"])
-def test_an_assertion_is_no_access_token(stage: Stage, typ: str) -> None:
-    attack(stage, SUBJECT, SUBJECT.token(header={"typ": typ}), "wrong_token_type")
 
 
 @pytest.mark.requirement("JWS-19", "AT-01")
@@ -250,6 +245,12 @@ def test_an_assertion_is_no_access_token(stage: Stage, typ: str) -> None:
 def test_the_type_is_compared_as_a_media_type(stage: Stage, typ: str) -> None:
     token = SUBJECT.token(header={"typ": typ})
     stage.grant(SUBJECT.place(stage, token))
+
+
+@pytest.mark.requirement("JWS-19", "IDJAG-R-02")
+@pytest.mark.parametrize("typ", ["application/oauth-id-jag+jwt", "OAUTH-ID-JAG+JWT"])
+def test_the_type_of_an_identity_assertion_is_compared_likewise(stage: Stage, typ: str) -> None:
+    stage.grant(ASSERTION.place(stage, ASSERTION.token(header={"typ": typ})))
 
 
 @pytest.mark.requirement("JWS-19")

@@ -17,6 +17,7 @@ from broker.oauth import (
     TOKEN_TYPE_SAML2,
     TYP_ACCESS_TOKEN,
 )
+from tests.harness import decode_claims
 from tests.idp import signer
 from tests.stage import Stage
 from tests.stagehands import Staging
@@ -65,7 +66,8 @@ def tx(subject_token: str, client: str = "mcp1-srv", **changes: Any) -> Paramete
 
 @pytest.mark.requirement("TX-12", "AT-03", "AT-04", "AT-05", "AT-07", "TEX-22")
 def test_an_exchange_gives_a_complete_answer(stage: Stage) -> None:
-    answer = stage.grant(tx(own_token(stage)))
+    subject_token = own_token(stage)
+    answer = stage.grant(tx(subject_token))
     assert answer.fields["token_type"] == "Bearer"
     assert answer.fields["expires_in"] == 300
     assert "refresh_token" not in answer.fields
@@ -83,6 +85,7 @@ def test_an_exchange_gives_a_complete_answer(stage: Stage) -> None:
         "server": RES_1,
         "resource": API,
         "subject_issuer": IDP_A,
+        "lineage": [decode_claims(subject_token)["jti"]],
     }
 
 
@@ -128,10 +131,8 @@ def test_a_missing_subject_token_is_refused(stage: Stage, changes: dict[str, Any
 
 
 @pytest.mark.requirement("TEX-03")
-@pytest.mark.parametrize(
-    "name", ["assertion", "code", "refresh_token", "username", "authorization_details"]
-)
-def test_grants_do_not_mix(stage: Stage, name: str) -> None:
+@pytest.mark.parametrize("name", ["assertion", "code", "refresh_token", "username"])
+def test_an_exchange_takes_no_parameters_of_other_grants(stage: Stage, name: str) -> None:
     """The gRPC message has no place for these, which is the same answer."""
     if stage.face.name == "http":
         stage.attack(stage.good(**{name: "x"}), error=IR, reason="param_not_allowed")
@@ -262,7 +263,7 @@ def test_a_default_target_is_used_and_reported(staging: Staging) -> None:
     assert answer.fields["resource"] == API
 
 
-@pytest.mark.requirement("TEX-08")
+@pytest.mark.requirement("TEX-08", "TX-08")
 def test_audience_and_resource_must_agree(stage: Stage) -> None:
     stage.attack(stage.good(audience=RES_2), error=IT, reason="target_conflict")
     stage.attack(stage.good(audience="nobody"), error=IT, reason="target_conflict")
@@ -432,7 +433,7 @@ def test_an_enormous_token_is_refused_never_cut(staging: Staging) -> None:
     stage.attack(stage.good(subject_token=token), error=IR, reason="issued_too_large")
 
 
-@pytest.mark.requirement("TEX-16")
+@pytest.mark.requirement("TEX-16", "TX-05")
 def test_a_revoked_subject_token_is_dead(stage: Stage) -> None:
     answer = stage.grant(from_id_token())
     stage.grant(tx(answer.token))
@@ -564,7 +565,7 @@ def test_an_issuer_for_identity_alone_gives_no_access_tokens(staging: Staging) -
         stage.refuse(parameters, error=IR, reason="issuer_not_for_purpose")
 
 
-@pytest.mark.requirement("TX-08", "JAG-01")
+@pytest.mark.requirement("JAG-01", "TX-19")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -582,7 +583,7 @@ def test_an_id_token_of_another_client_is_refused(
     stage.attack(parameters, error=IR, reason=reason)
 
 
-@pytest.mark.requirement("TX-08")
+@pytest.mark.requirement("TX-19")
 def test_a_client_may_have_another_id_at_the_issuer(staging: Staging) -> None:
     agent = replace(Cast().client("agent-x"), issuer_client_ids={IDP_A: "0oa-7"})
     stage = staging(Cast().with_client(agent))
@@ -640,7 +641,7 @@ def test_a_token_without_a_kid_works_with_a_sole_key(stage: Stage) -> None:
     stage.grant(stage.good(subject_token=token))
 
 
-@pytest.mark.requirement("KEY-12", "JWT-03")
+@pytest.mark.requirement("KEY-12", "JWT-03", "TX-05")
 def test_a_token_signed_by_another_issuer_is_refused(stage: Stage) -> None:
     token = signer("o1").sign(good_access_token_claims(), typ=TYP_ACCESS_TOKEN)
     stage.attack(stage.good(subject_token=token), error=IR, reason="unknown_key")

@@ -26,7 +26,7 @@ def _write(directory: Path, name: str) -> Path:
     return file
 
 
-@pytest.mark.requirement("TX-08", "CFG-01")
+@pytest.mark.requirement("CFG-01", "TX-19")
 def test_two_clients_cannot_have_one_id_at_one_issuer(tmp_path: Path) -> None:
     """Each could present the ID tokens of the other."""
     with pytest.raises(ConfigError, match="'agent-one' is the id of 'agent-one' too"):

@@ -94,7 +94,7 @@ def test_an_unsafe_or_impossible_setting_is_refused(
     assert found.startswith(f"broker.yaml:{problem}")
 
 
-@pytest.mark.requirement("CFG-01")
+@pytest.mark.requirement("CFG-01", "META-01")
 @pytest.mark.parametrize(
     ("issuer", "problem"),
     [
@@ -123,7 +123,7 @@ def test_an_issuer_that_verifiers_could_not_trust_is_refused(
     assert found.startswith(f"broker.yaml:1:9: issuer: {problem}")
 
 
-@pytest.mark.requirement("CFG-03")
+@pytest.mark.requirement("CFG-03", "TX-27")
 def test_no_face_listens_off_loopback_in_the_clear(refuse: Refuse) -> None:
     text = HTTPS + VAULT + 'listen: {http: "0.0.0.0:1", grpc: "[::]:2", admin: "10.0.0.1:3"}\n'
 
@@ -542,7 +542,7 @@ def test_an_expiry_without_its_zone_is_refused(refuse: Refuse, moment: str) -> N
 # ---- resources
 
 
-@pytest.mark.requirement("CFG-01")
+@pytest.mark.requirement("CFG-01", "AT-06")
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [

@@ -152,7 +152,6 @@ def test_an_oauth_error_is_recorded_as_denied_and_goes_on(subject: Subject) -> N
     "failure",
     [
         ValueError("secret-in-a-message"),
-        TokenRejected(Reason.TOKEN_EXPIRED, "secret-in-a-message"),
         KeyboardInterrupt("secret-in-a-message"),
         SystemExit("secret-in-a-message"),
         GeneratorExit("secret-in-a-message"),
@@ -173,6 +172,19 @@ def test_any_other_exception_is_recorded_by_its_type_alone(
         type(failure).__name__,
     )
     assert "secret" not in str(record)
+
+
+def test_a_rejection_that_no_caller_is_told_of_is_recorded_without_a_code(
+    subject: Subject,
+) -> None:
+    rejected = TokenRejected(Reason.TOKEN_EXPIRED, "an hour ago")
+    with pytest.raises(TokenRejected):
+        request(subject.log, rejected)
+
+    record = only_record(subject)
+    assert (record["decision"], record["reason"]) == ("deny", "token_expired")
+    assert record["detail"] == "an hour ago"
+    assert "error" not in record
 
 
 @pytest.mark.parametrize("event", ["config.loaded", "config.rejected", "service.started"])

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.model import OneTimeId
+from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
 
@@ -85,6 +85,25 @@ def spend_at_once(state: State, one_time_ids: Sequence[OneTimeId]) -> list[OneTi
     for thread in threads:
         thread.join()
     return answers
+
+
+def pedigree(
+    jti: str | None = "jti-1",
+    *parties: Party,
+    issued_at: int = NOW,
+    ancestors: tuple[str, ...] = (),
+) -> Pedigree:
+    return Pedigree(jti, issued_at, frozenset(parties), ancestors)
+
+
+def is_revoked(state: State, jti: str) -> bool:
+    return state.reason_against(pedigree(jti)) is Reason.REVOKED
+
+
+def withdrawal(
+    party: Party, *, since: int = 0, until: int = NOW + 30, kept_until: int = NOW + 86_460
+) -> Withdrawal:
+    return Withdrawal(party, since, until, kept_until)
 
 
 def is_refused(state: State, one: OneTimeId) -> bool:
@@ -188,14 +207,14 @@ def test_a_revocation_neither_spends_nor_frees_an_id(state: State) -> None:
 def test_a_spent_id_revokes_nothing(state: State, kind: str) -> None:
     state.spend((one_time_id("jti-1", kind=kind, issuer=""),))
 
-    assert not state.is_revoked("jti-1")
+    assert not is_revoked(state, "jti-1")
 
 
 @pytest.mark.parametrize("jti", ["", "\ud800", "\x00", "a" * 100_000, "'; DROP TABLE spent; --"])
 def test_an_id_may_be_any_text(state: State, jti: str) -> None:
     assert state.spend((one_time_id(jti),)) is None
     assert state.spend((one_time_id(jti),)) == one_time_id(jti)
-    assert not state.is_revoked(jti)
+    assert not is_revoked(state, jti)
 
 
 @pytest.mark.requirement("RPL-01")
@@ -297,8 +316,8 @@ def test_no_token_is_accepted_twice_whatever_the_clock_does(
 def test_a_revoked_token_is_revoked_and_others_are_not(state: State) -> None:
     state.revoke("jti-1", NOW + 300)
 
-    assert state.is_revoked("jti-1")
-    assert not state.is_revoked("jti-2")
+    assert is_revoked(state, "jti-1")
+    assert not is_revoked(state, "jti-2")
 
 
 @pytest.mark.parametrize("again", [NOW + 10, NOW + 9000])
@@ -311,7 +330,7 @@ def test_a_token_revoked_again_is_revoked_for_the_longer_time(
     clock.at = max(NOW + 300, again)
     state.revoke("other", clock.at + 300)
 
-    assert state.is_revoked("jti-1")
+    assert is_revoked(state, "jti-1")
 
 
 @pytest.mark.requirement("R-22")
@@ -324,7 +343,7 @@ def test_a_revocation_outlives_its_token_against_a_small_step_back(
 
     clock.at = NOW
 
-    assert state.is_revoked("jti-1")
+    assert is_revoked(state, "jti-1")
 
 
 @pytest.mark.requirement("R-22")
@@ -339,11 +358,158 @@ def test_a_clock_behind_forgotten_revocations_makes_the_list_refuse(
 
     for jti in ("jti-1", "other", "never"):
         with pytest.raises(TemporarilyUnavailable) as caught:
-            state.is_revoked(jti)
+            is_revoked(state, jti)
         assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
 
     clock.at = NOW + 301
-    assert not state.is_revoked("never")
+    assert not is_revoked(state, "never")
+
+
+ALICE = Party(PartyKind.SUBJECT, "alice")
+
+
+def test_a_token_whose_ancestor_was_revoked_is_told_apart_from_a_revoked_one(state: State) -> None:
+    state.revoke("first", NOW + 300)
+
+    child = pedigree("child", ancestors=("first",))
+    grandchild = pedigree("grandchild", ancestors=("first", "child"))
+    assert state.reason_against(child) is Reason.ANCESTOR_REVOKED
+    assert state.reason_against(grandchild) is Reason.ANCESTOR_REVOKED
+    assert state.reason_against(pedigree("cousin", ancestors=("other",))) is None
+
+    state.revoke("grandchild", NOW + 300)
+    assert state.reason_against(grandchild) is Reason.REVOKED
+
+
+def test_any_of_sixty_four_ancestors_ends_a_token(state: State) -> None:
+    ancestors = tuple(f"jti-{number}" for number in range(64))
+    assert state.reason_against(pedigree("last", ALICE, ancestors=ancestors)) is None
+
+    state.revoke("jti-0", NOW + 300)
+
+    late = pedigree("last", ALICE, ancestors=ancestors)
+    assert state.reason_against(late) is Reason.ANCESTOR_REVOKED
+    assert state.reason_against(pedigree("last", ALICE, ancestors=ancestors[1:])) is None
+
+
+@pytest.mark.parametrize("kind", list(PartyKind))
+def test_what_was_issued_for_a_party_in_the_time_withdrawn_does_not_count(
+    state: State, kind: PartyKind
+) -> None:
+    party = Party(kind, "alice")
+    state.withdraw(withdrawal(party, since=NOW - 600, until=NOW + 30))
+
+    def reason(issued_at: int) -> Reason | None:
+        return state.reason_against(pedigree("any", party, issued_at=issued_at))
+
+    assert [reason(NOW - 600), reason(NOW), reason(NOW + 30)] == [Reason.REVOKED] * 3
+    assert [reason(NOW - 601), reason(NOW + 31)] == [None, None]
+
+
+def test_another_issuers_token_has_no_id_here_but_its_parties_count(state: State) -> None:
+    state.revoke("jti-1", NOW + 300)
+    assert state.reason_against(pedigree(None, ALICE)) is None
+
+    state.withdraw(withdrawal(ALICE))
+
+    assert state.reason_against(pedigree(None, ALICE)) is Reason.REVOKED
+
+
+@pytest.mark.requirement("RPL-09")
+@pytest.mark.parametrize("is_later_first", [True, False])
+def test_of_two_cut_offs_for_one_party_both_hold(state: State, *, is_later_first: bool) -> None:
+    early = withdrawal(ALICE, since=NOW - 900, until=NOW - 600)
+    late = withdrawal(ALICE, since=NOW - 300, until=NOW + 30)
+    for one in (late, early) if is_later_first else (early, late):
+        state.withdraw(one)
+
+    for issued_at in (NOW - 900, NOW - 600, NOW - 300, NOW + 30):
+        assert state.reason_against(pedigree("any", ALICE, issued_at=issued_at)) is Reason.REVOKED
+    for issued_at in (NOW - 901, NOW + 31):
+        assert state.reason_against(pedigree("any", ALICE, issued_at=issued_at)) is None
+
+
+@pytest.mark.requirement("RPL-09")
+def test_a_wide_cut_off_and_a_narrow_one_hold_at_once(state: State) -> None:
+    issuer, client = Party(PartyKind.ISSUER, "https://idp.test"), Party(PartyKind.CLIENT, "agent-x")
+    state.withdraw(withdrawal(issuer, until=NOW - 100))
+    state.withdraw(withdrawal(client, until=NOW))
+
+    def reason(*parties: Party, issued_at: int) -> Reason | None:
+        return state.reason_against(pedigree("any", *parties, issued_at=issued_at))
+
+    assert reason(issuer, client, issued_at=NOW - 50) is Reason.REVOKED
+    assert reason(issuer, client, issued_at=NOW - 150) is Reason.REVOKED
+    assert reason(issuer, issued_at=NOW - 50) is None
+    assert reason(client, issued_at=NOW + 1) is None
+
+
+@pytest.mark.requirement("RPL-11")
+@pytest.mark.parametrize(
+    "other",
+    [
+        Party(PartyKind.CLIENT, "alice"),
+        Party(PartyKind.ISSUER, "alice"),
+        Party(PartyKind.MCP_SERVER, "alice"),
+        Party(PartyKind.SUBJECT, "Alice"),
+        Party(PartyKind.SUBJECT, "alice "),
+        Party(PartyKind.SUBJECT, ""),
+    ],
+)
+def test_a_withdrawal_is_for_one_party_of_one_kind(state: State, other: Party) -> None:
+    state.withdraw(withdrawal(ALICE))
+
+    assert state.reason_against(pedigree("any", other)) is None
+    assert state.reason_against(pedigree("any", other, ALICE)) is Reason.REVOKED
+
+
+@pytest.mark.requirement("RPL-11")
+def test_withdrawals_revocations_and_spent_ids_of_one_name_never_meet(state: State) -> None:
+    name = "one-name"
+    for kind in ("withdrawn", "revoked", "subject"):
+        state.spend((one_time_id(name, kind=kind, issuer="subject"),))
+    assert state.reason_against(pedigree(name, Party(PartyKind.SUBJECT, name))) is None
+
+    state.revoke(name, NOW + 300)
+    assert state.reason_against(pedigree("other", Party(PartyKind.SUBJECT, name))) is None
+
+    state.withdraw(withdrawal(Party(PartyKind.SUBJECT, name)))
+    assert state.reason_against(pedigree("other", ancestors=(name,))) is Reason.ANCESTOR_REVOKED
+    assert state.spend((one_time_id(name),)) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", "\ud800", "\x00", "a" * 100_000, "'); DROP TABLE revoked; --"]
+)
+def test_a_party_may_have_any_name(state: State, name: str) -> None:
+    party = Party(PartyKind.CLIENT, name)
+    assert state.reason_against(pedigree("any", party)) is None
+
+    state.withdraw(withdrawal(party))
+
+    assert state.reason_against(pedigree("any", party)) is Reason.REVOKED
+
+
+@pytest.mark.requirement("RPL-05")
+def test_withdrawing_for_one_party_again_and_again_takes_no_more_room(state: State) -> None:
+    for number in range(2_000):
+        state.withdraw(withdrawal(ALICE, until=NOW + number))
+
+    assert state.reason_against(pedigree("any", ALICE, issued_at=NOW + 1_999)) is Reason.REVOKED
+    state.revoke("another", NOW + 300)
+
+
+@pytest.mark.requirement("R-22")
+def test_a_withdrawal_is_kept_until_all_that_it_covers_is_dead(state: State, clock: Clock) -> None:
+    state.withdraw(withdrawal(ALICE, kept_until=NOW + 86_460))
+    clock.at = NOW + 86_460 + 3_600
+    state.revoke("other", clock.at + 300)
+    assert state.reason_against(pedigree("any", ALICE)) is Reason.REVOKED
+
+    clock.at += 1
+    state.revoke("another", clock.at + 300)
+
+    assert state.reason_against(pedigree("any", ALICE)) is None
 
 
 @pytest.mark.requirement("RPL-05")
@@ -376,7 +542,7 @@ def test_a_flood_of_revocations_is_refused_when_there_is_no_room(state: State) -
         flood()
 
     assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
-    assert state.is_revoked("jti-0")
+    assert is_revoked(state, "jti-0")
 
 
 def test_one_spend_lets_go_of_at_most_two_hundred_entries(state: State, clock: Clock) -> None:
@@ -399,8 +565,9 @@ def test_a_closed_store_refuses_everything(state: State) -> None:
     refused: list[tuple[Callable[[], object], Reason]] = [
         (lambda: state.spend((one_time_id(),)), Reason.REPLAY_STORE_UNAVAILABLE),
         (state.check, Reason.REPLAY_STORE_UNAVAILABLE),
-        (lambda: state.is_revoked("jti"), Reason.REVOCATION_UNAVAILABLE),
+        (lambda: is_revoked(state, "jti"), Reason.REVOCATION_UNAVAILABLE),
         (lambda: state.revoke("jti", NOW), Reason.REVOCATION_UNAVAILABLE),
+        (lambda: state.withdraw(withdrawal(ALICE)), Reason.REVOCATION_UNAVAILABLE),
     ]
     for call, reason in refused:
         with pytest.raises(TemporarilyUnavailable) as caught:

@@ -21,7 +21,7 @@ from docs.operations_tables import is_measured, measures
 from tests.docs.markdown import DOCUMENTS, ROOT, Block, blocks, name
 from tests.docs.shell import environment, run
 
-_USUAL_PORTS = (8080, 50051, 9464, 8081)
+_USUAL_PORTS = (8080, 50051, 9464, 8081, 8082, 50052, 9465)
 _LINKED = ("docs", "examples", "policies", "proto")
 _START_SECONDS = 60
 _CHANGING = (
@@ -101,7 +101,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         ending.callback(late.cancel)
         story = _read_until_ready(process)
         late.cancel()
-        yield Dev(folder, story, _ports(folder / ".broker-dev" / "broker.yaml"))
+        yield Dev(folder, story, _ports(folder / ".broker-dev"))
 
 
 def _read_until_ready(process: "subprocess.Popen[str]") -> str:
@@ -114,11 +114,17 @@ def _read_until_ready(process: "subprocess.Popen[str]") -> str:
     pytest.fail("the broker did not become ready:\n" + "".join(lines))
 
 
-def _ports(settings_file: Path) -> dict[int, int]:
-    settings: Any = YAML(typ="safe", pure=True).load(settings_file.read_text())
+def _ports(folder: Path) -> dict[int, int]:
+    """The ports that the brokers took, by the usual ones."""
+    main, wiki = (
+        YAML(typ="safe", pure=True).load((place / "broker.yaml").read_text())
+        for place in (folder, folder / "wiki")
+    )
+    faces = ("http", "grpc", "admin")
     addresses = (
-        *(settings["listen"][face] for face in ("http", "grpc", "admin")),
-        settings["issuers"][0]["issuer"],
+        *(main["listen"][face] for face in faces),
+        main["issuers"][0]["issuer"],
+        *(wiki["listen"][face] for face in faces),
     )
     actual = [int(address.rpartition(":")[2]) for address in addresses]
     return dict(zip(_USUAL_PORTS, actual, strict=True))

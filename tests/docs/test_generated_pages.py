@@ -7,9 +7,10 @@ import pytest
 
 from broker.audit.record import Record
 from broker.errors import OAuthError, Reason
-from docs.errors_tables import BY_SLOT, error_classes, remedies
+from docs import conformance_tables
+from docs.errors_tables import BY_SLOT, INACTIVE, error_classes, remedies
 from docs.generate import FOLDER, REGIONS, pages
-from docs.markers import requirements
+from docs.markers import STANDARDS, requirements
 from docs.operations_tables import events, record
 from docs.regions import fill, names_in
 from docs.source import attribute_uses, modules
@@ -17,6 +18,10 @@ from docs.threats_tables import faults, gaps, groups, shown
 from tests.docs.markdown import ROOT
 
 _SLOTS = {"invalid_request", "invalid_client", "invalid_grant"}
+_LEVELS = {
+    *("MUST", "MUST NOT", "REQUIRED", "SHOULD", "SHOULD NOT", "MAY"),
+    *("proposed", "rule"),
+}
 
 
 def test_the_generated_pages_are_up_to_date() -> None:
@@ -61,7 +66,7 @@ def test_every_answer_that_a_reason_is_said_to_get_is_an_answer() -> None:
     codes = {one.error for one in error_classes()}
 
     for answers in _answers().values():
-        assert answers == BY_SLOT or codes.issuperset(answers)
+        assert answers in (BY_SLOT, INACTIVE) or codes.issuperset(answers)
 
 
 def test_a_reason_is_said_to_be_used_exactly_if_it_is() -> None:
@@ -78,7 +83,7 @@ def test_a_reason_is_answered_with_what_the_code_raises_it_in() -> None:
     for raised, reason in _raised():
         said = answers[reason.lower()]
         if raised == "TokenRejected":
-            assert said == BY_SLOT or _SLOTS.issuperset(said), reason
+            assert said in (BY_SLOT, INACTIVE) or _SLOTS.issuperset(said), reason
         elif raised in classes:
             assert classes[raised].error in said, reason
 
@@ -110,6 +115,43 @@ def test_the_worst_attacks_have_tests() -> None:
     assert set(missing) <= {"POL-08"}
 
 
+def test_every_requirement_that_a_test_names_is_listed() -> None:
+    listed = {row.requirement for row in conformance_tables.rows()}
+    prefixes = {_prefix(one) for one in listed}
+
+    named = {one.removeprefix(STANDARDS) for one in shown()}
+
+    assert {one for one in named if _prefix(one) in prefixes} <= listed
+
+
+def test_every_requirement_is_listed_once() -> None:
+    listed = [row.requirement for row in conformance_tables.rows()]
+
+    assert len(listed) == len(set(listed))
+
+
+def test_every_must_has_a_test_or_is_not_offered() -> None:
+    """A gap among these would be a hole in the product, not in a page."""
+    binding = {"MUST", "MUST NOT", "REQUIRED"}
+
+    missing = [row.requirement for row in conformance_tables.gaps() if row.level in binding]
+
+    assert not missing
+
+
+def test_a_requirement_says_how_binding_it_is_and_a_rule_of_ours_binds_nobody_else() -> None:
+    for row in conformance_tables.rows():
+        assert row.level in _LEVELS, row.requirement
+        assert row.source != "our rule" or row.level == "rule", row.requirement
+        assert not (row.not_offered and row.otherwise), row.requirement
+
+
+def test_a_bare_id_that_an_attack_has_too_means_the_attack() -> None:
+    row = next(one for one in conformance_tables.rows() if one.requirement == "ACT-01")
+
+    assert conformance_tables.shown_by(row) == sorted(shown()[f"{STANDARDS}ACT-01"])
+
+
 def test_marks_are_found_on_functions_modules_and_single_parameters(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_a.py").write_text(
@@ -134,6 +176,10 @@ def test_a_mark_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"test_a\.py:1:"):
         requirements(tmp_path)
+
+
+def _prefix(requirement: str) -> str:
+    return requirement.rpartition("-")[0]
 
 
 def _answers() -> dict[str, list[str] | str]:

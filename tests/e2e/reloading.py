@@ -54,6 +54,11 @@ def disable_issuer(document: Document) -> None:
     document["issuers"][_IDP]["disabled"] = True
 
 
+def disable_policies(document: Document) -> None:
+    """Let it be as if nothing were permitted."""
+    document["disabled_policies"] = ["in-step", "in-step-too"]
+
+
 def disable_resource(document: Document) -> None:
     """Issue nothing for the API any more."""
     document["resources"][_API_RESOURCE]["disabled"] = True

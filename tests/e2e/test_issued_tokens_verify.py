@@ -66,6 +66,7 @@ def verified_by_joserfc(token: str, keys: dict[str, Any], *, issuer: str, audien
 
 @pytest.mark.requirement("SGN-01")
 @by_algorithm
+@pytest.mark.requirement("AT-02")
 def test_every_issued_token_verifies_with_the_keys_of_both_faces_in_two_other_libraries(
     broker: RunningBroker,
     face: Wire,

@@ -14,6 +14,7 @@ from tests.e2e.reloading import (
     assert_soon_refused,
     disable_client,
     disable_issuer,
+    disable_policies,
     disable_resource,
     groups,
     is_granted,
@@ -40,6 +41,7 @@ def test_a_permit_that_is_removed_permits_nothing_any_more_within_two_seconds(
         pytest.param(take_key_away, "invalid_client", marks=pytest.mark.requirement("CAU-15")),
         pytest.param(disable_issuer, "invalid_request", marks=pytest.mark.requirement("KEY-14")),
         pytest.param(disable_resource, "invalid_target"),
+        pytest.param(disable_policies, "invalid_target", marks=pytest.mark.requirement("POL-05")),
     ],
 )
 def test_what_is_disabled_is_refused_on_both_faces_within_two_seconds(

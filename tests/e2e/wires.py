@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from broker.v1 import token_service_pb2_grpc
 from tests.e2e.patience import until
 from tests.e2e.setting import Setting
-from tests.harness import Answer, exchange_message
+from tests.harness import Answer, call_for
 from tests.world import Parameters
 
 TIMEOUT: Final = 15.0
@@ -114,10 +114,9 @@ class GrpcWire(Wire):
 
     def exchange(self, parameters: Parameters, *authorization: str) -> Answer:
         metadata = tuple(("authorization", value) for value in authorization)
+        method, message = call_for(self._stub, parameters)
         try:
-            response, call = self._stub.ExchangeToken.with_call(
-                exchange_message(parameters), metadata=metadata, timeout=TIMEOUT
-            )
+            response, call = method.with_call(message, metadata=metadata, timeout=TIMEOUT)
         except grpc.RpcError as error:
             return _refusal(error)
         issued = response.issued_token

@@ -144,6 +144,32 @@ def test_another_media_type_is_refused(
     assert refusal_of(fetcher, server.https()) is FetchReason.MEDIA_TYPE
 
 
+@pytest.mark.requirement("CIMD-04")
+@pytest.mark.parametrize(
+    ("media_type", "is_accepted"),
+    [
+        ("application/client-metadata+json", True),
+        ("application/JWK-Set+JSON; charset=utf-8", True),
+        ("application/json", False),
+        ("application/a+json+xml", False),
+        ("application/a+jsonp", False),
+        ("application/a json", False),
+    ],
+)
+def test_a_suffix_accepts_the_types_that_end_so(
+    serve: Serve, fetcher: GuardedFetcher, media_type: str, *, is_accepted: bool
+) -> None:
+    server = serve(answer(b"{}", media_type=media_type))
+    asked: Any = {"max_bytes": LIMIT, "media_types": frozenset({"text/plain", "+json"})}
+
+    if is_accepted:
+        assert fetcher.get(server.https(), **asked).body == b"{}"
+    else:
+        with pytest.raises(FetchRefused):
+            fetcher.get(server.https(), **asked)
+    assert b"\r\nAccept: text/plain\r\n" in server.requests[0]
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x"])
 def test_an_encoded_answer_is_refused_unread(
     serve: Serve, fetcher: GuardedFetcher, encoding: str

@@ -37,6 +37,7 @@ class ScriptedFetcher:
         self.answers: dict[str, Fetched | FetchReason | Exception] = {}
         self.fetched: list[str] = []
         self.limits: list[int] = []
+        self.withins: list[float] = []
         self.gate = threading.Event()
         self.gate.set()
         self.is_waiting = threading.Event()
@@ -66,6 +67,7 @@ class ScriptedFetcher:
         assert within is not None
         self.fetched.append(url)
         self.limits.append(max_bytes)
+        self.withins.append(within)
         self.is_waiting.set()
         assert self.gate.wait(30)
         self.clock.at += self.takes

@@ -13,8 +13,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import VerificationKey
 from broker.issuers import SourceRefused, read_key_set
-from broker.issuers.weakness import is_small_order_ed25519, is_weak_rsa_modulus
 from broker.oauth import VERIFICATION_ALGORITHMS
+from broker.tokens.weakness import is_small_order_ed25519, is_weak_rsa_modulus
 from tests.idp import encode, signer
 
 INPUT = b"header.payload"
@@ -101,7 +101,7 @@ def test_degenerate_ecdsa_signatures_are_wrong_and_no_error() -> None:
 # ---- one key, one algorithm
 
 
-@pytest.mark.requirement("JWS-04")
+@pytest.mark.requirement("JWS-04", "META-12")
 @pytest.mark.parametrize(
     ("signing", "stated", "asked"),
     [
@@ -459,3 +459,41 @@ def test_no_member_of_a_key_is_an_error(members: dict[str, Any], kid: str | None
         except TokenRejected:
             continue
         assert key.algorithm == algorithm
+
+
+# ---- the bundle of a SPIFFE trust domain
+
+
+def of_use(kid: str, use: str) -> dict[str, Any]:
+    """A key as bundles hold them: with a use of their own, and without an algorithm."""
+    return {**without(signer(kid).jwk, "alg"), "use": use}
+
+
+@pytest.mark.requirement("CA-14")
+def test_a_bundle_has_keys_of_svids_and_of_certificates() -> None:
+    bundle = {
+        "keys": [of_use("x", "x509-svid"), of_use("j", "jwt-svid"), of_use("w", "wit-svid")],
+        "spiffe_sequence": 10,
+        "spiffe_refresh_hint": 300,
+    }
+    keys = read_key_set(bundle, is_bundle=True)
+
+    assert keys.find("j", "ES256").verify(INPUT, signer("j").signature(INPUT))
+    for kid in ("x", "w"):
+        with pytest.raises(TokenRejected) as rejected:
+            keys.find(kid, "ES256")
+        assert rejected.value.reason is Reason.KEY_NOT_FOR_SIG
+    assert not keys.rejected
+
+
+@pytest.mark.requirement("CA-14", "KEY-04")
+def test_the_keys_of_svids_verify_nothing_elsewhere() -> None:
+    assert refusal_of(of_use("j", "jwt-svid"), "j", "ES256") is Reason.KEY_NOT_FOR_SIG
+
+
+@pytest.mark.requirement("CA-14", "KEY-05")
+@pytest.mark.parametrize("member", [{"d": "AA"}, {"k": "AA"}, {"x": "!"}, {"kty": "oct"}])
+def test_the_keys_of_a_bundle_are_held_to_the_same_rules(member: dict[str, str]) -> None:
+    jwk = {**of_use("j", "jwt-svid"), **member}
+
+    assert read_key_set({"keys": [jwk]}, is_bundle=True).rejected

@@ -181,10 +181,13 @@ def test_a_cold_start_without_the_source_harms_no_other_source() -> None:
     assert verifies(world)
 
 
-def test_a_failed_source_is_left_alone_for_the_cool_down_and_the_caller_told_how_long() -> None:
-    world = World()
+def test_a_failed_source_is_left_alone_for_the_cool_down_and_the_caller_told_how_long(
+    world: World,
+) -> None:
     world.fetcher.fail(FetchReason.TLS)
+    world.clock.at += 3600
     refusal_of(world)
+    attempts = len(world.fetcher.fetched)
     world.clock.at += 12.5
 
     with pytest.raises(TemporarilyUnavailable) as unavailable:
@@ -192,7 +195,23 @@ def test_a_failed_source_is_left_alone_for_the_cool_down_and_the_caller_told_how
 
     assert unavailable.value.retry_after == 18
     assert unavailable.value.detail == "fetch_tls"
+    assert len(world.fetcher.fetched) == attempts
+
+
+def test_an_issuer_that_starts_later_than_the_broker_is_asked_again_within_seconds() -> None:
+    world = World()
+    world.fetcher.fail(FetchReason.FAILED)
+    refusal_of(world)
+    world.clock.at += 1
+    with pytest.raises(TemporarilyUnavailable) as unavailable:
+        world.ring.key(SOURCE, "a1", "ES256")
+    assert unavailable.value.retry_after == 1
     assert len(world.fetcher.fetched) == 1
+
+    world.clock.at += 1
+    world.fetcher.publish_keys(A1.jwk)
+
+    assert verifies(world)
 
 
 def test_while_a_source_fails_nobody_who_finds_his_key_waits_for_it(world: World) -> None:
@@ -225,7 +244,7 @@ def test_a_fault_of_our_own_is_recorded_and_stops_nothing(world: World) -> None:
 # ---- withdrawal and freshness
 
 
-@pytest.mark.requirement("KEY-03")
+@pytest.mark.requirement("KEY-03", "IDJAG-R-27")
 @pytest.mark.requirement("R-21")
 def test_a_withdrawn_key_is_refused_after_refresh_after_at_the_latest(world: World) -> None:
     world.fetcher.publish_keys(A2.jwk)

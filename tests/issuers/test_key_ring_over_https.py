@@ -35,6 +35,7 @@ def fault_of(ring: IssuerKeyRing, source: KeySource) -> str:
     return unavailable.value.detail
 
 
+@pytest.mark.requirement("IDJAG-R-27")
 def test_keys_are_fetched_over_https_once_and_verify(serve: Serve, ring: IssuerKeyRing) -> None:
     server = serve(answer(JWKS, media_type="application/jwk-set+json"))
     source = KeySource(jwks_uri=server.https("/jwks"))

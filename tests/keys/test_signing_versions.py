@@ -21,6 +21,7 @@ def version(number: int, created_at: int) -> KeyVersion:
     return KeyVersion("ES256", "key", number, created_at, published_key(public_key, "ES256"))
 
 
+@pytest.mark.requirement("META-11")
 def test_the_newest_version_signs_that_was_published_long_enough() -> None:
     published = [version(4, JUST_NOW), version(3, LONG_AGO), version(2, LONG_AGO - 1000)]
 
@@ -28,7 +29,7 @@ def test_the_newest_version_signs_that_was_published_long_enough() -> None:
     assert choose(published, published[2]) is published[1]
 
 
-@pytest.mark.requirement("SGN-02")
+@pytest.mark.requirement("SGN-02", "META-11")
 def test_a_version_that_is_too_young_does_not_sign() -> None:
     old, young = version(1, LONG_AGO), version(2, JUST_NOW)
 

@@ -429,7 +429,7 @@ def real_store(own_transit: Transit) -> Iterator[VaultTransitKeyStore]:
 
 
 @pytest.mark.openbao
-@pytest.mark.requirement("SGN-02")
+@pytest.mark.requirement("SGN-02", "META-11")
 def test_a_rotated_key_is_published_at_once_and_signs_only_after_its_lead(
     own_transit: Transit,
 ) -> None:

@@ -1,6 +1,8 @@
 import pytest
 
 from broker.model import (
+    Action,
+    Client,
     PolicyQuery,
     Relation,
     Resource,
@@ -71,6 +73,98 @@ def test_the_permit_that_lacks_least_comes_first(shipped: CedarPolicyEngine) -> 
 def test_permits_for_others_are_no_near_misses(shipped: CedarPolicyEngine) -> None:
     one = explained(shipped, query(who=client("newcomer"), to=Resource("https://x.example", {})))
     assert {miss.policy.policy_id for miss in one.nearest_misses} == {"narrow-own-token"}
+
+
+NIGHTLY = client("agent-nightly", profile="ai_agent")
+DESK = client("agent-desk", profile="ai_agent")
+DESK_AT_WIKI = client("agent-desk-at-wiki", profile="ai_agent")
+WIKI = Resource("https://wiki.mcp.example/mcp", {}, authorization_server="https://as.wiki.example")
+PAGES_READ = Scope("pages.read", frozenset({"pages.read"}))
+PAGES_WRITE = Scope("pages.write", frozenset({"pages.write"}))
+
+
+@pytest.mark.parametrize(
+    ("action", "who", "nearest"),
+    [
+        (Action.EXCHANGE, DESK, {"narrow-own-token"}),
+        (Action.EXCHANGE, DESK_AT_WIKI, {"narrow-own-token"}),
+        (Action.REDEEM, DESK_AT_WIKI, {"desk-redeems-assertions-for-the-wiki"}),
+        (Action.REDEEM, DESK, set()),
+        (Action.ISSUE, DESK, set()),
+        (Action.ISSUE, NIGHTLY, set()),
+        (Action.ISSUE_ID_JAG, DESK_AT_WIKI, set()),
+    ],
+)
+def test_only_permits_of_the_action_asked_for_are_near_misses(
+    shipped: CedarPolicyEngine, action: Action, who: Client, nearest: set[str]
+) -> None:
+    asked = query(PAGES_WRITE, who=who, to=WIKI, action=action, scopes=frozenset())
+    one = explained(shipped, asked)
+    assert one.verdict is Verdict.NO_PERMIT
+    assert {miss.policy.policy_id for miss in one.nearest_misses} == nearest
+
+
+def test_an_assertion_that_says_too_little_is_explained(shipped: CedarPolicyEngine) -> None:
+    asked = query(
+        PAGES_READ,
+        who=DESK_AT_WIKI,
+        to=WIKI,
+        action=Action.REDEEM,
+        relation=Relation.ASSERTED,
+        scopes=frozenset({"pages.write"}),
+    )
+    assert change(shipped, asked) == ("Would be permitted if the subject token carried pages.read.")
+
+
+def test_an_identity_that_is_none_is_explained(shipped: CedarPolicyEngine) -> None:
+    asked = query(PAGES_READ, who=DESK, to=WIKI, action=Action.ISSUE_ID_JAG)
+    assert change(shipped, asked) == (
+        "Would be permitted if the client presented an ID token that was issued to it."
+    )
+
+
+def test_a_relation_to_an_assertion_is_said_in_words(load_set: LoadSet) -> None:
+    engine = load_set(
+        '@id("a") permit (principal, action == Action::"redeem", resource)'
+        ' when { context.relation == "asserted" };'
+    )
+    asked = query(PAGES_READ, to=WIKI, action=Action.REDEEM)
+    assert change(engine, asked) == (
+        "Would be permitted if an identity assertion named the client."
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        (
+            "context.has_actor_token",
+            "Would be permitted if the client proved itself as the actor with a token of its own.",
+        ),
+        (
+            'resource has authorization_server && resource.authorization_server == "https://b"',
+            "Would be permitted if the resource's authorization server was https://b.",
+        ),
+    ],
+)
+def test_new_facts_are_said_in_words(load_set: LoadSet, condition: str, sentence: str) -> None:
+    engine = load_set(
+        '@id("a") permit (principal, action == Action::"exchange", resource)'
+        f" when {{ {condition} }};"
+    )
+    assert change(engine, query(PAGES_READ, to=WIKI)) == sentence
+
+
+def test_a_guard_against_what_was_not_proved_says_what_proof_would_do(load_set: LoadSet) -> None:
+    engine = load_set(
+        PERMIT_ALL + '@id("guard") forbid (principal, action, resource)'
+        " when { !context.has_actor_token };"
+    )
+    assert change(engine, query(PAGES_READ, to=WIKI)) == (
+        "Would be permitted if the client proved itself as the actor with a token of its own."
+    )
+    asked = query(PAGES_READ, to=WIKI, has_actor_token=True)
+    assert explained(engine, asked).verdict is Verdict.PERMIT
 
 
 def test_several_missing_facts_are_one_change(shipped: CedarPolicyEngine) -> None:

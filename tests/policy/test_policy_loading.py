@@ -62,8 +62,8 @@ def when(condition: str, *, head: str = "principal", annotations: str = '@id("a"
         ('@id("a") permit (principal == ?principal, action, resource);', "Templates"),
         ('@id("a") permit (principal, action, resource);', "A permit must name its action"),
         (
-            '@id("a") permit (principal, action == Action::"redeem", resource);',
-            'never asks about Action::"redeem"',
+            '@id("a") permit (principal, action == Action::"refresh", resource);',
+            'never asks about Action::"refresh"',
         ),
         (when('Client::"x".profile == "ai_agent"'), "compared with, not looked into"),
         (when('Client::"x" has tenant'), "compared with, not looked into"),

@@ -168,7 +168,12 @@ def test_no_noun_shows_a_token_or_a_secret() -> None:
     secret = "canary-" + "x" * 20
     credential = ClientCredential((secret,), "c", secret, secret, "t")
     request = TokenRequest(
-        "g", credential, subject_token=secret, actor_token=secret, assertion=secret
+        "g",
+        credential,
+        subject_token=secret,
+        actor_token=secret,
+        assertion=secret,
+        proofs=(secret,),
     )
     issued = IssuedToken(secret, "t", "Bearer", 1, (), "r", {"sub": secret})
     for noun in (credential, request, issued):

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from broker.endpoints import Endpoints
 from broker.rpc.server import RunningServer, build_server
 from broker.v1 import (
+    admin_service_pb2_grpc,
     discovery_service_pb2_grpc,
     policy_service_pb2_grpc,
     token_service_pb2_grpc,
@@ -76,6 +77,7 @@ class Client:
         self.token = token_service_pb2_grpc.TokenServiceStub(channel)
         self.discovery = discovery_service_pb2_grpc.DiscoveryServiceStub(channel)
         self.policy = policy_service_pb2_grpc.PolicyServiceStub(channel)
+        self.admin = admin_service_pb2_grpc.AdminServiceStub(channel)
 
     def call(
         self,

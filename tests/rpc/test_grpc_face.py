@@ -31,13 +31,16 @@ from broker.model import (
     NearestMiss,
     PolicyReference,
     ScopeExplanation,
+    TokenInquiry,
     TokenRequest,
     Verdict,
+    WithdrawalRequest,
 )
 from broker.rpc.boundary import Boundary, CallLimits
 from broker.rpc.reading import MessageReads
 from broker.rpc.token_service import TokenService
 from broker.v1 import (
+    admin_service_pb2,
     discovery_service_pb2,
     policy_service_pb2,
     token_pb2,
@@ -54,11 +57,12 @@ from tests.web.face_fakes import (
     METADATA,
     FakeDiscovery,
     FakeExplain,
+    FakeInquiries,
     FakeToken,
     fake_endpoints,
 )
 
-OUR_FILES = (token_service_pb2, discovery_service_pb2, policy_service_pb2)
+OUR_FILES = (token_service_pb2, discovery_service_pb2, policy_service_pb2, admin_service_pb2)
 
 
 @pytest.fixture
@@ -216,7 +220,7 @@ def test_an_unknown_method_is_unimplemented(client: Client, method: str) -> None
 def test_every_described_method_is_served_and_all_but_discovery_ask_who_is_there() -> None:
     """The list comes from the descriptors, so that a method added later is in it."""
 
-    def authenticate(request: TokenRequest) -> None:
+    def authenticate(request: TokenRequest | TokenInquiry | WithdrawalRequest) -> None:
         if not request.credential.unverified_authorization:
             raise InvalidClient(Reason.CLIENT_AUTH_MISSING)
 
@@ -234,7 +238,15 @@ def test_every_described_method_is_served_and_all_but_discovery_ask_who_is_there
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
-    with serving(fake_endpoints(Asking(), explain=AskingExplain())) as (_, client):
+
+    class AskingInquiries(FakeInquiries):
+        def ask(self, _context: Any, read: Any) -> Any:
+            authenticate(read())
+
+        introspect = revoke = withdraw = ask
+
+    endpoints = fake_endpoints(Asking(), explain=AskingExplain(), inquiries=AskingInquiries())
+    with serving(endpoints) as (_, client):
         for method in methods:
             name = f"/{method.containing_service.full_name}/{method.name}"
             if method.containing_service.name == "DiscoveryService":
@@ -393,7 +405,8 @@ class EndedCall:
 def test_a_call_that_has_ended_already_never_reaches_the_core(ended: EndedCall) -> None:
     token = FakeToken()
     limits = CallLimits()
-    boundary = Boundary(MessageReads(limits.read_timeout), limits)
+    reads = MessageReads(limits.read_timeout)
+    boundary = Boundary(reads, limits, proof_origin="https://sts.test:*")
     answer = boundary._behaviour(EXCHANGE, TokenService(cast("Any", token)).rpcs()["ExchangeToken"])
     with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
         answer(iter([b""]), cast("Any", ended))

@@ -13,6 +13,7 @@ from broker.oauth import (
     TOKEN_TYPE_SAML2,
 )
 from broker.rpc.call import CallMetadata, peer_address
+from broker.rpc.server import _proof_origin
 from broker.rpc.token_service import read_exchange
 from broker.rpc.token_types import token_type_number, token_type_uri
 from broker.v1 import token_pb2
@@ -143,6 +144,33 @@ def test_every_authorization_value_reaches_the_core() -> None:
     metadata = CallMetadata.read([("authorization", "Basic a"), ("authorization", "Basic b")])
     credential = read_exchange(ExchangeTokenRequest(), metadata).credential
     assert credential.unverified_authorization == ("Basic a", "Basic b")
+
+
+@pytest.mark.requirement("GRP-02", "DPOP-01", "DPOP-11")
+def test_every_proof_reaches_the_core_with_the_address_it_must_be_for() -> None:
+    sent: list[tuple[str, str | bytes]] = [
+        ("dpop", "a.b.c"),
+        ("dpop", ""),
+        ("dpop-bin", b"x"),
+    ]
+    metadata = CallMetadata.read(sent, proof_target="https://sts.test:*/s/M")
+    request = read_exchange(ExchangeTokenRequest(), metadata)
+    assert request.proofs == ("a.b.c", "")
+    assert request.proof_target == "https://sts.test:*/s/M"
+
+
+@pytest.mark.requirement("DPOP-11")
+@pytest.mark.parametrize(
+    ("issuer", "origin"),
+    [
+        ("https://sts.test", "https://sts.test:*"),
+        ("https://STS.test:8443/tenant", "https://sts.test:*"),
+        ("http://127.0.0.1:8080", "https://127.0.0.1:*"),
+        ("https://[::1]:8443", "https://[::1]:*"),
+    ],
+)
+def test_the_address_of_a_call_lies_at_the_issuers_host(issuer: str, origin: str) -> None:
+    assert _proof_origin(issuer) == origin
 
 
 def test_a_client_assertion_may_come_as_metadata() -> None:

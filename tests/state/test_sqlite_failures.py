@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.model import OneTimeId
+from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state import database
 from broker.state.database import StateRefused
-from broker.state.entries import replay_store_unavailable
+from broker.state.entries import LAST_SECOND, replay_store_unavailable, revoked_key, spent_key
 from broker.state.sqlite import SqliteState
 from tests.audit.disks import fill, remount, small_disk
 
 NOW = 1_800_000_000
 # Twice the busy timeout, and time for a busy machine to notice.
 PATIENCE = 0.2 + 1.0
+TOKEN = Pedigree("jti", NOW, frozenset())
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_locked_store_refuses_soon_and_serves_when_unlocked(
         with pytest.raises(TemporarilyUnavailable) as caught:
             state.revoke("jti", NOW + 300)
         assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
-        assert not state.is_revoked("jti"), "reading goes on"
+        assert state.reason_against(TOKEN) is None, "reading goes on"
 
     assert state.spend((one_time_id(1),)) == one_time_id(1)
     assert state.spend((one_time_id(99),)) is None
@@ -158,7 +159,7 @@ def test_a_file_that_is_not_the_one_opened_any_more_is_not_believed(
 
     assert_refuses(state)
     with pytest.raises(TemporarilyUnavailable) as caught:
-        state.is_revoked("jti")
+        state.reason_against(TOKEN)
     assert caught.value.reason is Reason.REVOCATION_UNAVAILABLE
 
     if damage == "moved":
@@ -219,10 +220,76 @@ def test_the_file_of_another_program_is_refused(path: Path) -> None:
 def test_the_file_of_a_later_version_is_refused(path: Path) -> None:
     open_state(path).close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute("PRAGMA user_version = 2")
+        other.execute("PRAGMA user_version = 3")
 
-    with pytest.raises(StateRefused, match="has version 2; this broker knows 1"):
+    with pytest.raises(StateRefused, match="has version 3; this broker knows 2"):
         open_state(path)
+
+
+FIRST_VERSION = """
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE spent (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX spent_until ON spent (until);
+    CREATE TABLE revoked (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX revoked_until ON revoked (until);
+    CREATE TABLE forgotten (name TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO forgotten VALUES ('spent', -1), ('revoked', -1);
+    PRAGMA application_id = 0x6462726B;
+    PRAGMA user_version = 1;
+"""
+
+
+def make_first_version(path: Path) -> None:
+    """A file of the first version, in which one id is spent and one token revoked."""
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path, isolation_level=None)) as first:
+        first.executescript(FIRST_VERSION)
+        first.execute("INSERT INTO spent VALUES (?, ?)", (spent_key(one_time_id()), NOW + 330))
+        first.execute("INSERT INTO revoked VALUES (?, ?)", (revoked_key("old"), NOW + 300))
+
+
+@pytest.mark.requirement("RPL-06")
+def test_a_file_of_the_first_version_is_taken_over_with_all_that_it_knows(path: Path) -> None:
+    make_first_version(path)
+    alice = Party(PartyKind.SUBJECT, "alice")
+
+    for state in (open_state(path), open_state(path)):
+        assert state.spend((one_time_id(),)) == one_time_id()
+        for issued_at in (0, NOW, LAST_SECOND):
+            token = Pedigree("old", issued_at, frozenset())
+            assert state.reason_against(token) is Reason.REVOKED
+        state.withdraw(Withdrawal(alice, 0, NOW, NOW + 86_400))
+        assert state.reason_against(Pedigree("new", NOW, frozenset({alice}))) is Reason.REVOKED
+        state.close()
+
+
+def test_a_file_that_cannot_be_brought_up_to_date_now_stays_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_first_version(path)
+    monkeypatch.setattr(database, "_START_TIMEOUT", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StateRefused, match="locked"):
+            open_state(path)
+
+    with closing(sqlite3.connect(path)) as look:
+        assert look.execute("PRAGMA user_version").fetchone() == (1,)
+        assert len(look.execute("PRAGMA table_info(revoked)").fetchall()) == 2
+
+
+@pytest.mark.requirement("RPL-03")
+def test_a_broker_of_the_first_version_can_write_no_revocation_that_lacks_something(
+    path: Path,
+) -> None:
+    """It is told so, and nothing is lost in silence, while both versions have the file open."""
+    make_first_version(path)
+    with closing(sqlite3.connect(path)) as old:
+        open_state(path).close()
+
+        with pytest.raises(sqlite3.OperationalError, match="4 columns but 2 values"):
+            old.execute("INSERT INTO revoked VALUES (?, ?)", (revoked_key("new"), NOW + 300))
 
 
 @pytest.mark.requirement("R-14")

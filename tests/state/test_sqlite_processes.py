@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.model import OneTimeId
+from broker.errors import Reason
+from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state.sqlite import SqliteState
 from tests.state.spender import NOW
 
@@ -51,6 +52,13 @@ def start(processes: Sequence[subprocess.Popen[str]]) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
+
+
+ALICE = Party(PartyKind.SUBJECT, "alice")
+
+
+def child_of(parent: str, *parties: Party) -> Pedigree:
+    return Pedigree("child", NOW, frozenset(parties), (parent,))
 
 
 def is_spent(state: SqliteState, jti: str) -> bool:
@@ -101,33 +109,69 @@ def test_a_restart_remembers_spent_ids_and_revocations(tmp_path: Path) -> None:
     first = SqliteState(tmp_path / "state.db", now=lambda: NOW)
     is_spent(first, "jti-1")
     first.revoke("jti-2", NOW + 300)
+    first.withdraw(Withdrawal(ALICE, 0, NOW + 30, NOW + 86_460))
     first.close()
 
     second = SqliteState(tmp_path / "state.db", now=lambda: NOW)
 
     assert is_spent(second, "jti-1")
-    assert second.is_revoked("jti-2")
+    assert second.reason_against(child_of("jti-2")) is Reason.ANCESTOR_REVOKED
+    assert second.reason_against(child_of("jti-3", ALICE)) is Reason.REVOKED
     second.close()
 
 
+ANSWER = """
+import sys
+from pathlib import Path
+from broker.model import Party, PartyKind, Pedigree
+from broker.state.sqlite import SqliteState
+
+state = SqliteState(Path(sys.argv[1]), now=lambda: int(sys.argv[2]))
+print("ready", flush=True)
+for line in sys.stdin:
+    jti, parent, subject = line.split()
+    party = Party(PartyKind.SUBJECT, subject)
+    reason = state.reason_against(Pedigree(jti, int(sys.argv[2]), frozenset({party}), (parent,)))
+    print("counts" if reason is None else reason.code, flush=True)
+"""
+
+
 @pytest.mark.requirement("RPL-07")
-def test_a_revocation_counts_at_once_in_the_other_process(tmp_path: Path) -> None:
+def test_what_is_withdrawn_here_counts_at_once_in_another_process(tmp_path: Path) -> None:
     here = SqliteState(tmp_path / "state.db", now=lambda: NOW)
-    there = SqliteState(tmp_path / "state.db", now=lambda: NOW)
-    assert not there.is_revoked("jti-1")
+    command = [sys.executable, "-c", ANSWER, str(tmp_path / "state.db"), str(NOW)]
+    there = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
-    here.revoke("jti-1", NOW + 300)
+    def ask(jti: str, parent: str, subject: str) -> str:
+        assert there.stdin is not None
+        there.stdin.write(f"{jti} {parent} {subject}\n")
+        there.stdin.flush()
+        return read_line(there)
 
-    assert there.is_revoked("jti-1")
-    here.close()
-    there.close()
+    try:
+        assert read_line(there) == "ready"
+        assert ask("child", "parent", "alice") == "counts"
+        here.withdraw(Withdrawal(ALICE, 0, NOW + 30, NOW + 86_460))
+        assert ask("child", "parent", "alice") == "revoked"
+        assert ask("child", "parent", "bob") == "counts"
+        here.revoke("parent", NOW + 300)
+        assert ask("child", "parent", "bob") == "ancestor_revoked"
+        assert ask("parent", "grandparent", "bob") == "revoked"
+        assert ask("other", "grandparent", "bob") == "counts"
+    finally:
+        there.kill()
+        there.communicate()
+        here.close()
 
 
 FORK = """
 import os, sys
 from pathlib import Path
 from broker.errors import TemporarilyUnavailable
-from broker.model import OneTimeId
+from broker.errors import Reason
+from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state.sqlite import SqliteState
 
 state = SqliteState(Path(sys.argv[1]), now=lambda: 100)
@@ -140,7 +184,7 @@ def spend(jti):
 
 def is_revoked():
     try:
-        return state.is_revoked("jti")
+        return state.reason_against(Pedigree("jti", 100, frozenset())) is not None
     except TemporarilyUnavailable as error:
         return error.detail
 

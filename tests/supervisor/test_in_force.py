@@ -15,7 +15,14 @@ from broker.config import load_settings
 from broker.errors import TemporarilyUnavailable
 from broker.in_force import Accepted, Configuration, InForce, OneConfigurationPerEntry
 from broker.metrics import Metrics, prepare_directory
-from broker.model import RequestContext
+from broker.model import (
+    Delegation,
+    KeySource,
+    PolicyQuery,
+    Relation,
+    RequestContext,
+    Subject,
+)
 from broker.orders import Order
 from broker.policy.problems import PolicyLoadError
 from tests.e2e.running import read_records
@@ -277,3 +284,209 @@ def test_a_process_that_cannot_take_what_is_in_force_serves_on_but_is_not_ready(
         process.close()
     rejected = read_records(setting.audit_directory, "config.rejected")
     assert [record["detail"] for record in rejected] == ["another problem"]
+
+
+@pytest.mark.requirement("R-27", "CIMD-13")
+def test_hosts_of_client_documents_are_listed_and_taken_off_by_a_reload(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    worker = supervisor.configuration
+    url = "https://c.test/app.json"
+
+    def listed(document: Document) -> None:
+        document["client_documents"] = {"hosts": ["c.test"], "groups": ["apps"]}
+
+    rewrite(setting, listed)
+    worker = worker.changed_to(supervisor.reload().in_force)
+    client = worker.registry.client(url)
+    assert client is not None
+    assert (client.groups, client.keys) == (frozenset({"apps"}), KeySource(document=url))
+    assert worker.registry.has_client_documents
+    setting.write()
+    worker = worker.changed_to(supervisor.reload().in_force)
+
+    assert worker.registry.client(url) is None
+    assert not worker.registry.has_client_documents
+
+
+def test_a_process_fetches_no_clients_document_ahead_of_the_client(setting: Setting) -> None:
+    auth = {"method": "private_key_jwt", "document": True}
+
+    def known_by_document(document: Document) -> None:
+        document["clients"].append({"id": "https://127-0-0-1.test/a", "auth": auth})
+
+    rewrite(setting, known_by_document)
+    supervisor = accepted(setting)
+    folder = setting.directory / "state" / "metrics"
+    os.makedirs(folder, mode=0o700)  # noqa: PTH103 - The mode counts for the folder above, too.
+    prepare_directory(folder)
+    process = Process(
+        supervisor.configuration, writer="http-0", metrics=Metrics(folder, "http-0", issuers=[IDP])
+    )
+    try:
+        process.reload(Order(supervisor.reload().in_force, "", generation=1))
+        assert process._in_force.has_client_documents
+        assert process._key_ring.status() == {}
+    finally:
+        process.close()
+
+
+AS: Final = "https://as.example"
+CLUSTER: Final = "https://cluster.example"
+WORKER: Final = "worker"
+WORKER_RULE: Final = {"client": WORKER, "claims": {"/kubernetes.io/namespace": "prod"}}
+
+
+def declare_everything(document: Document) -> None:
+    """Declare one of everything that can be switched off, with all that can be said of it."""
+    bundle = {"keys": [{**idp_key().jwk, "use": "jwt-svid"}]}
+    svid_rule = {"client": WORKER, "claims": {"sub": "spiffe://td.example/worker"}}
+    trusted = {"purposes": ["workload"], "algorithms": ["ES256"]}
+    document["clients"].append({"id": WORKER, "grants": ["jwt_bearer"], "introspect": [API]})
+    document["issuers"] += [
+        {"issuer": CLUSTER, **trusted, "single_use": True, "workloads": [WORKER_RULE]},
+        {"issuer": "spiffe://td.example", **trusted, "jwks": bundle, "workloads": [svid_rule]},
+        {
+            "issuer": "https://partner.example",
+            "purposes": ["id_jag"],
+            "algorithms": ["ES256"],
+            "multi_tenant": True,
+            "accounts": {"t1": {"u1": "ann"}},
+        },
+    ]
+    document["authorization_servers"] = [
+        {
+            "issuer": AS,
+            "names": ["wiki"],
+            "client_ids": {TICKETS: "tickets-at-wiki"},
+            "subject": "mapped",
+            "subjects": {"ann": "ann-at-wiki"},
+            "resources": [{"resource": "https://wiki.example", "scopes": ["read"]}],
+        }
+    ]
+
+
+@pytest.mark.requirement("R-27")
+def test_everything_that_is_declared_reaches_a_worker_unchanged(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    worker = supervisor.configuration
+    rewrite(setting, declare_everything)
+    order = supervisor.reload()
+
+    assert order.problem == ""
+    assert worker.changed_to(order.in_force).settings == supervisor.configuration.settings
+    loaded = load_settings(setting.file, {})
+    assert supervisor.configuration.settings.issuers == loaded.issuers
+    assert supervisor.configuration.settings.authorization_servers == loaded.authorization_servers
+
+
+def _switch(section: str, at: int) -> Callable[[Document], None]:
+    def edit(document: Document) -> None:
+        document[section][at]["disabled"] = True
+
+    return edit
+
+
+def _no_rules(document: Document) -> None:
+    issuer = next(one for one in document["issuers"] if one["issuer"] == CLUSTER)
+    issuer["workloads"] = []
+
+
+def _no_subject(document: Document) -> None:
+    document["disabled_subjects"] = ["ann"]
+
+
+def _off(found: Any) -> bool:
+    assert found is not None
+    return bool(found.is_disabled)
+
+
+Looking = Callable[[InForce], bool]
+SWITCHES: Final[dict[str, tuple[Callable[[Document], None], Looking]]] = {
+    "client": (_switch("clients", 1), lambda seen: _off(seen.client(TICKETS))),
+    "workload": (_switch("clients", 2), lambda seen: _off(seen.client(WORKER))),
+    "issuer": (_switch("issuers", 0), lambda seen: _off(seen.issuer(IDP))),
+    "cluster": (_switch("issuers", 1), lambda seen: _off(seen.issuer(CLUSTER))),
+    "resource": (_switch("resources", 1), lambda seen: _off(seen.resource(API))),
+    "server": (
+        _switch("authorization_servers", 0),
+        lambda seen: _off(seen.authorization_server(AS)),
+    ),
+    "name": (
+        _switch("authorization_servers", 0),
+        lambda seen: _off(seen.authorization_server("wiki")),
+    ),
+    "rules": (_no_rules, lambda seen: not getattr(seen.issuer(CLUSTER), "workloads", ())),
+    "subject": (_no_subject, lambda seen: seen.is_subject_disabled("ann")),
+}
+"""What an operator can switch off, and where the core would see it."""
+
+
+@pytest.mark.requirement("KEY-14", "CAU-15", "R-27")
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_is_thrown_and_thrown_back_by_a_reload(setting: Setting, name: str) -> None:
+    edit, is_off = SWITCHES[name]
+    rewrite(setting, declare_everything)
+    supervisor = accepted(setting)
+    in_force = InForce(supervisor.configuration)
+    assert not is_off(in_force)
+
+    def both(document: Document) -> None:
+        declare_everything(document)
+        edit(document)
+
+    for change, expected in ((both, True), (declare_everything, False)):
+        rewrite(setting, change)
+        order = supervisor.reload()
+        assert order.problem == ""
+        in_force.take(in_force.current.changed_to(order.in_force))
+        assert is_off(in_force) is expected
+
+
+def disable_policies(*policy_ids: str) -> Callable[[Document], None]:
+    def edit(document: Document) -> None:
+        document["disabled_policies"] = list(policy_ids)
+
+    return edit
+
+
+def permits(in_force: InForce) -> bool:
+    """Whether the one permit there is still permits."""
+    client, resource = in_force.client(TICKETS), in_force.resource(API)
+    assert client is not None
+    assert resource is not None
+    subject = Subject("ann", IDP)
+    delegation = Delegation(subject, Relation.AUDIENCE, frozenset(), not_after=None)
+    query = PolicyQuery(client, delegation, resource, tuple(resource.scopes.values()), now=0)
+    return bool(in_force.decide(query).granted)
+
+
+@pytest.mark.requirement("POL-05")
+def test_a_policy_is_switched_off_and_on_by_a_reload(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    in_force = InForce(supervisor.configuration)
+    digests = {in_force.digest}
+    assert permits(in_force)
+    for policy_ids, expected in ((("all",), False), ((), True)):
+        rewrite(setting, disable_policies(*policy_ids))
+        order = supervisor.reload()
+        assert order.problem == ""
+        in_force.take(in_force.current.changed_to(order.in_force))
+        digests.add(in_force.digest)
+        assert permits(in_force) is expected
+
+    assert len(digests) == 2
+
+
+@pytest.mark.requirement("POL-03", "CFG-01")
+def test_a_policy_that_is_not_there_cannot_be_switched_off(setting: Setting) -> None:
+    """Somebody who misspells it must not believe that it is off."""
+    supervisor = accepted(setting)
+    before = supervisor.configuration
+    rewrite(setting, disable_policies("al"))
+
+    order = supervisor.reload()
+
+    assert "The policy to disable, al, does not exist." in order.problem
+    assert supervisor.configuration is before
+    with pytest.raises(PolicyLoadError, match="The policy to disable, al, does not exist"):
+        Configuration.load(load_settings(setting.file, {}))

@@ -90,6 +90,8 @@ class FakeDiscovery:
 
     failure: Exception | None = None
     keys: tuple[Mapping[str, str], ...] = (JWK,)
+    issuer: str = ISSUER
+    token_endpoint: str = f"{ISSUER}/token"
 
     def metadata(self) -> Mapping[str, Any]:
         if self.failure is not None:
@@ -102,15 +104,41 @@ class FakeDiscovery:
         return KeySet(self.keys, max_age=120)
 
 
+@dataclass
+class FakeInquiries:
+    """Endpoints about tokens and parties that read what is asked and answer as told."""
+
+    answer: Any = None
+    requests: list[Any] = field(default_factory=list)
+    refusals: list[OAuthError] = field(default_factory=list)
+
+    def ask(self, _context: RequestContext, read: Callable[[], Any]) -> Any:
+        try:
+            self.requests.append(read())
+        except OAuthError as refusal:
+            self.refusals.append(refusal)
+            raise
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    introspect = revoke = withdraw = ask
+
+
 def fake_endpoints(
     token: FakeToken | None = None,
     *,
     discovery: FakeDiscovery | None = None,
     explain: FakeExplain | None = None,
+    inquiries: FakeInquiries | None = None,
 ) -> Endpoints:
-    """The three together, where the real ones would stand."""
+    """All together, where the real ones would stand."""
+    asked: Any = inquiries or FakeInquiries({"active": False})
     return Endpoints(
         token=cast("Any", token or FakeToken()),
+        introspection=asked,
+        revocation=asked,
+        withdrawal=asked,
         discovery=cast("Any", discovery or FakeDiscovery()),
         explain=cast("Any", explain or FakeExplain()),
     )

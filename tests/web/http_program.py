@@ -13,7 +13,14 @@ from broker.endpoints import Endpoints
 from broker.model import IssuedToken, RequestContext, TlsFiles, TokenRequest
 from broker.web.app import OAuthApp
 from broker.web.server import HttpListener, serve_http
-from tests.web.face_fakes import CANARY, ISSUED, ISSUER, FakeDiscovery, FakeExplain
+from tests.web.face_fakes import (
+    CANARY,
+    ISSUED,
+    ISSUER,
+    FakeDiscovery,
+    FakeExplain,
+    FakeInquiries,
+)
 
 
 class TellingToken:
@@ -31,6 +38,7 @@ class TellingToken:
             "pid": os.getpid(),
             "peer": context.peer,
             "authorization": request.credential.unverified_authorization,
+            "proofs": request.proofs,
             "present": sorted(request.present),
             "scopes": request.scopes,
         }
@@ -44,6 +52,9 @@ def tell(event: str) -> None:
 def app() -> OAuthApp:
     endpoints = Endpoints(
         token=cast("Any", TellingToken()),
+        introspection=cast("Any", FakeInquiries()),
+        revocation=cast("Any", FakeInquiries()),
+        withdrawal=cast("Any", FakeInquiries()),
         discovery=cast("Any", FakeDiscovery()),
         explain=cast("Any", FakeExplain()),
     )

@@ -143,6 +143,13 @@ def test_an_authorization_header_that_is_no_text_still_counts_as_one(served: Ser
     assert len(served.post(b"a=b", headers=b"Authorization: Basic \xff\r\n")["authorization"]) == 1
 
 
+@pytest.mark.requirement("DPOP-01", "POP-04", "HTP-05")
+@pytest.mark.parametrize("proofs", [[], ["a.b.c"], [""], ["a.b.c", "d.e.f"], ["a.b.c", ""]])
+def test_every_dpop_header_reaches_the_core(served: Served, proofs: list[str]) -> None:
+    headers = "".join(f"dpop: {proof}\r\n" for proof in proofs).encode()
+    assert served.post(b"a=b", headers=headers)["proofs"] == proofs
+
+
 def test_a_connection_serves_one_request_after_the_other(served: Served) -> None:
     answer = served.send(form_request(b"a=b", headers=b"") * 3 + SMUGGLED)
     assert answer.count(b"HTTP/1.1 200 OK") == 4
@@ -425,7 +432,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.requirement("HTP-15")
+@pytest.mark.requirement("HTP-15", "TX-27")
 def test_with_tls_nothing_goes_in_the_clear_or_by_an_old_version(
     authority: trustme.CA, tmp_path: Path
 ) -> None:

@@ -12,7 +12,9 @@ import structlog
 
 from broker.errors import (
     InsufficientUserAuthentication,
+    InvalidAuthorizationDetails,
     InvalidClient,
+    InvalidDpopProof,
     InvalidGrant,
     InvalidRequest,
     InvalidScope,
@@ -24,6 +26,7 @@ from broker.errors import (
     TemporarilyUnavailable,
     UnauthorizedClient,
     UnsupportedGrantType,
+    UnsupportedTokenType,
 )
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN
 from broker.web.responses import granted
@@ -128,8 +131,8 @@ def test_public_documents_cannot_be_posted_to(path: str) -> None:
         "/token\x00",
         "/token ",
         "/tok\u00e9n",
-        "/introspect",
-        "/revoke",
+        "/introspect/",
+        "/Revoke",
         "*",
         "/tenant/token",
         "/.well-known",
@@ -191,9 +194,12 @@ def test_the_metadata_is_the_same_at_every_well_known_place(
 def test_all_paths_follow_the_path_of_the_issuer() -> None:
     call = caller(issuer=TENANT)
     assert call("POST", "/tenant/token", b"grant_type=g").status == 200
+    assert call("POST", "/tenant/introspect", b"token=t").status == 200
+    assert call("POST", "/tenant/revoke", b"token=t").status == 200
     assert call("GET", "/tenant/jwks").status == 200
     assert call("GET", "/tenant/authorize").status == 400
-    assert call("POST", "/token", b"grant_type=g").status == 404
+    for path in ("/token", "/introspect", "/revoke"):
+        assert call("POST", path, b"grant_type=g").status == 404
     assert call("GET", WELL_KNOWN[0]).status == 404
 
 
@@ -273,6 +279,7 @@ def test_nothing_but_public_documents_may_be_kept() -> None:
         assert reply.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.requirement("META-04")
 def test_who_is_sent_here_to_log_in_learns_that_there_is_no_login() -> None:
     query = f"response_type=code&redirect_uri=https://evil.test&state=<script>{CANARY}"
     reply = caller()("GET", "/authorize", QUERY_STRING=query)
@@ -294,6 +301,9 @@ ERRORS = [
     (UnsupportedGrantType(Reason.GRANT_UNSUPPORTED), 400),
     (InvalidScope(Reason.SCOPE_UNKNOWN), 400),
     (InvalidTarget(Reason.POLICY_FORBIDDEN, detail=CANARY), 400),
+    (InvalidAuthorizationDetails(Reason.RAR_INVALID), 400),
+    (InvalidDpopProof(Reason.POP_STALE, detail=CANARY), 400),
+    (UnsupportedTokenType(Reason.NOT_REVOCABLE), 400),
     (InsufficientUserAuthentication(Reason.STEP_UP_REQUIRED), 400),
     (TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE), 503),
     (ServerError(Reason.INTERNAL_ERROR), 500),

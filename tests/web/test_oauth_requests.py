@@ -126,7 +126,7 @@ def test_a_parameter_in_query_and_body_is_repeated(name: str) -> None:
     assert refusal(f"{name}=a", QUERY_STRING=f"{name}=b") is Reason.DUPLICATE_PARAM
 
 
-@pytest.mark.requirement("CAU-10")
+@pytest.mark.requirement("CAU-10", "IDJAG-R-28")
 @pytest.mark.parametrize(
     "name",
     [
@@ -311,3 +311,21 @@ def test_all_ways_to_authenticate_reach_the_core_together() -> None:
     assert credential.unverified_authorization == ("Basic dTpw",)
     assert credential.client_secret == "s"
     assert credential.client_assertion == "a"
+
+
+@pytest.mark.requirement("DPOP-01", "POP-04")
+@pytest.mark.parametrize(
+    ("header", "proofs"),
+    [("a.b.c", ("a.b.c",)), ("a.b.c, d.e.f", ("a.b.c", "d.e.f")), (" a ", ("a",)), ("", ("",))],
+)
+def test_every_dpop_header_reaches_the_core(header: str, proofs: tuple[str, ...]) -> None:
+    """Even an empty one: a proof that cannot be read is not a proof that was not sent."""
+    request = read("grant_type=g", HTTP_DPOP=header)
+    assert request.proofs == proofs
+    assert request.proof_target == "https://sts.test/token"
+
+
+@pytest.mark.requirement("POP-10", "HTP-07")
+def test_a_proof_is_for_the_published_address_wherever_the_request_went() -> None:
+    request = read("grant_type=g", HTTP_DPOP="a.b.c", HTTP_HOST="evil.test")
+    assert request.proof_target == "https://sts.test/token"

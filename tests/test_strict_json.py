@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import Reason
-from broker.tokens.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, loads_strict
 
 
 def refusal_of(raw: bytes) -> Reason:

@@ -1,0 +1,90 @@
+"""The guarded fetch of a small JSON document: from one place, for a bounded time, and nothing else."""
+
+import ssl
+import time
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from broker.strict_json import StrictJsonError, loads_strict
+
+_LARGEST: Final = 256 * 1024
+_TYPES: Final = frozenset({"application/json", "application/jwk-set+json"})
+_HEADERS: Final = {"Accept": ", ".join(sorted(_TYPES)), "Accept-Encoding": "identity"}
+
+
+class NotFetched(Exception):
+    """A document was not to be had; the sentence holds nothing that its server sent."""
+
+
+def check_place(url: str) -> None:
+    """Raise ``ValueError`` unless this is https, or a server on this machine, and nothing but a place."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise ValueError("The URL is neither https nor one of this machine.")
+    if not host or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("The URL must be a host and a path.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Documents:
+    """
+    Fetches JSON documents. No proxy, credential, cookie or other ambient setting takes part.
+
+    Nothing is followed: an answer that is not 200, or is too large, encoded or no strict JSON, is a failure.
+    """
+
+    def __init__(self, *, ca_file: str | None = None) -> None:
+        verify = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        self._client = httpx2.Client(verify=verify, trust_env=False, follow_redirects=False)
+
+    def fetch(self, url: str, *, within: float) -> tuple[Any, str]:
+        """
+        The document and its ``Cache-Control``, within so many seconds.
+
+        Raises ``NotFetched`` and nothing else.
+        """
+        end = time.monotonic() + within
+        try:
+            check_place(url)
+            with self._client.stream("GET", url, headers=_HEADERS, timeout=within) as answer:
+                _check_head(answer)
+                body = _body(answer, end)
+                return loads_strict(body), answer.headers.get("Cache-Control", "")
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            is_ours = isinstance(error, ValueError) and not isinstance(error, StrictJsonError)
+            said = str(error) if is_ours else type(error).__name__
+            raise NotFetched(said) from None
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+
+def _check_head(answer: httpx2.Response) -> None:
+    if answer.status_code != httpx2.codes.OK:
+        raise ValueError(f"The answer has status {answer.status_code}.")
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in _TYPES or "Content-Encoding" in answer.headers:
+        raise ValueError("The answer is not plain JSON.")
+
+
+def _body(answer: httpx2.Response, end: float) -> bytes:
+    """The body as it came, piece by piece, so that neither size nor time gets out of hand."""
+    body = bytearray()
+    for piece in answer.iter_raw():
+        body += piece
+        if len(body) > _LARGEST:
+            raise ValueError("The answer is too large.")
+        if time.monotonic() > end:
+            raise ValueError("The answer takes too long.")
+    return bytes(body)

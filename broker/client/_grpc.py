@@ -1,0 +1,196 @@
+"""The broker over gRPC: a message goes out, an answer or a failure comes back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+
+from broker.client.asks import Ask
+from broker.client.credentials import Presented
+from broker.client.failures import (
+    BadAnswer,
+    BrokerError,
+    Refused,
+    StepUp,
+    StepUpRequired,
+    Unavailable,
+)
+from broker.oauth import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT,
+)
+from broker.v1 import (
+    policy_service_pb2,
+    policy_service_pb2_grpc,
+    token_pb2,
+    token_service_pb2,
+    token_service_pb2_grpc,
+)
+
+_Answer = TypeVar("_Answer")
+_STATUS: Final = "grpc-status-details-bin"
+_REPEATED: Final = {"resource": "resources", "audience": "audiences"}
+_TYPES: Final = {
+    TOKEN_TYPE_ACCESS_TOKEN: token_pb2.TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN: token_pb2.TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT: token_pb2.TOKEN_TYPE_JWT,
+    TOKEN_TYPE_ID_JAG: token_pb2.TOKEN_TYPE_ID_JAG,
+}
+_AUTHENTICATION: Final = frozenset(
+    {"client_id", "client_secret", "client_assertion", "client_assertion_type"}
+)
+_PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
+_UNAVAILABLE: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.CANCELLED,
+    }
+)
+
+
+class AsyncGrpc:
+    """
+    Asks over gRPC, for a running event loop; the channel is opened with the first question.
+
+    Without ``ca_file`` and off loopback the system's authorities are believed; on loopback a broker
+    without TLS is spoken to.
+    """
+
+    def __init__(self, target: str, issuer: str, *, ca_file: str | None = None) -> None:
+        self.issuer = issuer
+        self._target, self._ca_file = target, ca_file
+        self._channel: grpc.aio.Channel | None = None
+
+    async def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
+        """The answer; raises ``BrokerError``."""
+        if self._channel is None:
+            credentials = _credentials(self._target, self._ca_file)
+            self._channel = (
+                grpc.aio.insecure_channel(self._target)
+                if credentials is None
+                else grpc.aio.secure_channel(self._target, credentials)
+            )
+        try:
+            message = await _method(self._channel, ask)(
+                _message(ask, presented), timeout=within, metadata=_metadata(presented)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error.code(), error.details(), error.trailing_metadata()) from None
+        return ask.read_message(message)
+
+    async def aclose(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+class SyncGrpc:
+    """The same for code that blocks."""
+
+    def __init__(self, target: str, issuer: str, *, ca_file: str | None = None) -> None:
+        self.issuer = issuer
+        credentials = _credentials(target, ca_file)
+        self._channel = (
+            grpc.insecure_channel(target)
+            if credentials is None
+            else grpc.secure_channel(target, credentials)
+        )
+
+    def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
+        """The answer; raises ``BrokerError``."""
+        try:
+            message = _method(self._channel, ask)(
+                _message(ask, presented), timeout=within, metadata=_metadata(presented)
+            )
+        except grpc.RpcError as error:
+            call = cast(grpc.Call, error)
+            raise _failure(call.code(), call.details(), call.trailing_metadata()) from None
+        return ask.read_message(message)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+
+def _credentials(target: str, ca_file: str | None) -> grpc.ChannelCredentials | None:
+    host = target.rpartition(":")[0].strip("[]")
+    if ca_file is None and (host in {"localhost", "::1"} or host.startswith("127.")):
+        return None
+    roots = None
+    if ca_file is not None:
+        with open(ca_file, "rb") as file:  # noqa: PTH123 - a path as text is all there is.
+            roots = file.read()
+    return grpc.ssl_channel_credentials(roots)
+
+
+def _method(channel: Any, ask: Ask[Any]) -> Any:
+    if ask.method == "ExplainDecision":
+        return policy_service_pb2_grpc.PolicyServiceStub(channel).ExplainDecision
+    return getattr(token_service_pb2_grpc.TokenServiceStub(channel), ask.method)
+
+
+def _message(ask: Ask[Any], presented: Presented) -> Any:
+    if ask.method == "ExplainDecision":
+        form = [(name, value) for name, value in ask.form if name != "explained_client_id"]
+        return policy_service_pb2.ExplainDecisionRequest(
+            exchange=_fill(token_service_pb2.ExchangeTokenRequest(), form, presented),
+            client_id=dict(ask.form).get("explained_client_id", ""),
+        )
+    return _fill(getattr(token_service_pb2, f"{ask.method}Request")(), ask.form, presented)
+
+
+def _fill(message: Any, form: Sequence[tuple[str, str]], presented: Presented) -> Any:
+    """Put form parameters into the fields that carry their names."""
+    for name, value in form:
+        if name == "grant_type":
+            continue
+        if name == "scope":
+            message.scopes.extend(value.split())
+        elif name in _REPEATED:
+            getattr(message, _REPEATED[name]).append(value)
+        else:
+            setattr(message, name, _TYPES.get(value, value) if name.endswith("_type") else value)
+    for name, value in presented.form.items():
+        if name in _AUTHENTICATION:
+            setattr(message.client_authentication, name, value)
+    return message
+
+
+def _metadata(presented: Presented) -> tuple[tuple[str, str], ...]:
+    return () if presented.authorization is None else (("authorization", presented.authorization),)
+
+
+def _failure(code: grpc.StatusCode, details: str | None, trailing: Any) -> BrokerError:
+    facts, retry_after = _details(trailing)
+    error, decision_id = facts.get("error", ""), facts.get("decision_id", "")
+    description = details or ""
+    if error == "insufficient_user_authentication":
+        max_age = facts.get("max_age", "")
+        step_up = StepUp(facts.get("acr_values", ""), int(max_age) if max_age.isdigit() else None)
+        return StepUpRequired(error, description, decision_id=decision_id, step_up=step_up)
+    if error and error not in _PASSING:
+        return Refused(error, description, decision_id=decision_id)
+    if error or code in _UNAVAILABLE:
+        return Unavailable(description, retry_after=retry_after or 1.0, decision_id=decision_id)
+    return BadAnswer(f"The call ended with {code.name}.")
+
+
+def _details(trailing: Any) -> tuple[Mapping[str, str], float]:
+    """The facts of a refusal, and after how many seconds to try again, if it says so."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    for name, value in trailing or ():
+        if name == _STATUS:
+            for detail in status_pb2.Status.FromString(value).details:
+                for kind in (info, retry):
+                    if detail.Is(kind.DESCRIPTOR):
+                        detail.Unpack(kind)
+    delay = retry.retry_delay
+    return dict(info.metadata), delay.seconds + delay.nanos / 1e9

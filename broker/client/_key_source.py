@@ -1,0 +1,200 @@
+"""The keys of one issuer: its last good set, and when that is fetched anew."""
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from broker.client._documents import Documents, NotFetched, check_place
+from broker.client._key_set import KeySet, KeyUnusable, PublicKey, read_key_set
+from broker.client.refusals import Unverifiable
+from broker.errors import Reason, TokenRejected
+
+_AHEAD: Final = 0.8
+_MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age="?([0-9]{1,9})"?\s*(?:,|$)', re.IGNORECASE)
+
+Load = Callable[[float], tuple[KeySet, float | None]]
+"""Fetches a set of keys within so many seconds, and how long its server calls it fresh; or ``NotFetched``."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySchedule:
+    """
+    When keys are fetched anew; all in seconds.
+
+    The server is asked at most once per ``cool_down``, whatever kids tokens name. Keys are fetched anew after what
+    the server allows (``max-age``), and not later than ``refresh_after``: while the server answers, a key that it
+    withdraws is refused from then on. While it does not, its last good keys are used until they are
+    ``max_stale`` old. ``attempt`` bounds one fetch, and how long anybody waits for it.
+    """
+
+    refresh_after: float = 300.0
+    max_stale: float = 3600.0
+    cool_down: float = 10.0
+    attempt: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cool_down <= self.refresh_after <= self.max_stale:
+            raise ValueError("cool_down <= refresh_after <= max_stale must hold")
+
+    def lifetime(self, max_age: float | None) -> float:
+        """For how long a set is used without asking again."""
+        asked = self.refresh_after if max_age is None else max_age
+        return min(max(asked, self.cool_down), self.refresh_after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A set in use; ``fetched_at`` is when its fetch began, in seconds of the source's clock."""
+
+    keys: KeySet
+    fetched_at: float
+    lifetime: float
+
+
+class KeySource:
+    """
+    The keys of one issuer, for threads and event loops alike.
+
+    Wait for the flight, if there is one, and then ask for the key. A flight is a fetch under way on
+    a thread of its own; however many want one, there is one.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        schedule: KeySchedule,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._schedule = schedule
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+        self._flight: Future[None] | None = None
+        self._attempted_at = -math.inf
+        self._has_failed = False
+
+    @property
+    def patience(self) -> float:
+        """For how many seconds a flight is worth waiting for."""
+        return self._schedule.attempt
+
+    def flight_for(self, kid: str | None, algorithm: str) -> Future[None] | None:
+        """What to wait for before ``find`` is asked, if anything; its result says nothing."""
+        held = self._held
+        if held is None:
+            return self._refresh()
+        age = self._monotonic() - held.fetched_at
+        if age >= held.lifetime or (kid or "", algorithm) not in held.keys.keys:
+            return self._refresh()
+        if age >= _AHEAD * held.lifetime:
+            # Nobody waits for this one: what is due is not dead.
+            self._refresh()
+        return None
+
+    def find(self, kid: str | None, algorithm: str) -> PublicKey:
+        """
+        The key that a header names, among those that are known by now.
+
+        Raises ``TokenRejected`` (``unknown_key``), or ``Unverifiable`` when the keys are too old or could not be
+        fetched just now.
+        """
+        held = self._held
+        if held is None or self._monotonic() - held.fetched_at >= self._schedule.max_stale:
+            raise self._unverifiable()
+        try:
+            return held.keys.find(kid, algorithm)
+        except TokenRejected:
+            if self._has_failed:
+                raise self._unverifiable() from None
+            raise
+
+    def _unverifiable(self) -> Unverifiable:
+        wait = self._attempted_at + self._schedule.cool_down - self._monotonic()
+        retry_after = max(1, math.ceil(wait)) if math.isfinite(wait) else 1
+        return Unverifiable(Reason.KEY_SOURCE_UNAVAILABLE.sentence, retry_after=retry_after)
+
+    def _refresh(self) -> Future[None] | None:
+        """The fetch under way, or a new one, unless the last began a moment ago."""
+        with self._lock:
+            now = self._monotonic()
+            since = now - self._attempted_at
+            # A fetch that takes much longer than it may is given up, so that it cannot block the next.
+            if self._flight is not None and since < 2 * self._schedule.attempt:
+                return self._flight
+            if since < self._schedule.cool_down:
+                return None
+            flight: Future[None] = Future()
+            # From here on nobody who waits can cancel it for the others.
+            flight.set_running_or_notify_cancel()
+            self._attempted_at = now
+            threading.Thread(target=self._fly, args=(flight, now), daemon=True).start()
+            self._flight = flight
+            return flight
+
+    def _fly(self, flight: "Future[None]", began_at: float) -> None:
+        held = None
+        try:
+            keys, max_age = self._load(self._schedule.attempt)
+            held = _Held(keys, began_at, self._schedule.lifetime(max_age))
+        except NotFetched:
+            pass
+        finally:
+            with self._lock:
+                if self._flight is flight:
+                    self._flight, self._has_failed = None, held is None
+                    self._held = held or self._held
+            flight.set_result(None)
+
+
+def load_from(
+    documents: Documents, issuer: str, *, jwks_uri: str | None, algorithms: tuple[str, ...]
+) -> Load:
+    """
+    The loader of an issuer's keys: at ``jwks_uri``, or where the issuer's metadata says (RFC 8414 3).
+
+    Raises ``ValueError`` for a place that must not be asked.
+    """
+    check_place(issuer if jwks_uri is None else jwks_uri)
+
+    def load(within: float) -> tuple[KeySet, float | None]:
+        end = time.monotonic() + within
+        place = jwks_uri or _discover(documents, issuer, within=within)
+        document, cache_control = documents.fetch(place, within=end - time.monotonic())
+        try:
+            keys = read_key_set(document, algorithms)
+        except KeyUnusable as unusable:
+            raise NotFetched(str(unusable)) from None
+        return keys, _max_age(cache_control)
+
+    return load
+
+
+def _discover(documents: Documents, issuer: str, *, within: float) -> str:
+    """The ``jwks_uri`` of an issuer's metadata, which must be the issuer's own and on its origin."""
+    parts = urlsplit(issuer)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    path = parts.path.rstrip("/")
+    document, _ = documents.fetch(
+        f"{origin}/.well-known/oauth-authorization-server{path}", within=within
+    )
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
+        raise NotFetched("The metadata is not of this issuer.")
+    jwks_uri = document.get("jwks_uri")
+    if not isinstance(jwks_uri, str) or not jwks_uri.startswith(f"{origin}/"):
+        raise NotFetched("The keys are not where the issuer is.")
+    return jwks_uri
+
+
+def _max_age(cache_control: str) -> float | None:
+    if re.search(r"\bno-(?:store|cache)\b", cache_control, re.IGNORECASE):
+        return 0.0
+    found = _MAX_AGE.search(cache_control)
+    return None if found is None else float(found[1])

@@ -10,13 +10,14 @@ from broker.client_auth.known_clients import KnownClients
 from broker.client_auth.workload import WorkloadVerifier
 from broker.endpoints import Endpoints
 from broker.endpoints.decision import Gate
-from broker.endpoints.discovery import DiscoveryEndpoint
+from broker.endpoints.discovery import DiscoveryEndpoint, token_endpoint_of
 from broker.endpoints.explain import ExplainEndpoint
 from broker.endpoints.inquiry import Callers
 from broker.endpoints.introspection import IntrospectionEndpoint
 from broker.endpoints.issuing import Issuing
 from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
+from broker.endpoints.watching import WatchEndpoint
 from broker.endpoints.withdrawal import WithdrawalEndpoint
 from broker.grants import GRANTS, GrantTools
 from broker.interfaces import (
@@ -54,19 +55,25 @@ class TokenRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The adapters that the core works with, one for each seam."""
+class CallerParts:
+    """The adapters that it takes to know who is asking, and to keep a record of it."""
 
     registry: Registry
-    key_store: KeyStore
     key_ring: KeyRing
     client_documents: ClientDocuments
-    policy: PolicyEngine
     replay: ReplayGuard
-    revocations: RevocationList
     audit: AuditLog
     now: Now
     most_chosen_secrets: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(CallerParts):
+    """The adapters that the core works with, one for each seam."""
+
+    key_store: KeyStore
+    policy: PolicyEngine
+    revocations: RevocationList
 
 
 def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
@@ -78,14 +85,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         tuple(GRANTS),
         rules.jwks_max_age,
     )
-    clients = KnownClients(parts.registry, parts.key_ring, parts.client_documents)
-    assertions = AssertionVerifier(
-        rules.issuer,
-        discovery.token_endpoint,
-        clients,
-        parts.now,
-        rules.leeway,
-    )
+    callers = _callers(rules, parts)
     standing = Standing(rules.issuer, parts.registry, parts.revocations, rules.mcp_claim)
     tools = GrantTools(
         issuer=rules.issuer,
@@ -99,7 +99,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
             parts.now,
             rules.leeway,
         ),
-        assertions=assertions,
+        assertions=callers.authenticator.assertions,
         mcp_claim=rules.mcp_claim,
         max_actors=rules.max_actors,
         leeway=rules.leeway,
@@ -107,26 +107,13 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
     )
     issuing = Issuing(
         registry=parts.registry,
-        authenticator=ClientAuthenticator(
-            clients,
-            assertions,
-            SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
-            WorkloadVerifier(
-                rules.issuer,
-                discovery.token_endpoint,
-                parts.registry,
-                parts.key_ring,
-                parts.now,
-                rules.leeway,
-            ),
-        ),
+        authenticator=callers.authenticator,
         proofs=ProofVerifier(parts.now, rules.leeway),
         grants={grant_type: grant(tools) for grant_type, grant in GRANTS.items()},
         gate=Gate(parts.policy, parts.now),
         minter=_minter(rules, parts),
         default_resource=rules.default_resource,
     )
-    callers = Callers(issuing.authenticator, parts.replay)
     return Endpoints(
         token=TokenEndpoint(issuing, parts.replay, parts.audit),
         introspection=IntrospectionEndpoint(callers, parts.registry, tools.tokens, parts.audit),
@@ -142,6 +129,30 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         discovery=discovery,
         explain=ExplainEndpoint(issuing, parts.policy, parts.replay, parts.audit),
     )
+
+
+def assemble_watch(rules: TokenRules, parts: CallerParts) -> WatchEndpoint:
+    """The endpoint of a process that tells what is withdrawn, and can issue nothing."""
+    return WatchEndpoint(_callers(rules, parts), parts.registry, parts.audit)
+
+
+def _callers(rules: TokenRules, parts: CallerParts) -> Callers:
+    clients = KnownClients(parts.registry, parts.key_ring, parts.client_documents)
+    endpoint = token_endpoint_of(rules.issuer)
+    authenticator = ClientAuthenticator(
+        clients,
+        AssertionVerifier(rules.issuer, endpoint, clients, parts.now, rules.leeway),
+        SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
+        WorkloadVerifier(
+            rules.issuer,
+            endpoint,
+            parts.registry,
+            parts.key_ring,
+            parts.now,
+            rules.leeway,
+        ),
+    )
+    return Callers(authenticator, parts.replay)
 
 
 def _minter(rules: TokenRules, parts: Parts) -> Minter:

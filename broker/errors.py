@@ -171,6 +171,7 @@ class Reason(Enum):
     SIGNER_UNAVAILABLE = "The service is temporarily unavailable."
     AUDIT_UNAVAILABLE = "The service is temporarily unavailable."
     OVERLOADED = "The service is temporarily unavailable."
+    STREAM_LIMIT = "The client holds as many streams as it may."
     CONFIGURATION_STALE = "The service is temporarily unavailable."
     PERMISSION_MISSING = "The client may not use this operation."
     INTERNAL_ERROR = "The request could not be completed."

@@ -16,6 +16,7 @@ from broker.model import (
     RequestContext,
     Resource,
     ResourceAuthorizationServer,
+    Revocation,
     ScopeExplanation,
     TrustedIssuer,
     Withdrawal,
@@ -145,6 +146,18 @@ class RevocationList(Protocol):
     def revoke(self, jti: str, until: int) -> None: ...
     def withdraw(self, withdrawal: Withdrawal) -> None: ...
     def reason_against(self, pedigree: Pedigree) -> Reason | None: ...
+
+
+class RevocationJournal(Protocol):
+    """
+    Everything withdrawn that is still remembered, for whoever keeps a copy of it.
+
+    ``revocations_after`` is what has a higher number, the lowest first; after 0 that is all. Raises
+    ``TemporarilyUnavailable`` (``revocation_unavailable``) when it cannot know, or there is more than
+    ``most``.
+    """
+
+    def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]: ...
 
 
 class PolicyEngine(Protocol):

@@ -501,7 +501,7 @@ class Delegation:
     when an identity assertion is to be issued, not an access token. ``confirmation`` is the thumbprint of
     the key that the token will be bound to (RFC 9449 6.1). ``lineage`` are the ids of the tokens of
     ours that this one derives from, the first of them first, and ``heritage`` is everybody whose
-    withdrawal ends those.
+    withdrawal ends what it derives from.
     """
 
     subject: Subject
@@ -526,6 +526,11 @@ class Delegation:
     confirmation: str | None = None
     lineage: tuple[str, ...] = ()
     heritage: frozenset[Party] = frozenset()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the token will be bound to a key."""
+        return self.confirmation is not None
 
     @property
     def qualified_mcp_client(self) -> str | None:
@@ -718,6 +723,23 @@ class Withdrawal:
     """
 
     party: Party
+    issued_since: int
+    issued_until: int
+    kept_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """
+    One token or one party withdrawn, as the state remembers it.
+
+    ``key`` is a digest, from which nobody can tell the name. What was issued from one second through
+    another does not count, and after ``kept_until`` nobody has to know any more. Whatever is withdrawn,
+    or withdrawn for more, gets the next ``number``.
+    """
+
+    number: int
+    key: bytes
     issued_since: int
     issued_until: int
     kept_until: int

@@ -10,6 +10,7 @@ import grpc
 from broker.model import PartyKind
 from broker.oauth import TOKEN_TYPE_ID_TOKEN
 from broker.v1 import admin_service_pb2, admin_service_pb2_grpc
+from broker.v1.admin_service_pb2 import RevokedParty
 from tests.harness import Answer, Broker, GrpcFace, HttpFace, client_authentication, grpc_refusal
 from tests.idp import encode
 from tests.stage import Stage
@@ -107,7 +108,7 @@ def withdraw(
     now = broker.clock.at
     credential = by_assertion(by, iat=now, exp=now + 60) if by else {}
     message = admin_service_pb2.RevokeIssuedTokensRequest(
-        party=_PARTIES[kind] if isinstance(kind, PartyKind) else kind,
+        party=_PARTIES[kind] if isinstance(kind, PartyKind) else RevokedParty.ValueType(kind),
         name=name,
         issued_since=since,
         client_authentication=client_authentication(credential),

@@ -16,7 +16,8 @@ Event = Literal[
     "token.issue",
     "token.introspect",
     "token.revoke",
-    "tokens.withdraw",
+    "token.withdraw",
+    "revocations.watch",
     "policy.explain",
     "config.loaded",
     "config.rejected",
@@ -26,7 +27,14 @@ Event = Literal[
     "chain.closed",
 ]
 REQUEST_EVENTS: Final = frozenset(
-    {"token.issue", "token.introspect", "token.revoke", "tokens.withdraw", "policy.explain"}
+    {
+        "token.issue",
+        "token.introspect",
+        "token.revoke",
+        "token.withdraw",
+        "revocations.watch",
+        "policy.explain",
+    }
 )
 """Events in which somebody asked for something, so that the record says permit or deny."""
 SERVICE_EVENTS: Final = frozenset(

@@ -31,6 +31,10 @@ _NOUNS: Final = {
             "inspect": Verb(
                 "broker.cli.token_inspect:inspect", "Verify a token and draw its delegation."
             ),
+            "introspect": Verb(
+                "broker.cli.token_introspect:introspect", "Ask the broker whether a token counts."
+            ),
+            "revoke": Verb("broker.cli.token_revoke:revoke", "Withdraw a client's own token."),
         },
     ),
     "keys": (
@@ -58,6 +62,7 @@ _NOUNS: Final = {
         "dev": Verb("broker.cli.dev:dev", "Start a broker to try things out with."),
         "serve": Verb("broker.cli.serve:serve", "Start the broker."),
         "health": Verb("broker.cli.health:health", "Ask a running broker whether it is ready."),
+        "revoke": Verb("broker.cli.revoke:revoke", "Withdraw all that was issued for somebody."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote_plus, urlsplit
 
 import grpc
-from grpc import Channel
 import rich_click as click
 from google.rpc.error_details_pb2 import ErrorInfo
+from grpc import Channel
 from grpc_status import rpc_status
 
 from broker.cli.fetching import Answer, Fetcher
@@ -26,13 +26,27 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def connection_options(function: _Function) -> _Function:
     """The options that ``connection_from`` reads."""
+    issuer = click.option(
+        "--issuer",
+        envvar=["BROKER_ISSUER", "BROKER_HTTP"],
+        help="The broker's issuer, at whose address its HTTP face is asked.",
+    )
+    grpc_address = click.option(
+        "--grpc", envvar="BROKER_GRPC", help="Its gRPC address instead, HOST:PORT."
+    )
+    return issuer(grpc_address(_caller_options(function)))
+
+
+def grpc_options(function: _Function) -> _Function:
+    """The same for what only the gRPC face does."""
+    address = click.option(
+        "--grpc", envvar="BROKER_GRPC", required=True, help="The broker's gRPC address, HOST:PORT."
+    )
+    return address(_caller_options(function))
+
+
+def _caller_options(function: _Function) -> _Function:
     options = (
-        click.option(
-            "--issuer",
-            envvar=["BROKER_ISSUER", "BROKER_HTTP"],
-            help="The broker's issuer, at whose address its HTTP face is asked.",
-        ),
-        click.option("--grpc", envvar="BROKER_GRPC", help="Its gRPC address instead, HOST:PORT."),
         click.option(
             "--ca-file",
             type=click.Path(path_type=Path),
@@ -121,12 +135,18 @@ class Connection:
 
 
 def connection_from(
-    *, issuer: str | None, grpc: str | None, ca_file: Path | None, client: str, **given: Any
+    *,
+    grpc: str | None,
+    ca_file: Path | None,
+    client: str,
+    secret_file: Path | None,
+    issuer: str | None = None,
+    **_other: Any,
 ) -> Connection:
-    """The connection that ``connection_options`` describe; ends the command when they do not."""
+    """The connection that the options describe; ends the command when they do not."""
     if not issuer and not grpc:
         raise click.UsageError("Say where the broker is: --issuer URL or --grpc HOST:PORT.")
-    return Connection(issuer, grpc, ca_file, client, read_secret(given["secret_file"]))
+    return Connection(issuer, grpc, ca_file, client, read_secret(secret_file))
 
 
 def _is_loopback(target: str) -> bool:

@@ -13,23 +13,41 @@ from broker.errors import TokenRejected
 from broker.tokens.claims import read_act
 from broker.tokens.jws import UnverifiedToken
 
-_ALSO: Final = ("iss", "aud", "client_id", "jti", "acr", "amr", "auth_time", "cnf", "may_act")
+_ALSO: Final = (
+    "typ",
+    "token_type",
+    "iss",
+    "aud",
+    "client_id",
+    "jti",
+    "acr",
+    "amr",
+    "auth_time",
+    "cnf",
+    "may_act",
+)
 _MCP_MEMBERS: Final = ("client", "server", "resource")
 
 
 def draw(parts: UnverifiedToken, checks: Sequence[Check], *, now: int) -> Tree:
     """The tree of a token. Every value in it is shown as text that no terminal obeys."""
-    claims, is_chain_sound = _with_sound_chain(parts.unverified_claims)
+    typ = parts.header.unverified_typ or "none"
+    tree = draw_claims({**parts.unverified_claims, "typ": typ}, now=now)
+    for check in checks:
+        tree.add(_checked(check))
+    return tree
+
+
+def draw_claims(told: Mapping[str, Any], *, now: int) -> Tree:
+    """The tree of what a token says, or of what somebody tells about it."""
+    claims, is_chain_sound = _with_sound_chain(told)
     tree = token_tree(claims, now=now)
     if not is_chain_sound:
         tree.add(Text("the chain of actors cannot be read", style="bold red"))
     _add_mcp(tree, claims)
-    tree.add(_named("typ", parts.header.unverified_typ or "none"))
     for name in _ALSO:
         if name in claims:
             tree.add(_named(name, claims[name]))
-    for check in checks:
-        tree.add(_checked(check))
     return tree
 
 

@@ -1,10 +1,10 @@
 """The library for MCP servers, agents and the APIs behind them."""
 
 from broker.client.answers import Explanation, Introspection, Token
-from broker.client.broker import Broker, Patience, SyncBroker
+from broker.client.broker import Broker
+from broker.client.cache import TokenCache
 from broker.client.credentials import (
     Credential,
-    CredentialUnusable,
     KeyFile,
     Secret,
     VaultKey,
@@ -13,6 +13,7 @@ from broker.client.credentials import (
 from broker.client.failures import (
     BadAnswer,
     BrokerError,
+    CredentialUnusable,
     NoSubjectToken,
     Refused,
     StepUp,
@@ -20,6 +21,8 @@ from broker.client.failures import (
     Unavailable,
     WrongOrigin,
 )
+from broker.client.patience import Patience
+from broker.client.sync_broker import SyncBroker
 
 __all__ = [
     "BadAnswer",
@@ -38,6 +41,7 @@ __all__ = [
     "StepUpRequired",
     "SyncBroker",
     "Token",
+    "TokenCache",
     "Unavailable",
     "VaultKey",
     "WorkloadTokenFile",

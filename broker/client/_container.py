@@ -21,8 +21,8 @@ class Container:
     """
     A token taken apart: its form is sound, and nothing in it is proved yet.
 
-    ``unverified_typ`` is lower case without ``application/`` (RFC 7515 4.1.9). ``unverified_jwk`` is empty but
-    in a token that may carry its key.
+    ``unverified_typ`` is lower case without ``application/`` (RFC 7515 4.1.9). ``unverified_jwk`` is empty
+    but in a token that may carry its key.
     """
 
     unverified_typ: str

@@ -2,12 +2,11 @@
 
 import ssl
 import time
-from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx2
 
+from broker.client._addresses import Origin, private_origin
 from broker.strict_json import StrictJsonError, loads_strict
 
 _LARGEST: Final = 256 * 1024
@@ -19,21 +18,11 @@ class NotFetched(Exception):
     """A document was not to be had; the sentence holds nothing that its server sent."""
 
 
-def check_place(url: str) -> None:
-    """Raise ``ValueError`` unless this is https, or a server on this machine, and nothing but a place."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError("The URL is neither https nor one of this machine.")
-    if not host or parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("The URL must be a host and a path.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def check_place(url: str) -> Origin:
+    """The origin of https, or of a server on this machine; ``ValueError`` for anything but host and path."""
+    if "?" in url or "#" in url:
+        raise ValueError("The URL is more than a host and a path.")
+    return private_origin(url)
 
 
 class Documents:
@@ -56,6 +45,7 @@ class Documents:
         end = time.monotonic() + within
         try:
             check_place(url)
+            _check_time(end)
             with self._client.stream("GET", url, headers=_HEADERS, timeout=within) as answer:
                 _check_head(answer)
                 body = _body(answer, end)
@@ -85,6 +75,10 @@ def _body(answer: httpx2.Response, end: float) -> bytes:
         body += piece
         if len(body) > _LARGEST:
             raise ValueError("The answer is too large.")
-        if time.monotonic() > end:
-            raise ValueError("The answer takes too long.")
+        _check_time(end)
     return bytes(body)
+
+
+def _check_time(end: float) -> None:
+    if time.monotonic() >= end:
+        raise ValueError("It takes too long.")

@@ -1,22 +1,20 @@
 """The broker over gRPC: a message goes out, an answer or a failure comes back."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from broker.client._addresses import is_loopback
+from broker.client._oauth_error import refusal, sentence, whole_number
+from broker.client._reading import NO_ANSWER, UNREADABLE
 from broker.client.asks import Ask
 from broker.client.credentials import Presented
-from broker.client.failures import (
-    BadAnswer,
-    BrokerError,
-    Refused,
-    StepUp,
-    StepUpRequired,
-    Unavailable,
-)
+from broker.client.failures import BadAnswer, BrokerError, StepUp
 from broker.oauth import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_JAG,
@@ -43,7 +41,7 @@ _TYPES: Final = {
 _AUTHENTICATION: Final = frozenset(
     {"client_id", "client_secret", "client_assertion", "client_assertion_type"}
 )
-_PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
+_OPTIONS: Final = (("grpc.max_receive_message_length", 256 * 1024),)
 _UNAVAILABLE: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -66,25 +64,29 @@ class AsyncGrpc:
 
     def __init__(self, target: str, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        self._target, self._ca_file = target, ca_file
+        self._target = target
+        self._credentials = _credentials(target, ca_file)
         self._channel: grpc.aio.Channel | None = None
 
     async def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
         """The answer; raises ``BrokerError``."""
-        if self._channel is None:
-            credentials = _credentials(self._target, self._ca_file)
-            self._channel = (
-                grpc.aio.insecure_channel(self._target)
-                if credentials is None
-                else grpc.aio.secure_channel(self._target, credentials)
-            )
         try:
-            message = await _method(self._channel, ask)(
+            message = await _method(self._open(), ask)(
                 _message(ask, presented), timeout=within, metadata=_metadata(presented)
             )
         except grpc.aio.AioRpcError as error:
             raise _failure(error.code(), error.details(), error.trailing_metadata()) from None
-        return ask.read_message(message)
+        return _read(ask, message)
+
+    def _open(self) -> grpc.aio.Channel:
+        # A channel belongs to the event loop that runs when it is opened.
+        if self._channel is None:
+            self._channel = (
+                grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self._target, self._credentials, options=_OPTIONS)
+            )
+        return self._channel
 
     async def aclose(self) -> None:
         """Close the channel."""
@@ -99,9 +101,9 @@ class SyncGrpc:
         self.issuer = issuer
         credentials = _credentials(target, ca_file)
         self._channel = (
-            grpc.insecure_channel(target)
+            grpc.insecure_channel(target, options=_OPTIONS)
             if credentials is None
-            else grpc.secure_channel(target, credentials)
+            else grpc.secure_channel(target, credentials, options=_OPTIONS)
         )
 
     def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
@@ -113,7 +115,7 @@ class SyncGrpc:
         except grpc.RpcError as error:
             call = cast(grpc.Call, error)
             raise _failure(call.code(), call.details(), call.trailing_metadata()) from None
-        return ask.read_message(message)
+        return _read(ask, message)
 
     def close(self) -> None:
         """Close the channel."""
@@ -121,14 +123,10 @@ class SyncGrpc:
 
 
 def _credentials(target: str, ca_file: str | None) -> grpc.ChannelCredentials | None:
-    host = target.rpartition(":")[0].strip("[]")
-    if ca_file is None and (host in {"localhost", "::1"} or host.startswith("127.")):
-        return None
-    roots = None
-    if ca_file is not None:
-        with open(ca_file, "rb") as file:  # noqa: PTH123 - a path as text is all there is.
-            roots = file.read()
-    return grpc.ssl_channel_credentials(roots)
+    if ca_file is None:
+        is_here = is_loopback(target.rpartition(":")[0].strip("[]"))
+        return None if is_here else grpc.ssl_channel_credentials()
+    return grpc.ssl_channel_credentials(Path(ca_file).read_bytes())
 
 
 def _method(channel: Any, ask: Ask[Any]) -> Any:
@@ -168,29 +166,43 @@ def _metadata(presented: Presented) -> tuple[tuple[str, str], ...]:
     return () if presented.authorization is None else (("authorization", presented.authorization),)
 
 
+def _read(ask: Ask[_Answer], message: Any) -> _Answer:
+    try:
+        return ask.read_message(message)
+    except UNREADABLE:
+        raise BadAnswer(NO_ANSWER) from None
+
+
 def _failure(code: grpc.StatusCode, details: str | None, trailing: Any) -> BrokerError:
     facts, retry_after = _details(trailing)
-    error, decision_id = facts.get("error", ""), facts.get("decision_id", "")
-    description = details or ""
-    if error == "insufficient_user_authentication":
-        max_age = facts.get("max_age", "")
-        step_up = StepUp(facts.get("acr_values", ""), int(max_age) if max_age.isdigit() else None)
-        return StepUpRequired(error, description, decision_id=decision_id, step_up=step_up)
-    if error and error not in _PASSING:
-        return Refused(error, description, decision_id=decision_id)
-    if error or code in _UNAVAILABLE:
-        return Unavailable(description, retry_after=retry_after or 1.0, decision_id=decision_id)
-    return BadAnswer(f"The call ended with {code.name}.")
+    error, description = facts.get("error", ""), details or ""
+    if not error and code not in _UNAVAILABLE:
+        return BadAnswer(f"The call ended with {code.name}.")
+    return refusal(
+        error or "temporarily_unavailable",
+        description,
+        decision_id=facts.get("decision_id", ""),
+        retry_after=retry_after,
+        step_up=StepUp(sentence(facts.get("acr_values", "")), whole_number(facts.get("max_age"))),
+    )
 
 
-def _details(trailing: Any) -> tuple[Mapping[str, str], float]:
+def _details(trailing: Any) -> tuple[Mapping[str, str], float | None]:
     """The facts of a refusal, and after how many seconds to try again, if it says so."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for name, value in trailing or ():
         if name == _STATUS:
-            for detail in status_pb2.Status.FromString(value).details:
+            for detail in _unpacked(value):
                 for kind in (info, retry):
                     if detail.Is(kind.DESCRIPTOR):
                         detail.Unpack(kind)
     delay = retry.retry_delay
-    return dict(info.metadata), delay.seconds + delay.nanos / 1e9
+    is_told = retry.HasField("retry_delay")
+    return dict(info.metadata), delay.seconds + delay.nanos / 1e9 if is_told else None
+
+
+def _unpacked(value: bytes) -> Sequence[Any]:
+    try:
+        return tuple(status_pb2.Status.FromString(value).details)
+    except DecodeError:
+        return ()

@@ -1,21 +1,19 @@
 """The broker over HTTP: a form goes out, an answer or a failure comes back."""
 
 import json
+import ssl
+import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import httpx2
 
+from broker.client._oauth_error import refusal, sentence, whole_number
+from broker.client._reading import NO_ANSWER, UNREADABLE
 from broker.client.asks import Ask
 from broker.client.credentials import Presented
-from broker.client.failures import (
-    BadAnswer,
-    BrokerError,
-    Refused,
-    StepUp,
-    StepUpRequired,
-    Unavailable,
-)
+from broker.client.failures import BadAnswer, BrokerError, StepUp, Unavailable
+from broker.client.patience import TOO_LATE
 
 _LARGEST_ANSWER: Final = 256 * 1024
 _Answer = TypeVar("_Answer")
@@ -26,17 +24,22 @@ class AsyncHttp:
 
     def __init__(self, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        self._client = httpx2.AsyncClient(**_settings(ca_file))
+        self._client = httpx2.AsyncClient(**settings(ca_file))
 
     async def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
-        """The answer; raises ``BrokerError``."""
+        """The answer; raises ``BrokerError``. Whoever calls sees to it that it ends in time."""
+        request = _request(self._client, self.issuer, ask, presented, within)
+        body = Body()
         try:
-            answer = await self._client.send(
-                _request(self._client, self.issuer, ask, presented, within)
-            )
+            answer = await self._client.send(request, stream=True)
+            try:
+                async for chunk in answer.aiter_raw():
+                    body.take(chunk)
+            finally:
+                await answer.aclose()
         except httpx2.HTTPError as error:
             raise _unreachable(error) from None
-        return _read(ask, answer)
+        return _read(ask, answer, body)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -44,33 +47,69 @@ class AsyncHttp:
 
 
 class SyncHttp:
-    """The same for code that blocks."""
+    """The same for code that blocks; it sees to its end in time itself, from chunk to chunk."""
 
     def __init__(self, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        self._client = httpx2.Client(**_settings(ca_file))
+        self._client = httpx2.Client(**settings(ca_file))
 
     def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
         """The answer; raises ``BrokerError``."""
+        request = _request(self._client, self.issuer, ask, presented, within)
+        body = Body(end=time.monotonic() + within)
         try:
-            answer = self._client.send(_request(self._client, self.issuer, ask, presented, within))
+            answer = self._client.send(request, stream=True)
+            try:
+                for chunk in answer.iter_raw():
+                    body.take(chunk)
+            finally:
+                answer.close()
         except httpx2.HTTPError as error:
             raise _unreachable(error) from None
-        return _read(ask, answer)
+        return _read(ask, answer, body)
 
     def close(self) -> None:
         """Close every connection."""
         self._client.close()
 
 
-def _settings(ca_file: str | None) -> dict[str, Any]:
-    # Nothing ambient takes part: no proxy, no .netrc, no redirect.
-    settings: dict[str, Any] = {"trust_env": False, "follow_redirects": False}
-    if ca_file is not None:
-        import ssl  # noqa: PLC0415 - only whoever has authorities of his own needs it.
+class Body:
+    """A body as it comes in; one that is too large or too late is read no further."""
 
-        settings["verify"] = ssl.create_default_context(cafile=ca_file)
-    return settings
+    def __init__(self, *, end: float = float("inf")) -> None:
+        self._end = end
+        self._taken = bytearray()
+
+    def take(self, chunk: bytes) -> None:
+        """Take some more; raises ``BadAnswer`` or ``Unavailable``."""
+        self._taken += chunk
+        if len(self._taken) > _LARGEST_ANSWER:
+            raise BadAnswer("The answer is too large.")
+        if time.monotonic() > self._end:
+            raise Unavailable(TOO_LATE)
+
+    def members(self) -> Mapping[str, Any] | None:
+        """The JSON object that it is; ``None`` for what is none. Nothing at all is an empty one."""
+        try:
+            read = json.loads(self._taken or b"{}")
+        except (ValueError, RecursionError):
+            return None
+        return read if isinstance(read, dict) else None
+
+
+def settings(ca_file: str | None) -> dict[str, Any]:
+    """What every client of ours is made with; nothing ambient takes part: no proxy, no redirect."""
+    return {
+        "trust_env": False,
+        "follow_redirects": False,
+        # The answers are small, and what is not compressed cannot unfold.
+        "headers": {"Accept-Encoding": "identity"},
+        "verify": (
+            httpx2.create_ssl_context(trust_env=False)
+            if ca_file is None
+            else ssl.create_default_context(cafile=ca_file)
+        ),
+    }
 
 
 def _request(
@@ -92,40 +131,38 @@ def _request(
     )
 
 
-def _read(ask: Ask[_Answer], answer: httpx2.Response) -> _Answer:
-    if len(answer.content) > _LARGEST_ANSWER:
-        raise BadAnswer("The answer is too large.")
-    try:
-        body = json.loads(answer.content or b"{}")
-    except ValueError:
-        body = None
-    if answer.status_code == httpx2.codes.OK and isinstance(body, dict):
-        return ask.read_json(body)
-    if isinstance(body, dict) and isinstance(body.get("error"), str):
-        raise _failure(body, answer.headers)
-    if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        raise Unavailable(f"The broker answers with status {answer.status_code}.")
+def _read(ask: Ask[_Answer], answer: httpx2.Response, body: Body) -> _Answer:
+    members = body.members()
+    if answer.status_code == httpx2.codes.OK and members is not None:
+        try:
+            return ask.read_json(members)
+        except UNREADABLE:
+            raise BadAnswer(NO_ANSWER) from None
+    if members is not None and isinstance(members.get("error"), str):
+        raise _failure(members, answer.headers)
+    is_busy = answer.status_code == httpx2.codes.TOO_MANY_REQUESTS
+    if is_busy or answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        # It is not the broker that says so, but something on the way to it.
+        raise refusal(
+            "temporarily_unavailable",
+            f"The broker answers with status {answer.status_code}.",
+            retry_after=whole_number(answer.headers.get("Retry-After")),
+        )
     raise BadAnswer(f"The answer has status {answer.status_code} and is not the broker's.")
 
 
-def _failure(body: Mapping[str, Any], headers: Mapping[str, str]) -> BrokerError:
-    code, description = body["error"], str(body.get("error_description", ""))
-    decision_id = headers.get("Broker-Decision-Id", "")
-    if code in {"temporarily_unavailable", "server_error", "slow_down"}:
-        return Unavailable(
-            description, retry_after=_seconds(headers.get("Retry-After")), decision_id=decision_id
-        )
-    if code == "insufficient_user_authentication":
-        max_age = body.get("max_age")
-        step_up = StepUp(
-            str(body.get("acr_values", "")), max_age if isinstance(max_age, int) else None
-        )
-        return StepUpRequired(code, description, decision_id=decision_id, step_up=step_up)
-    return Refused(code, description, decision_id=decision_id)
-
-
-def _seconds(header: str | None) -> float:
-    return float(header) if header is not None and header.isdigit() else 1.0
+def _failure(members: Mapping[str, Any], headers: Mapping[str, str]) -> BrokerError:
+    max_age = members.get("max_age")
+    return refusal(
+        members["error"],
+        str(members.get("error_description", "")),
+        decision_id=headers.get("Broker-Decision-Id", ""),
+        retry_after=whole_number(headers.get("Retry-After")),
+        step_up=StepUp(
+            sentence(str(members.get("acr_values", ""))),
+            max_age if isinstance(max_age, int) else None,
+        ),
+    )
 
 
 def _unreachable(error: httpx2.HTTPError) -> Unavailable:

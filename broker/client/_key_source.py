@@ -1,25 +1,26 @@
 """The keys of one issuer: its last good set, and when that is fetched anew."""
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
-from broker.client._documents import Documents, NotFetched, check_place
-from broker.client._key_set import KeySet, KeyUnusable, PublicKey, read_key_set
+from broker.client._documents import NotFetched
+from broker.client._key_set import KeySet, PublicKey
 from broker.client.refusals import Unverifiable
 from broker.errors import Reason, TokenRejected
 
 _AHEAD: Final = 0.8
-_MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age="?([0-9]{1,9})"?\s*(?:,|$)', re.IGNORECASE)
 
 Load = Callable[[float], tuple[KeySet, float | None]]
-"""Fetches a set of keys within so many seconds, and how long its server calls it fresh; or ``NotFetched``."""
+"""
+Fetches a set of keys within so many seconds, and tells for how long its server calls it fresh.
+
+Raises ``NotFetched``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ class KeySchedule:
     """
     When keys are fetched anew; all in seconds.
 
-    The server is asked at most once per ``cool_down``, whatever kids tokens name. Keys are fetched anew after what
-    the server allows (``max-age``), and not later than ``refresh_after``: while the server answers, a key that it
-    withdraws is refused from then on. While it does not, its last good keys are used until they are
-    ``max_stale`` old. ``attempt`` bounds one fetch, and how long anybody waits for it.
+    The server is asked at most once per ``cool_down``, whatever keys tokens name. Keys are fetched anew
+    after what the server allows (``max-age``), and not later than ``refresh_after``: while the server
+    answers, a key that it withdraws is refused from then on. While it does not, its last good keys are
+    used until they are ``max_stale`` old. ``attempt`` bounds one fetch, and how long anybody waits for it.
     """
 
     refresh_after: float = 300.0
@@ -79,12 +80,7 @@ class KeySource:
         self._held: _Held | None = None
         self._flight: Future[None] | None = None
         self._attempted_at = -math.inf
-        self._has_failed = False
-
-    @property
-    def patience(self) -> float:
-        """For how many seconds a flight is worth waiting for."""
-        return self._schedule.attempt
+        self._failure = ""
 
     def flight_for(self, kid: str | None, algorithm: str) -> Future[None] | None:
         """What to wait for before ``find`` is asked, if anything; its result says nothing."""
@@ -103,8 +99,8 @@ class KeySource:
         """
         The key that a header names, among those that are known by now.
 
-        Raises ``TokenRejected`` (``unknown_key``), or ``Unverifiable`` when the keys are too old or could not be
-        fetched just now.
+        Raises ``TokenRejected`` (``unknown_key``), or ``Unverifiable`` when the keys are too old or could
+        not be fetched just now.
         """
         held = self._held
         if held is None or self._monotonic() - held.fetched_at >= self._schedule.max_stale:
@@ -112,14 +108,15 @@ class KeySource:
         try:
             return held.keys.find(kid, algorithm)
         except TokenRejected:
-            if self._has_failed:
+            if self._failure or self._flight is not None:
                 raise self._unverifiable() from None
             raise
 
     def _unverifiable(self) -> Unverifiable:
         wait = self._attempted_at + self._schedule.cool_down - self._monotonic()
         retry_after = max(1, math.ceil(wait)) if math.isfinite(wait) else 1
-        return Unverifiable(Reason.KEY_SOURCE_UNAVAILABLE.sentence, retry_after=retry_after)
+        sentence = Reason.KEY_SOURCE_UNAVAILABLE.sentence
+        return Unverifiable(sentence, retry_after=retry_after, detail=self._failure)
 
     def _refresh(self) -> Future[None] | None:
         """The fetch under way, or a new one, unless the last began a moment ago."""
@@ -140,61 +137,15 @@ class KeySource:
             return flight
 
     def _fly(self, flight: "Future[None]", began_at: float) -> None:
-        held = None
+        held, failure = None, "The fetch failed."
         try:
             keys, max_age = self._load(self._schedule.attempt)
-            held = _Held(keys, began_at, self._schedule.lifetime(max_age))
-        except NotFetched:
-            pass
+            held, failure = _Held(keys, began_at, self._schedule.lifetime(max_age)), ""
+        except NotFetched as error:
+            failure = str(error)
         finally:
             with self._lock:
                 if self._flight is flight:
-                    self._flight, self._has_failed = None, held is None
+                    self._flight, self._failure = None, failure
                     self._held = held or self._held
             flight.set_result(None)
-
-
-def load_from(
-    documents: Documents, issuer: str, *, jwks_uri: str | None, algorithms: tuple[str, ...]
-) -> Load:
-    """
-    The loader of an issuer's keys: at ``jwks_uri``, or where the issuer's metadata says (RFC 8414 3).
-
-    Raises ``ValueError`` for a place that must not be asked.
-    """
-    check_place(issuer if jwks_uri is None else jwks_uri)
-
-    def load(within: float) -> tuple[KeySet, float | None]:
-        end = time.monotonic() + within
-        place = jwks_uri or _discover(documents, issuer, within=within)
-        document, cache_control = documents.fetch(place, within=end - time.monotonic())
-        try:
-            keys = read_key_set(document, algorithms)
-        except KeyUnusable as unusable:
-            raise NotFetched(str(unusable)) from None
-        return keys, _max_age(cache_control)
-
-    return load
-
-
-def _discover(documents: Documents, issuer: str, *, within: float) -> str:
-    """The ``jwks_uri`` of an issuer's metadata, which must be the issuer's own and on its origin."""
-    parts = urlsplit(issuer)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    path = parts.path.rstrip("/")
-    document, _ = documents.fetch(
-        f"{origin}/.well-known/oauth-authorization-server{path}", within=within
-    )
-    if not isinstance(document, dict) or document.get("issuer") != issuer:
-        raise NotFetched("The metadata is not of this issuer.")
-    jwks_uri = document.get("jwks_uri")
-    if not isinstance(jwks_uri, str) or not jwks_uri.startswith(f"{origin}/"):
-        raise NotFetched("The keys are not where the issuer is.")
-    return jwks_uri
-
-
-def _max_age(cache_control: str) -> float | None:
-    if re.search(r"\bno-(?:store|cache)\b", cache_control, re.IGNORECASE):
-        return 0.0
-    found = _MAX_AGE.search(cache_control)
-    return None if found is None else float(found[1])

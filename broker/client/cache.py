@@ -3,15 +3,17 @@
 import base64
 import hashlib
 import json
+import math
 import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from broker.client.answers import Token
-from broker.client.failures import Refused
+from broker.client.asks import names_of
+from broker.client.failures import Refused, anew
 
 Key = tuple[bytes, str, frozenset[str]]
 _Value = TypeVar("_Value")
@@ -19,6 +21,7 @@ _Value = TypeVar("_Value")
 _SKEW: Final = 5.0
 _REFRESH_AT: Final = 0.8
 _JITTER: Final = 0.1
+_LONGEST_TOKEN: Final = 64 * 1024
 
 
 def key_of(subject_token: str | None, resource: str, scopes: Sequence[str]) -> Key:
@@ -28,7 +31,7 @@ def key_of(subject_token: str | None, resource: str, scopes: Sequence[str]) -> K
     A client's own token is made of none.
     """
     digest = b"" if subject_token is None else hashlib.sha256(subject_token.encode()).digest()
-    return digest, resource, frozenset(scopes)
+    return digest, resource, frozenset(names_of(scopes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class _Denied:
-    refusal: Refused
+    refusal: BaseException
     until: float
 
 
@@ -50,9 +53,10 @@ class TokenCache:
     """
     Tokens and refusals by key, at most ``capacity`` of each; the least used goes first.
 
-    A token is handed out until it, or the token it was made of, expires, less a few seconds for the way.
-    It is due to be refreshed before that, at a moment that differs from token to token, so that
-    many do not come at once. A refusal is remembered for ``denial`` seconds. ``clock`` is unix seconds.
+    It belongs to one client of one broker, whose tokens it holds. A token is handed out until it, or the
+    token it was made of, expires, less a few seconds for the way. It is due to be refreshed before that,
+    at a moment that differs from token to token, so that many do not come at once. A refusal is
+    remembered for ``denial`` seconds. ``clock`` is unix seconds, and ``jitter`` draws from 0 to 1.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class TokenCache:
         denial: float = 2.0,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._capacity = capacity
         self._denial = denial
         self._jitter = jitter
@@ -80,20 +84,21 @@ class TokenCache:
 
         Raises the refusal that was given a moment ago.
         """
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             held = self._held.get(key)
             if held is not None and now < held.dead_at:
                 self._held.move_to_end(key)
                 return held
+            self._held.pop(key, None)
             denied = self._denied.get(key)
-            if denied is not None and now < denied.until:
-                raise denied.refusal
+        if denied is not None and now < denied.until:
+            raise anew(denied.refusal)
         return None
 
     def is_due(self, held: Held) -> bool:
         """Whether a token that is alive should be replaced by now."""
-        return self._clock() >= held.refresh_at
+        return self.clock() >= held.refresh_at
 
     def put(self, key: Key, token: Token, *, subject_token: str | None, asked_at: float) -> None:
         """Remember a token that was asked for at ``asked_at``; one that is all but dead is not."""
@@ -102,7 +107,7 @@ class TokenCache:
         if subject_expires_at is not None:
             expires_at = min(expires_at, subject_expires_at)
         dead_at = expires_at - _SKEW
-        if dead_at <= self._clock():
+        if dead_at <= self.clock():
             return
         share = _REFRESH_AT + _JITTER * (2 * self._jitter() - 1)
         refresh_at = asked_at + share * (dead_at - asked_at)
@@ -112,15 +117,22 @@ class TokenCache:
 
     def deny(self, key: Key, refusal: Refused) -> None:
         """Remember a refusal for a moment."""
+        denied = _Denied(anew(refusal), self.clock() + self._denial)
         with self._lock:
-            denied = _Denied(refusal, self._clock() + self._denial)
             _remember(self._denied, key, denied, self._capacity)
 
-    def drop(self, key: Key, access_token: str) -> None:
-        """Forget a token that was not accepted, unless another has taken its place already."""
+    def postpone(self, key: Key) -> None:
+        """Let a token that could not be refreshed be, for a moment, before that is tried again."""
+        later = self.clock() + self._denial
         with self._lock:
             held = self._held.get(key)
-            if held is not None and held.token.access_token == access_token:
+            if held is not None:
+                self._held[key] = replace(held, refresh_at=max(held.refresh_at, later))
+
+    def drop(self, token: Token) -> None:
+        """Forget a token that was not accepted, and nothing that has taken its place already."""
+        with self._lock:
+            for key in [key for key, held in self._held.items() if held.token == token]:
                 del self._held[key]
 
 
@@ -137,13 +149,14 @@ def expiry_of(token: str) -> float | None:
 
     Nothing is verified: it only ever makes the library forget sooner.
     """
-    parts = token.split(".")
-    if len(parts) != 3:
+    parts = token.split(".", 3)
+    if len(parts) != 3 or len(token) > _LONGEST_TOKEN:
         return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         expires_at = payload["exp"]
-    except (ValueError, KeyError, TypeError):
+        is_number = isinstance(expires_at, int | float) and not isinstance(expires_at, bool)
+        expiry = float(expires_at) if is_number else math.nan
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    is_number = isinstance(expires_at, int | float) and not isinstance(expires_at, bool)
-    return float(expires_at) if is_number else None
+    return expiry if math.isfinite(expiry) else None

@@ -39,10 +39,12 @@ class Delegation:
     """
     What a verified token says.
 
-    ``subject`` is who it is about, and ``person`` is ``None`` when that is a client of its own. ``client_id`` is who
-    obtained the token, and ``actors`` all who act, the newest first; of these only the first may
-    decide whether something is allowed, the others are history (RFC 8693 4.1). ``mcp_client`` and
-    ``mcp_server`` are stated by the broker at the top level and may decide. ``expires_at`` is in unix seconds.
+    ``subject`` is who it is about; ``person`` is ``None`` when that is a client of its own. ``client_id``
+    obtained the token. ``actors`` are all who act, the newest first; of these only the first may decide
+    whether something is allowed, the others are history (RFC 8693 4.1). ``mcp_client`` and
+    ``mcp_server`` are stated by the broker at the top level and may decide. ``expires_at`` is in unix
+    seconds. ``key`` is the thumbprint of the key that the token is bound to, and that was proved. ``token``
+    itself is for the broker alone: no other server may ever get it.
     """
 
     subject: str
@@ -58,7 +60,7 @@ class Delegation:
     token_id: str
     tenant: str | None
     key: str | None
-    """The thumbprint of the key that the token is bound to, and that the caller has proved to hold."""
+    token: str = field(repr=False)
     claims: Mapping[str, Any] = field(repr=False)
 
     def require_scopes(self, *scopes: str) -> None:

@@ -1,5 +1,6 @@
 """What the library raises, and what helps against it."""
 
+import copy
 from dataclasses import dataclass
 
 
@@ -23,12 +24,18 @@ class BrokerError(Exception):
     is_retryable = False
     """Whether the same request may succeed later."""
 
+    step_up: StepUp | None = None
+    """The login that would help, where one would."""
+
+    # ``args`` stay what the constructor was called with, by which errors are copied and pickled.
     def __init__(self, code: str, description: str = "", *, decision_id: str = "") -> None:
-        which = f" (decision {decision_id})" if decision_id else ""
-        super().__init__(f"{code}: {description}{which}" if description else f"{code}{which}")
         self.code = code
         self.description = description
         self.decision_id = decision_id
+
+    def __str__(self) -> str:
+        sentence = f"{self.code}: {self.description}" if self.description else self.code
+        return f"{sentence} (decision {self.decision_id})" if self.decision_id else sentence
 
 
 class Refused(BrokerError):
@@ -36,10 +43,17 @@ class Refused(BrokerError):
 
 
 class StepUpRequired(Refused):
-    """The user must log in again, more strongly or more recently; then ``step_up`` says how."""
+    """The user must log in again, more strongly or more recently; ``step_up`` says how."""
+
+    step_up: StepUp
 
     def __init__(
-        self, code: str, description: str = "", *, decision_id: str = "", step_up: StepUp
+        self,
+        code: str,
+        description: str = "",
+        *,
+        decision_id: str = "",
+        step_up: StepUp = StepUp(),
     ) -> None:
         super().__init__(code, description, decision_id=decision_id)
         self.step_up = step_up
@@ -68,6 +82,13 @@ class BadAnswer(BrokerError):
         super().__init__("bad_answer", description)
 
 
+class CredentialUnusable(BrokerError):
+    """A key or a file that authenticates the client cannot be used; nothing was sent."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__("credential_unusable", description)
+
+
 class WrongOrigin(BrokerError):
     """A request would have carried a token to somewhere else than the resource it is for."""
 
@@ -80,3 +101,13 @@ class NoSubjectToken(BrokerError):
 
     def __init__(self) -> None:
         super().__init__("no_subject_token", "There is no request in progress with a token.")
+
+
+def anew(failure: BaseException) -> BaseException:
+    """
+    The same failure for somebody else to raise.
+
+    One that is raised over and over would collect the ways of all its raisers, and keep alive what is
+    named there.
+    """
+    return copy.copy(failure) if isinstance(failure, BrokerError) else failure

@@ -14,9 +14,9 @@ class NotServed(Exception):
     """
     A request is not served, and this is what its client is told.
 
-    ``status`` is the HTTP status, ``grpc_status`` the name of the other, ``error`` the code and
-    ``description`` a sentence that may be shown. ``www_authenticate`` is the challenge, ready to be sent; where it
-    is empty, no other token would help. Nothing in it holds any part of a token.
+    ``status`` is the HTTP status and ``grpc_status`` the name of the other; ``error`` is the code and
+    ``description`` a sentence that may be shown. ``www_authenticate`` is the challenge, ready to be sent;
+    where it is empty, no other token would help. Nothing in it holds any part of a token.
     """
 
     status: ClassVar[int] = 401
@@ -115,16 +115,18 @@ class Unverifiable(NotServed):
     """
     Nobody can tell now whether the token is good: keys or revocations cannot be had.
 
-    Another token would not help, so there is no challenge. ``retry_after`` is in seconds.
+    Another token would not help, so there is no challenge. ``retry_after`` is in seconds; ``detail`` is for
+    the operator alone.
     """
 
     status = 503
     grpc_status = "UNAVAILABLE"
     error = "temporarily_unavailable"
 
-    def __init__(self, description: str, *, retry_after: int = 1) -> None:
+    def __init__(self, description: str, *, retry_after: int = 1, detail: str = "") -> None:
         super().__init__(description)
         self.retry_after = retry_after
+        self.detail = detail
 
 
 def _joined(scopes: Iterable[str]) -> str:

@@ -76,7 +76,9 @@ def challenge(scheme: str, **parameters: str | None) -> str:
     for name, value in told.items():
         if not _QUOTABLE.fullmatch(value):
             raise ValueError(f"{name} cannot be quoted")
-    return " ".join([scheme, ", ".join(f'{name}="{value}"' for name, value in told.items())]).strip()
+    return " ".join(
+        [scheme, ", ".join(f'{name}="{value}"' for name, value in told.items())]
+    ).strip()
 
 
 def _parts(resource: str) -> re.Match[str]:

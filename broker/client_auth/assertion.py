@@ -9,7 +9,11 @@ from broker.client_auth.known_clients import KnownClients
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import Now, VerificationKey
 from broker.model import Client, JsonObject, OneTimeId
-from broker.oauth import AUTH_PRIVATE_KEY_JWT, TYP_CLIENT_AUTHENTICATION
+from broker.oauth import (
+    AUTH_PRIVATE_KEY_JWT,
+    TYP_CLIENT_AUTHENTICATION,
+    VERIFICATION_ALGORITHMS,
+)
 from broker.tokens.claims import LONGEST_URI, read_text, read_times
 from broker.tokens.client_url import is_url_like
 from broker.tokens.jwk import decoy_key
@@ -31,6 +35,16 @@ class VerifiedAssertion:
 
 
 @dataclass(frozen=True, slots=True)
+class _Said:
+    """What an assertion says of itself; the expiry is in unix seconds, the lifetime in seconds."""
+
+    unverified_id: str
+    jti: str
+    expires_at: int
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
 class AssertionVerifier:
     """Verifies client assertions that are addressed to ``issuer`` and to nobody else."""
 
@@ -46,19 +60,46 @@ class AssertionVerifier:
         The client that signed ``assertion``.
 
         ``iss`` and ``sub`` are its id, ``aud`` is the issuer alone, it lives no longer than the client's
-        registration allows, ``jti`` is there to be spent. ``client_id`` is what the request calls it besides, if it
-        does. Raises ``TokenRejected``, and ``RateLimited`` where the client's document is not to be had.
+        registration allows, ``jti`` is there to be spent. ``client_id`` is what the request calls it
+        besides, if it does. Raises ``TokenRejected``, and ``RateLimited`` where the client's document is
+        not to be had.
         """
         unverified = read_token(assertion)
-        if unverified.header.unverified_typ not in _TYPS:
-            raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
-        # Up to here and a little further nothing depends on who is registered, so a refusal tells
-        # nothing about that, and nothing is fetched for an assertion that could not count.
-        claims = unverified.unverified_claims
-        unverified_id = _unverified_client_id(claims)
-        if client_id is not None and client_id != unverified_id:
+        said = self._said(unverified)
+        if client_id is not None and client_id != said.unverified_id:
             raise TokenRejected(Reason.CLIENT_ID_MISMATCH)
-        leeway, now = int(self.leeway.total_seconds()), self.now()
+        try:
+            client, key = self._signer(unverified, self.clients.named(said.unverified_id))
+        except TokenRejected:
+            self._spend_time(unverified)
+            raise
+        if not key.verify(unverified.signing_input, unverified.signature):
+            raise TokenRejected(Reason.SIG_INVALID)
+        if client.is_disabled:
+            raise TokenRejected(Reason.CLIENT_DISABLED)
+        if said.lifetime > client.max_assertion_lifetime.total_seconds():
+            raise TokenRejected(Reason.LIFETIME_TOO_LONG)
+        self._check_audience(
+            unverified.unverified_claims, is_endpoint_accepted=client.has_token_endpoint_audience
+        )
+        # The id must be remembered through the last moment at which the assertion is acceptable.
+        until = said.expires_at + int(self.leeway.total_seconds())
+        one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, said.jti, until)
+        return VerifiedAssertion(client, one_time_id, said.expires_at)
+
+    def _said(self, unverified: UnverifiedToken) -> _Said:
+        """
+        What the assertion says, of which nothing depends on who is registered.
+
+        So a refusal tells nothing about that, and nothing is fetched for an assertion that could not count.
+        """
+        header, claims = unverified.header, unverified.unverified_claims
+        if header.unverified_typ not in _TYPS:
+            raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
+        if header.unverified_algorithm not in VERIFICATION_ALGORITHMS:
+            raise TokenRejected(Reason.ALG_NOT_ALLOWED)
+        unverified_id = _unverified_client_id(claims)
+        now, leeway = self.now(), int(self.leeway.total_seconds())
         times = read_times(
             claims,
             now=now,
@@ -71,22 +112,8 @@ class AssertionVerifier:
             # Proofs are looked at once the client is known, too late for its own assertion.
             raise TokenRejected(Reason.CNF_UNSUPPORTED)
         self._check_audience(claims, is_endpoint_accepted=True)
-        try:
-            client, key = self._signer(unverified, self.clients.named(unverified_id))
-        except TokenRejected:
-            self._spend_time(unverified)
-            raise
-        if not key.verify(unverified.signing_input, unverified.signature):
-            raise TokenRejected(Reason.SIG_INVALID)
-        if client.is_disabled:
-            raise TokenRejected(Reason.CLIENT_DISABLED)
         starts_at = now - leeway if times.issued_at is None else times.issued_at
-        if times.expires_at - starts_at > client.max_assertion_lifetime.total_seconds():
-            raise TokenRejected(Reason.LIFETIME_TOO_LONG)
-        self._check_audience(claims, is_endpoint_accepted=client.has_token_endpoint_audience)
-        # The id must be remembered through the last moment at which the assertion is acceptable.
-        one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, jti, times.expires_at + leeway)
-        return VerifiedAssertion(client, one_time_id, times.expires_at)
+        return _Said(unverified_id, jti, times.expires_at, times.expires_at - starts_at)
 
     def _spend_time(self, unverified: UnverifiedToken) -> None:
         """Verify with a key of no meaning, so that a refusal takes as long as a wrong signature."""

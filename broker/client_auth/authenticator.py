@@ -46,7 +46,8 @@ class ClientAuthenticator:
         """
         The client behind ``credential``.
 
-        Raises ``InvalidClient``, or ``InvalidRequest`` when several methods are used at once.
+        Raises ``InvalidClient``, ``UnauthorizedClient`` for a public client, ``InvalidRequest`` when several
+        methods are used at once, and ``RateLimited`` where a client's document is not to be had now.
         """
         method = _sole_method(credential)
         if method == AUTH_NONE:

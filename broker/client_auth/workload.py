@@ -60,9 +60,7 @@ def is_workloads(request: TokenRequest) -> bool:
         credential.client_assertion,
         credential.client_assertion_type,
     )
-    is_alone = not credential.unverified_authorization and not any(
-        one is not None for one in others
-    )
+    is_alone = others == (None, None, None) and not credential.unverified_authorization
     if request.grant_type != GRANT_JWT_BEARER or not assertion or not is_alone:
         return False
     try:

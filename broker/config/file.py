@@ -269,7 +269,7 @@ class BrokerFile(BaseModel):
         default=None, description="Clients known by a metadata document; none when not set."
     )
     disabled_policies: Annotated[list[Identifier], holding(0, 1000)] = Field(
-        default=[], description="Policies, by `@id`, that are as if they were not there."
+        default=[], description="Permits, by `@id`, that are as if they were not there."
     )
     disabled_subjects: Annotated[list[SubjectName], holding(0, 100_000)] = Field(
         default=[], description="Subjects, as minted here, for whom nothing is issued any more."

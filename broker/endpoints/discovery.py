@@ -47,7 +47,7 @@ class DiscoveryEndpoint:
     @property
     def token_endpoint(self) -> str:
         """Where tokens are asked for over HTTP, on the issuer's own origin."""
-        return self.issuer.rstrip("/") + "/token"
+        return token_endpoint_of(self.issuer)
 
     def metadata(self) -> Mapping[str, Any]:
         """The RFC 8414 document."""
@@ -84,3 +84,8 @@ class DiscoveryEndpoint:
         if not keys:
             raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
         return KeySet(tuple(keys), int(self.jwks_max_age.total_seconds()))
+
+
+def token_endpoint_of(issuer: str) -> str:
+    """Where the tokens of an issuer are asked for over HTTP."""
+    return issuer.rstrip("/") + "/token"

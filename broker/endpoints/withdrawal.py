@@ -42,8 +42,9 @@ class WithdrawalEndpoint:
         Raises ``OAuthError`` when the caller may not, or did not say what, and
         ``TemporarilyUnavailable`` when it may count still.
         """
-        with self.audit.entry("tokens.withdraw", context) as entry:
+        with self.audit.entry("token.withdraw", context) as entry:
             asked = read()
+            _note_asked(entry, asked)
             caller = self.callers.authenticate(asked.credential, entry)
             if not caller.client.is_administrator:
                 raise UnauthorizedClient(Reason.PERMISSION_MISSING)
@@ -55,12 +56,7 @@ class WithdrawalEndpoint:
     def _withdrawal(self, asked: WithdrawalRequest, entry: AuditEntry) -> Withdrawal:
         party = self._party(asked)
         issued_until = self.now() + int(self.leeway.total_seconds())
-        entry.note(
-            party_kind=party.kind.value,
-            party=party.name,
-            issued_since=asked.issued_since,
-            issued_until=issued_until,
-        )
+        entry.note(party=party.name, issued_until=issued_until)
         if not 0 <= asked.issued_since <= issued_until:
             # A moment to come would withdraw nothing, and look as if it had.
             raise InvalidRequest(Reason.PARAM_MALFORMED, parameter="issued_since")
@@ -87,3 +83,12 @@ class WithdrawalEndpoint:
             return normalise_resource(name)
         except InvalidTarget:
             raise InvalidRequest(Reason.PARAM_MALFORMED, parameter="name") from None
+
+
+def _note_asked(entry: AuditEntry, asked: WithdrawalRequest) -> None:
+    """Record what was asked, before anybody has proved to be allowed to ask."""
+    entry.note(
+        party_kind=None if asked.kind is None else asked.kind.value,
+        party=asked.name,
+        issued_since=asked.issued_since,
+    )

@@ -3,7 +3,15 @@
 from broker.errors import Reason, UnauthorizedClient
 from broker.grants._grant import GrantTools
 from broker.grants._names import CLIENT_SUBJECT_PREFIX
-from broker.model import Action, AuthenticatedClient, Delegation, Relation, Subject
+from broker.model import (
+    Action,
+    AuthenticatedClient,
+    Delegation,
+    Party,
+    PartyKind,
+    Relation,
+    Subject,
+)
 
 
 def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Delegation:
@@ -11,10 +19,11 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
     The delegation of a client that is the subject of its token.
 
     Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Where a workload spoke for
-    the client, nothing lives longer than the workload's own token. Raises ``UnauthorizedClient`` when
-    the operator has disabled that subject.
+    the client, nothing lives longer than the workload's own token, nor when its issuer is switched off
+    or withdrawn. Raises ``UnauthorizedClient`` when the operator has disabled that subject.
     """
     client, workload = authenticated.client, authenticated.workload
+    vouching = () if workload is None else (Party(PartyKind.ISSUER, workload.issuer),)
     asserted = authenticated.one_time_id if authenticated.is_by_assertion else None
     sub = CLIENT_SUBJECT_PREFIX + client.client_id
     if tools.registry.is_subject_disabled(sub):
@@ -26,6 +35,7 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
         not_after=None if workload is None else workload.expires_at,
         mcp_client=client.client_id,
         inputs=() if workload is None else (workload,),
+        heritage=frozenset(vouching),
         one_time_ids=() if asserted is None else (asserted,),
         action=Action.ISSUE,
     )

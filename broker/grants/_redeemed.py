@@ -19,7 +19,7 @@ from broker.model import (
     Subject,
     TrustedIssuer,
 )
-from broker.tokens.claims import read_scope
+from broker.tokens.claims import read_optional_text, read_scope
 from broker.tokens.resource_uri import normalise_resource
 from broker.tokens.verifier import ID_JAG, VerifiedToken
 
@@ -80,7 +80,7 @@ def _account(tools: GrantTools, verified: VerifiedToken, trusted: TrustedIssuer)
         subject = foreign_subject(verified, trusted)
     else:
         subject = _listed(verified, trusted, trusted.accounts)
-    if "aud_tenant" in verified.claims and verified.claims["aud_tenant"] != subject.tenant:
+    if read_optional_text(verified.claims, "aud_tenant") not in (None, subject.tenant):
         raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "it is for another tenant of ours")
     tools.tokens.standing.check_foreign(subject, verified.issued_at)
     return subject

@@ -26,7 +26,7 @@ USUAL_LIFETIME: Final = 300.0
 LONGEST_LIFETIME: Final = 900.0
 COOL_DOWN: Final = 10.0
 
-_DEADLINE: Final = 3.0
+_MARGIN: Final = 0.5
 _AHEAD: Final = 0.8
 _DOCUMENT: Final = frozenset({"application/json", "+json"})
 _KEYS: Final = frozenset({"application/json", "application/jwk-set+json"})
@@ -74,9 +74,9 @@ class _Flight:
         self._outcome = outcome
         self._is_over.set()
 
-    def wait(self) -> _Outcome | None:
-        """What came of it, or ``None`` when it took longer than it can."""
-        self._is_over.wait(_DEADLINE + 1)
+    def wait(self, seconds: float) -> _Outcome | None:
+        """What came of it, or ``None`` when it took longer than so many seconds."""
+        self._is_over.wait(seconds)
         return self._outcome
 
 
@@ -84,8 +84,8 @@ class FetchedClientDocuments:
     """
     Documents of clients that are fetched through the guard: the ``ClientDocuments`` of the broker.
 
-    A document, with the keys it names by ``jwks_uri``, is fetched within three seconds in all and used
-    for as long as its server allows, but for one minute at least and fifteen at most; then it is
+    A document, with the keys it names by ``jwks_uri``, is fetched within ``deadline`` seconds in all and
+    used for as long as its server allows, but for one minute at least and fifteen at most; then it is
     fetched anew or the client is refused. That is done ahead of time, by one caller, while others go on
     with what there is, and at most once a minute when somebody names a key that it has not. No error
     and no unacceptable document is kept in its place: after a failure the URL is left alone for ten
@@ -93,9 +93,14 @@ class FetchedClientDocuments:
     """
 
     def __init__(
-        self, fetcher: Fetcher, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        fetcher: Fetcher,
+        *,
+        deadline: float = 3.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetcher = fetcher
+        self._deadline = deadline
         self._monotonic = monotonic
         self._places = FetchPlaces(monotonic=monotonic)
         self._lock = threading.Lock()
@@ -177,7 +182,7 @@ class FetchedClientDocuments:
 
     def _wait_for(self, flight: _Flight) -> _Held:
         try:
-            outcome = flight.wait()
+            outcome = flight.wait(self._deadline + _MARGIN)
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -189,11 +194,10 @@ class FetchedClientDocuments:
         if isinstance(outcome, _Failure):
             _put(self._failed, url, outcome)
         else:
-            self._failed.pop(url, None)
             _put(self._held, url, outcome)
 
     def _fetch(self, url: str, began_at: float) -> _Held:
-        end = began_at + _DEADLINE
+        end = began_at + self._deadline
         fetched = self._get(url, end=end, max_bytes=MAX_DOCUMENT_BYTES, media_types=_DOCUMENT)
         metadata = read_client_metadata(fetched.body, url)
         keys, lifetime = metadata.keys, _lifetime(fetched)

@@ -13,6 +13,10 @@ from broker.metrics.tally import Counter, Family, Gauge, Histogram
 FACES: Final = ("http", "grpc", "service")
 EVENTS: Final = (
     "token.issue",
+    "token.introspect",
+    "token.revoke",
+    "token.withdraw",
+    "revocations.watch",
     "policy.explain",
     "config.loaded",
     "config.rejected",

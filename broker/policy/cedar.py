@@ -68,7 +68,7 @@ class CedarPolicyEngine:
     def _checked(cls, policies: PolicySet, *, size: int, disabled: frozenset[str]) -> Self:
         if wrong_rows := run_rows(policies).wrong_rows:
             raise PolicyLoadError(wrong_rows)
-        return cls(policies.without(disabled), decision_cache_size=size)
+        return cls(policies.switched_off(disabled), decision_cache_size=size)
 
     @property
     def digest(self) -> str:

@@ -36,6 +36,7 @@ CONTEXT: Final[Mapping[str, str]] = {
     "subject_scopes": "delegation.scopes",
     "subject_audience": "delegation.subject_audience",
     "has_actor_token": "delegation.has_actor_token",
+    "is_bound": "delegation.is_bound",
     "mcp_client": "delegation.qualified_mcp_client",
     "mcp_server": "delegation.mcp_server",
     # Of the chain only its length: what inner actors were must not decide (RFC 8693 4.1).

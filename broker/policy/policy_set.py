@@ -46,6 +46,23 @@ class PolicySet:
         asked = questions(facts, action=action)
         return ask(self.whole.handle, asked, entities=entities, schema=self.schema)
 
+    def switched_off(self, disabled: frozenset[str]) -> "PolicySet":
+        """
+        The set less the permits that an operator switched off.
+
+        Raises ``PolicyLoadError`` for a name that is none, or that of a forbid.
+        """
+        rest = self.without(disabled)
+        for name in sorted(disabled):
+            policy = self.whole.policies[name]
+            if not policy.is_permit:
+                sentence = (
+                    f"{name} is a forbid: a switch takes rights away, and this would give some."
+                )
+                place = policy.reference
+                raise PolicyLoadError([Problem(place.file, place.line, sentence)])
+        return rest
+
     def without(self, disabled: frozenset[str]) -> "PolicySet":
         """The set less some policies, under a digest of its own. Raises ``PolicyLoadError``."""
         if not disabled:

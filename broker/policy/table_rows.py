@@ -74,6 +74,7 @@ class RowRequest(Struct, frozen=True, forbid_unknown_fields=True):
     subject_scopes: Texts | None = None
     subject_audience: Text | None = None
     has_actor_token: bool = False
+    is_bound: bool = False
     mcp_client: Text | None = None
     mcp_server: Text | None = None
     chain_depth: Annotated[int, Meta(ge=0, le=64)] = 1
@@ -162,6 +163,7 @@ def query_of(request: RowRequest) -> PolicyQuery:
             inherited_act=_chain(request.chain_depth),
             subject_audience=request.subject_audience,
             has_actor_token=request.has_actor_token,
+            confirmation="thumbprint" if request.is_bound else None,
             mcp_client=request.mcp_client,
             mcp_server=request.mcp_server,
             authentication=Authentication(

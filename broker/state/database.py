@@ -30,7 +30,18 @@ _ISSUED_FROM_TO: Final = f"""
     ALTER TABLE revoked ADD COLUMN issued_since INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE revoked ADD COLUMN issued_until INTEGER NOT NULL DEFAULT {LAST_SECOND};
 """
-_VERSIONS: Final = (_FIRST_SCHEMA, _ISSUED_FROM_TO)
+# A broker of the version before knows no numbers. What it withdrew would be missing from every copy, so it
+# is told that it cannot.
+_NUMBERED: Final = """
+    ALTER TABLE revoked ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    UPDATE revoked SET number = 1;
+    CREATE INDEX revoked_number ON revoked (number);
+    CREATE TABLE numbering (last INTEGER NOT NULL) STRICT;
+    INSERT INTO numbering VALUES (1);
+    CREATE TRIGGER revoked_without_number BEFORE INSERT ON revoked WHEN new.number = 0
+        BEGIN SELECT RAISE(ABORT, 'a revocation without a number'); END;
+"""
+_VERSIONS: Final = (_FIRST_SCHEMA, _ISSUED_FROM_TO, _NUMBERED)
 """What each version adds to the one before it; a new file goes through them all."""
 
 _PAGE_BYTES: Final = 4096
@@ -188,7 +199,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
     Add what the file's version lacks, all of it or nothing.
 
     A broker of the version before that still has the file open goes on reading it, and refuses to
-    write.
+    withdraw anything.
     """
     if version == len(_VERSIONS):
         return

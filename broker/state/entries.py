@@ -23,6 +23,8 @@ PURGE_STEP: Final = 200
 
 CLOCK_WENT_BACK: Final = "the clock went back to a time whose entries are forgotten"
 
+TOO_MANY: Final = "more is withdrawn than can be copied"
+
 
 def spent_key(one: OneTimeId) -> bytes:
     """The key of a one-time id. Each part is told apart by its length, so no two ids share one."""

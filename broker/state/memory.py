@@ -3,16 +3,18 @@
 import heapq
 import threading
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 from broker.errors import Reason
 from broker.interfaces import Now
-from broker.model import OneTimeId, Pedigree, Withdrawal
+from broker.model import OneTimeId, Pedigree, Revocation, Withdrawal
 from broker.state.entries import (
     CLOCK_WENT_BACK,
     LAST_SECOND,
     PURGE_STEP,
     REVOCATION_GRACE,
+    TOO_MANY,
     Keys,
     replay_store_unavailable,
     revocation_unavailable,
@@ -86,6 +88,16 @@ class MemoryState:
             found = {key for key in every if self._revoked.covers(key, pedigree.issued_at)}
         return keys.reason(found)
 
+    def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]:
+        with self._lock:
+            self._check_revocations()
+            if self._now() <= self._revoked.forgotten:
+                raise revocation_unavailable(CLOCK_WENT_BACK)
+            found = self._revoked.after(number)
+        if len(found) > most:
+            raise revocation_unavailable(TOO_MANY)
+        return found
+
     def spent_count(self) -> int:
         """How many one-time ids are remembered."""
         return len(self._spent)
@@ -115,6 +127,9 @@ class _Entries:
         self._until: dict[bytes, int] = {}
         self._issued: dict[bytes, tuple[int, int]] = {}
         self._by_time: list[tuple[int, bytes]] = []
+        # In their order, so that the newest are found without a look at the others.
+        self._numbers: dict[bytes, int] = {}
+        self._last_number = 0
 
     def __len__(self) -> int:
         return len(self._until)
@@ -132,10 +147,22 @@ class _Entries:
         """Keep the key until then, or for as long as it is kept already; what it is for only widens."""
         first, last = self._issued.get(key, issued)
         self._issued[key] = min(first, issued[0]), max(last, issued[1])
+        self._last_number += 1
+        self._numbers.pop(key, None)
+        self._numbers[key] = self._last_number
         known = self._until.get(key)
         if known is None or known < until:
             self._until[key] = until
             heapq.heappush(self._by_time, (until, key))
+
+    def after(self, number: int) -> list[Revocation]:
+        """Every key whose last addition has a higher number, the lowest first."""
+        newest_first = takewhile(lambda one: one[1] > number, reversed(self._numbers.items()))
+        found = [
+            Revocation(found, key, *self._issued[key], self._until[key] + REVOCATION_GRACE)
+            for key, found in newest_first
+        ]
+        return found[::-1]
 
     def forget(self, *, before: int) -> None:
         """Let go of a few keys whose second was before the given one."""
@@ -145,4 +172,4 @@ class _Entries:
             until, key = heapq.heappop(self._by_time)
             self.forgotten = max(self.forgotten, until)
             if self._until.get(key) == until:
-                del self._until[key], self._issued[key]
+                del self._until[key], self._issued[key], self._numbers[key]

@@ -8,7 +8,7 @@ from typing import Final
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import Now
-from broker.model import OneTimeId, Pedigree, Withdrawal
+from broker.model import OneTimeId, Pedigree, Revocation, Withdrawal
 from broker.state.connection import Connection
 from broker.state.database import DEFAULT_MAX_BYTES, open_database
 from broker.state.entries import (
@@ -16,6 +16,7 @@ from broker.state.entries import (
     LAST_SECOND,
     PURGE_STEP,
     REVOCATION_GRACE,
+    TOO_MANY,
     Keys,
     replay_store_unavailable,
     revocation_unavailable,
@@ -31,12 +32,19 @@ _SPENT_UNTIL: Final = "SELECT until FROM spent WHERE key = ?"
 _SPEND: Final = """
     INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
 """
+_NEXT_NUMBER: Final = "UPDATE numbering SET last = last + 1"
 _REVOKE: Final = """
-    INSERT INTO revoked (key, until, issued_since, issued_until) VALUES (?, ?, ?, ?)
+    INSERT INTO revoked (key, until, issued_since, issued_until, number)
+        VALUES (?, ?, ?, ?, (SELECT last FROM numbering))
     ON CONFLICT DO UPDATE SET
         until = max(until, excluded.until),
         issued_since = min(issued_since, excluded.issued_since),
-        issued_until = max(issued_until, excluded.issued_until)
+        issued_until = max(issued_until, excluded.issued_until),
+        number = excluded.number
+"""
+_REVOKED_AFTER: Final = """
+    SELECT number, key, issued_since, issued_until, until FROM revoked
+        WHERE number > ? ORDER BY number LIMIT ?
 """
 # The row without a key tells up to when revocations may be forgotten.
 _REVOKED: Final = """
@@ -143,7 +151,21 @@ class SqliteState:
     def _withdraw(self, key: bytes, until: int, *, issued: tuple[int, int]) -> None:
         with self._writer.transaction(revocation_unavailable) as connection:
             self._purge(connection, "revoked", before=self._now() - REVOCATION_GRACE)
+            connection.execute(_NEXT_NUMBER)
             connection.execute(_REVOKE, (key, until, *issued))
+
+    def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]:
+        with self._reader.use(revocation_unavailable) as connection:
+            found = connection.execute(_REVOKED_AFTER, (number, most + 1)).fetchall()
+            (forgotten,) = connection.execute(_FORGOTTEN, ("revoked",)).fetchone()
+        if self._now() <= forgotten:
+            raise revocation_unavailable(CLOCK_WENT_BACK)
+        if len(found) > most:
+            raise revocation_unavailable(TOO_MANY)
+        return [
+            Revocation(number, key, first, last, until + REVOCATION_GRACE)
+            for number, key, first, last, until in found
+        ]
 
     def reason_against(self, pedigree: Pedigree) -> Reason | None:
         keys = Keys.of(pedigree)

@@ -56,7 +56,7 @@ def parties_of(claims: JsonObject, statements: JsonObject, *, issuer: str) -> fr
         (PartyKind.CLIENT, None if "client_issuer" in statements else statements.get("client")),
         *((PartyKind.CLIENT, actor) for actor in own_actors),
         (PartyKind.MCP_SERVER, statements.get("server")),
-        *((PartyKind.MCP_SERVER, audience) for audience in _audiences(claims)),
+        *((PartyKind.MCP_SERVER, audience) for audience in audiences_of(claims)),
     ]
     parties = (Party(kind, name) for kind, name in named if isinstance(name, str))
     return frozenset((*parties, *_inherited(statements)))
@@ -66,7 +66,8 @@ def heritage_claim(unnamed: frozenset[Party]) -> JsonObject:
     """
     The statement about those whom a token would not name otherwise, by their kinds; usually none.
 
-    They are the servers before the last one, and who exchanged without being named as an actor.
+    They are the servers before the last one, who exchanged without being named as an actor, and the issuer
+    that vouched for a workload.
     """
     names: dict[str, list[str]] = {}
     for party in sorted(unnamed, key=lambda one: (one.kind, one.name)):
@@ -90,6 +91,8 @@ def _read_names(value: Any, claim: str, *, most: int) -> Iterator[str]:
         yield read_text({claim: name}, claim, longest=LONGEST_URI)
 
 
-def _audiences(claims: JsonObject) -> list[Any]:
+def audiences_of(claims: JsonObject) -> tuple[str, ...]:
+    """Whom a token is for, in either form of the claim (RFC 7519 4.1.3)."""
     audience = claims.get("aud")
-    return audience if isinstance(audience, list) else [audience]
+    audiences = audience if isinstance(audience, list) else [audience]
+    return tuple(one for one in audiences if isinstance(one, str))

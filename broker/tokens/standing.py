@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import Registry, RevocationList
 from broker.model import Client, JsonObject, Party, PartyKind, Pedigree, Resource, Subject
-from broker.tokens.lineage import parties_of, read_lineage, statements_of
+from broker.tokens.lineage import audiences_of, parties_of, read_lineage, statements_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Standing:
         if "client_id" not in claims:
             raise TokenRejected(Reason.PRINCIPAL_DISABLED, "it was issued to nobody")
         # Whom the token is for, is judged by the place that it was presented in.
-        for party in parties - {Party(PartyKind.MCP_SERVER, claims["aud"])}:
+        addressees = {Party(PartyKind.MCP_SERVER, name) for name in audiences_of(claims)}
+        for party in parties - addressees:
             self._check_present(party)
 
     def check_foreign(self, subject: Subject, issued_at: int) -> None:

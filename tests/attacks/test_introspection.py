@@ -10,7 +10,7 @@ import pytest
 from broker.interfaces import PolicyEngine
 from broker.oauth import TYP_ACCESS_TOKEN
 from tests.fakes import RecordingAuditLog
-from tests.harness import Answer, Broker, GrpcFace, HttpFace, decode_claims
+from tests.harness import Answer, Broker, GrpcFace, HttpFace, basic, decode_claims
 from tests.inquiries import (
     about,
     asking,
@@ -31,7 +31,9 @@ from tests.world import (
     NOW,
     RES_1,
     RES_2,
+    WEB_SECRET,
     Cast,
+    Parameters,
     assertion_request,
     by_assertion,
     good_access_token,
@@ -195,6 +197,12 @@ def _saying(**changes: Any) -> Callable[[Stage], str]:
     return make
 
 
+def _issued_to_nobody(stage: Stage) -> str:
+    claims = decode_claims(first_token(stage))
+    del claims["client_id"]
+    return signed_by_broker(stage, claims)
+
+
 PROBES: Mapping[str, tuple[Callable[[Stage], str], str]] = {
     "garbage": (lambda _: "garbage", "malformed_token"),
     "one character": (lambda _: ".", "malformed_token"),
@@ -213,6 +221,7 @@ PROBES: Mapping[str, tuple[Callable[[Stage], str], str]] = {
     "for another server": (_saying(aud=RES_2, client_id="agent-n"), "introspect_not_audience"),
     "for no resource": (_saying(aud="https://gone.test"), "principal_disabled"),
     "without an id": (_saying(jti=None), "claim_malformed"),
+    "issued to nobody": (_issued_to_nobody, "principal_disabled"),
     "of no client": (_saying(client_id="gone"), "principal_disabled"),
     "of an actor who is gone": (_saying(act={"iss": ISS, "sub": "gone"}), "principal_disabled"),
     "bound in an unknown way": (_saying(cnf={"x": 1}), "cnf_unsupported"),
@@ -346,6 +355,24 @@ def test_nothing_is_told_that_cannot_be_recorded(
     if isinstance(face, GrpcFace):
         face.close()
     broker.close()
+
+
+@pytest.mark.requirement("ITR-05", "META-06")
+def test_the_metadata_says_where_to_ask_and_all_ways_to_authenticate_there(stage: Stage) -> None:
+    document = stage.face.metadata()
+    assert document["introspection_endpoint"] == ISS + "/introspect"
+    assert document["revocation_endpoint"] == ISS + "/revoke"
+    ways: dict[str, tuple[Parameters, tuple[str, ...]]] = {
+        "client_secret_basic": ({}, (basic("web-s", WEB_SECRET),)),
+        "client_secret_post": ({"client_id": "web-s", "client_secret": WEB_SECRET}, ()),
+        "private_key_jwt": ({**by_assertion("mcp1-srv")}, ()),
+    }
+    for endpoint, method in (("introspection", "introspect"), ("revocation", "revoke")):
+        assert set(document[f"{endpoint}_endpoint_auth_methods_supported"]) == set(ways)
+        for name, (parameters, authorization) in ways.items():
+            fresh = by_assertion("mcp1-srv") if name == "private_key_jwt" else {}
+            asked = {"token": "garbage", **parameters, **fresh}
+            assert getattr(stage.face, method)(asked, *authorization).error == "", name
 
 
 @pytest.mark.requirement("INTRO-09")

@@ -381,7 +381,7 @@ def test_an_assertion_that_withdrew_once_is_used_up_everywhere(stage: Stage) -> 
 
 @pytest.mark.requirement("RPL-03", "REV-03")
 def test_a_withdrawal_that_cannot_be_kept_is_not_confirmed(stage: Stage) -> None:
-    by_secret = {"client_id": "web-s", "client_secret": WEB_SECRET}
+    by_secret: Parameters = {"client_id": "web-s", "client_secret": WEB_SECRET}
     foreign = good_access_token(aud="https://web.test/mcp")
     token = stage.grant(exchange_parameters(foreign) | by_secret).token
     stage.broker.state.close()

@@ -15,6 +15,7 @@ from tests.world import (
     API,
     DEEP,
     IDP_A,
+    IDP_B,
     ISS,
     MCP_CLAIM,
     NOW,
@@ -27,6 +28,7 @@ from tests.world import (
     good_access_token,
     good_id_jag,
     redeem_parameters,
+    workload_parameters,
 )
 
 IR = "invalid_request"
@@ -248,6 +250,26 @@ def test_a_machines_tokens_go_with_the_machine(stage: Stage) -> None:
 
 
 @pytest.mark.requirement("REV-06")
+@pytest.mark.parametrize("is_switched_off", [True, False])
+def test_a_workloads_tokens_go_with_whoever_vouched_for_it(
+    staging: Staging, *, is_switched_off: bool
+) -> None:
+    stage = staging(Cast())
+    machine = stage.grant(workload_parameters()).token
+    derived = stage.grant(exchanged(machine, "mcp1-srv", scope="a:read")).token
+    told(stage, derived)
+
+    if is_switched_off:
+        off = replace(Cast().issuer(IDP_B), is_disabled=True)
+        stage.broker.replace_cast(Cast().with_issuer(off))
+    else:
+        withdraw(stage.broker, ISSUER, IDP_B)
+
+    for token in (machine, derived):
+        untold(stage, token, reason="issuer_disabled" if is_switched_off else "revoked")
+
+
+@pytest.mark.requirement("REV-06")
 @pytest.mark.parametrize("name", ["mcp-one", "https://MCP1.test/mcp", "HTTPS://mcp1.test/mcp"])
 def test_a_server_may_be_named_as_it_is_elsewhere(stage: Stage, name: str) -> None:
     token = first_token(stage)
@@ -332,8 +354,9 @@ def test_only_administrators_withdraw_for_others(stage: Stage, by: str) -> None:
 
     (record,) = stage.broker.records()[before:]
     assert (answer.error, answer.status) == ("unauthorized_client", "PERMISSION_DENIED")
-    assert (record["event"], record["decision"]) == ("tokens.withdraw", "deny")
+    assert (record["event"], record["decision"]) == ("token.withdraw", "deny")
     assert record["reason"] == "permission_missing"
+    assert (record["party_kind"], record["party"]) == ("subject", "u1")
     assert stage.broker.spent_count() == spent
     told(stage, token)
 

@@ -16,6 +16,7 @@ from broker.oauth import (
     TYP_CLIENT_AUTHENTICATION,
     TYP_ID_JAG,
 )
+from tests.harness import basic
 from tests.idp import Signer, signer
 from tests.stage import Stage
 from tests.stagehands import Staging
@@ -434,6 +435,18 @@ def test_a_workloads_token_is_a_credential_at_its_grant_alone(stage: Stage) -> N
     stage.attack(client_parameters(**as_client), error=IC, reason="claim_inconsistent")
 
 
+@pytest.mark.requirement("CAU-09", "CAU-12")
+def test_a_client_that_rules_speak_for_has_no_other_way_in(stage: Stage) -> None:
+    posted = {"client_id": "worker", "client_secret": "x"}
+    for parameters, authorization in [
+        (redeem_parameters(**by_assertion("worker")), ()),
+        (workload_parameters(**posted), ()),
+        (workload_parameters(), (basic("worker", "x"),)),
+        (workload_parameters(), (basic("worker", ""),)),
+    ]:
+        stage.refuse(parameters, *authorization, error=IC, reason="auth_method_refused")
+
+
 @pytest.mark.requirement("CAU-01")
 def test_a_workload_without_a_token_is_nobody(stage: Stage) -> None:
     for assertion in (None, " "):
@@ -448,6 +461,22 @@ def test_a_workload_without_a_token_is_nobody(stage: Stage) -> None:
 def test_a_token_that_is_bound_to_a_key_is_refused(stage: Stage, confirmation: Any) -> None:
     claims = {**good_workload_claims(), "cnf": confirmation}
     attack(stage, CLUSTER.sign(claims), "cnf_unsupported")
+
+
+@pytest.mark.requirement("WIF-06", "IDJAG-R-25")
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("x", "malformed_token"),
+        ("a.b.c", "malformed_token"),
+        ("e30.e30.", "alg_not_allowed"),
+        ("a.b.c.d.e", "jwe_refused"),
+        ("A" * 20_000, "token_too_large"),
+    ],
+    ids=range(5),
+)
+def test_what_is_no_token_is_a_bad_grant(stage: Stage, token: str, reason: str) -> None:
+    attack(stage, token, reason)
 
 
 # ---- tokens that may be used once

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config import ConfigError
+from broker.config.durations import write_duration
+from broker.endpoints.withdrawal import LONGEST_INPUT_LIFETIME
 from tests.idp import signer
 
 Refuse = Callable[..., list[str]]
@@ -822,6 +825,11 @@ def test_a_resource_has_at_most_a_hundred_scopes(
         ("subject_prefix: 'a b'", "subject_prefix: must be 1 to 255 visible ASCII"),
         ("foreign_actors: ignore", "foreign_actors: must be 'keep', 'drop' or 'refuse'"),
         ("max_token_lifetime: 365d", "max_token_lifetime: must be between 1m and 31d"),
+        # A withdrawal is forgotten once none of the tokens that it covers can live.
+        (
+            f"max_token_lifetime: {write_duration(LONGEST_INPUT_LIFETIME + timedelta(seconds=1))}",
+            "max_token_lifetime: must be between 1m and 31d",
+        ),
     ],
 )
 def test_an_issuer_that_could_not_be_trusted_soundly_is_refused(

@@ -95,6 +95,15 @@ def test_a_rule_is_not_missed_where_the_issuers_cannot_be_read(refuse: Refuse) -
     assert not any("clients.0" in one for one in refuse(text))
 
 
+def test_a_rule_is_not_blamed_for_a_client_that_cannot_be_read(refuse: Refuse) -> None:
+    rule = {"client": "worker", "claims": {"sub": "x"}}
+    text = an_issuer(**rules(rule)).replace("grants: [jwt_bearer]}", "grants: [jwt]}", 1)
+
+    (found,) = refuse(text)
+
+    assert "clients.0.grants.0: must be " in found
+
+
 @pytest.mark.requirement("WIF-02", "WIF-05", "CFG-01")
 @pytest.mark.parametrize(
     ("settings", "problem"),

@@ -43,19 +43,19 @@ class SetUp:
 
 @pytest.fixture(scope="module")
 def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
-    """The set-up as the front page tells it, from an empty server on."""
+    """The set-up as its page tells it, from an empty server on."""
     folder = tmp_path_factory.mktemp("set-up")
     bao = OpenBao(folder)
     bao.set_up()
     try:
         bao.call("DELETE", "sys/mounts/transit")
         bao.call("DELETE", "sys/auth/approle")
-        front_page = blocks(ROOT / "README.md")
-        for block in front_page:
+        page = blocks(ROOT / "docs" / "vault.md")
+        for block in page:
             if block.noted("needs") == "openbao":
                 as_root = {"BAO_ADDR": bao.url, "BAO_TOKEN": bao._root_token}
                 run(block.text, folder=folder, **as_root)
-        text = next(block.text for block in front_page if block.language == "yaml")
+        text = next(block.text for block in page if block.language == "yaml")
         config = folder / "broker.yaml"
         config.write_text(text.replace("https://vault.example:8200", bao.url))
         yield SetUp(bao, folder, load_settings(config, {}))

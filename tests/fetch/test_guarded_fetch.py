@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -160,13 +161,10 @@ def test_a_suffix_accepts_the_types_that_end_so(
     serve: Serve, fetcher: GuardedFetcher, media_type: str, *, is_accepted: bool
 ) -> None:
     server = serve(answer(b"{}", media_type=media_type))
-    asked: Any = {"max_bytes": LIMIT, "media_types": frozenset({"text/plain", "+json"})}
+    accepted = frozenset({"text/plain", "+json"})
 
-    if is_accepted:
-        assert fetcher.get(server.https(), **asked).body == b"{}"
-    else:
-        with pytest.raises(FetchRefused):
-            fetcher.get(server.https(), **asked)
+    with nullcontext() if is_accepted else pytest.raises(FetchRefused):
+        fetcher.get(server.https(), max_bytes=LIMIT, media_types=accepted)
     assert b"\r\nAccept: text/plain\r\n" in server.requests[0]
 
 

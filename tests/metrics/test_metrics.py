@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker import __version__
+from broker.audit.record import REQUEST_EVENTS, SERVICE_EVENTS
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import AuditEntry, SigningKey
 from broker.metrics import (
@@ -25,6 +26,7 @@ from broker.metrics import (
     ObservedKeyStore,
     prepare_directory,
 )
+from broker.metrics.measures import EVENTS
 from broker.model import RequestContext
 
 PERMIT = {"face": "grpc", "event": "token.issue", "decision": "permit"}
@@ -49,6 +51,10 @@ def value(directory: Path, name: str, labels: Mapping[str, str], **workers: bool
             if sample.name == name and sample.labels == labels:
                 return float(sample.value)
     return None
+
+
+def test_every_event_that_is_recorded_is_counted_by_its_name() -> None:
+    assert set(EVENTS) == REQUEST_EVENTS | SERVICE_EVENTS
 
 
 def test_all_measures_appear_on_a_page_that_prometheus_reads(directory: Path) -> None:

@@ -261,6 +261,11 @@ def test_disabling_a_policy_that_does_not_exist_is_refused() -> None:
         CedarPolicyEngine.load(SHIPPED, disabled=frozenset({"typo"}))
 
 
+def test_a_guardrail_cannot_be_switched_off() -> None:
+    with pytest.raises(PolicyLoadError, match=r"guardrails\.cedar:\d+.*is a forbid"):
+        CedarPolicyEngine.load(SHIPPED, disabled=frozenset({"guard-own-resource"}))
+
+
 @pytest.mark.requirement("POL-03")
 def test_a_set_whose_own_tables_fail_is_refused(tmp_path: Path) -> None:
     directory = shutil.copytree(SHIPPED, tmp_path / "set")

@@ -18,6 +18,7 @@ SERVICES = (
     "broker.v1.TokenService",
     "broker.v1.DiscoveryService",
     "broker.v1.PolicyService",
+    "broker.v1.AdminService",
     "grpc.health.v1.Health",
 )
 REFLECTION = ("grpc.reflection.v1", "grpc.reflection.v1alpha")

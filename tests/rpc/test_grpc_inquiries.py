@@ -29,6 +29,7 @@ from tests.web.face_fakes import CANARY, FakeInquiries, fake_endpoints
 INTROSPECT = "/broker.v1.TokenService/IntrospectToken"
 REVOKE = "/broker.v1.TokenService/RevokeToken"
 WITHDRAW = "/broker.v1.AdminService/RevokeIssuedTokens"
+UNKNOWN = RevokedParty.ValueType(99)
 MESSAGES: tuple[Any, ...] = (IntrospectTokenRequest, RevokeTokenRequest)
 
 DOCUMENT: dict[str, Any] = {
@@ -137,7 +138,7 @@ def test_no_sort_of_party_was_forgotten() -> None:
 def test_an_unknown_sort_of_party_is_refused_and_recorded() -> None:
     inquiries = FakeInquiries()
     with serving(fake_endpoints(inquiries=inquiries)) as (_, client):
-        refused = client.refused(WITHDRAW, RevokeIssuedTokensRequest(party=99, name="u1"))
+        refused = client.refused(WITHDRAW, RevokeIssuedTokensRequest(party=UNKNOWN, name="u1"))
 
     assert list(refused.violations) == ["party"]
     assert [one.reason for one in inquiries.refusals] == [Reason.PARAM_MALFORMED]

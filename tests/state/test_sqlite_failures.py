@@ -220,9 +220,9 @@ def test_the_file_of_another_program_is_refused(path: Path) -> None:
 def test_the_file_of_a_later_version_is_refused(path: Path) -> None:
     open_state(path).close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute("PRAGMA user_version = 3")
+        other.execute("PRAGMA user_version = 4")
 
-    with pytest.raises(StateRefused, match="has version 3; this broker knows 2"):
+    with pytest.raises(StateRefused, match="has version 4; this broker knows 3"):
         open_state(path)
 
 
@@ -288,8 +288,51 @@ def test_a_broker_of_the_first_version_can_write_no_revocation_that_lacks_someth
     with closing(sqlite3.connect(path)) as old:
         open_state(path).close()
 
-        with pytest.raises(sqlite3.OperationalError, match="4 columns but 2 values"):
+        with pytest.raises(sqlite3.OperationalError, match="5 columns but 2 values"):
             old.execute("INSERT INTO revoked VALUES (?, ?)", (revoked_key("new"), NOW + 300))
+
+
+SECOND_VERSION = f"""
+    ALTER TABLE revoked ADD COLUMN issued_since INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revoked ADD COLUMN issued_until INTEGER NOT NULL DEFAULT {LAST_SECOND};
+    PRAGMA user_version = 2;
+"""
+SECOND_VERSION_REVOKES = """
+    INSERT INTO revoked (key, until, issued_since, issued_until) VALUES (?, ?, 0, ?)
+    ON CONFLICT DO UPDATE SET until = max(until, excluded.until)
+"""
+
+
+@pytest.mark.requirement("RPL-06")
+def test_what_a_broker_of_the_second_version_has_withdrawn_is_in_every_copy(path: Path) -> None:
+    make_first_version(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as second:
+        second.executescript(SECOND_VERSION)
+        facts = (revoked_key("second"), NOW + 300, LAST_SECOND)
+        second.execute(SECOND_VERSION_REVOKES, facts)
+
+    state = open_state(path)
+    state.revoke("third", NOW + 300)
+
+    found = [one.key for one in state.revocations_after(0, most=9)]
+    assert {*found[:2]} == {revoked_key("old"), revoked_key("second")}
+    assert found[2:] == [revoked_key("third")]
+    state.close()
+
+
+@pytest.mark.requirement("RPL-07")
+@pytest.mark.parametrize("jti", ["old", "new"])
+def test_a_broker_of_the_second_version_withdraws_nothing_that_copies_would_miss(
+    path: Path, jti: str
+) -> None:
+    """Nor does it count as withdrawn again when it was before."""
+    make_first_version(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as second:
+        second.executescript(SECOND_VERSION)
+        open_state(path).close()
+
+        with pytest.raises(sqlite3.IntegrityError, match="without a number"):
+            second.execute(SECOND_VERSION_REVOKES, (revoked_key(jti), NOW + 600, LAST_SECOND))
 
 
 @pytest.mark.requirement("R-14")

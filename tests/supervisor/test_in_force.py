@@ -324,8 +324,8 @@ def test_a_process_fetches_no_clients_document_ahead_of_the_client(setting: Sett
     )
     try:
         process.reload(Order(supervisor.reload().in_force, "", generation=1))
-        assert process._in_force.has_client_documents
-        assert process._key_ring.status() == {}
+        assert process._foundation.in_force.has_client_documents
+        assert process._foundation._key_ring.status() == {}
     finally:
         process.close()
 

@@ -20,6 +20,7 @@ from broker.errors import (
     InvalidScope,
     InvalidTarget,
     OAuthError,
+    RateLimited,
     Reason,
     RequestTooLarge,
     ServerError,
@@ -306,6 +307,7 @@ ERRORS = [
     (UnsupportedTokenType(Reason.NOT_REVOCABLE), 400),
     (InsufficientUserAuthentication(Reason.STEP_UP_REQUIRED), 400),
     (TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE), 503),
+    (RateLimited(Reason.FETCH_LIMIT), 429),
     (ServerError(Reason.INTERNAL_ERROR), 500),
 ]
 

@@ -278,8 +278,9 @@ def test_as_many_fields_as_allowed_are_read() -> None:
 
 @pytest.mark.parametrize("name", sorted(KNOWN_PARAMETERS - {"audience", "resource", "scope"}))
 def test_a_parameter_is_bounded_and_tokens_have_more_room(name: str) -> None:
-    tokens = {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token"}
-    longest = 32_768 if name in tokens else 4_096
+    assertions = {"assertion", "client_assertion", "client_secret"}
+    tokens = {"actor_token", "subject_token", "token"}
+    longest = 32_768 if name in assertions | tokens else 4_096
     assert name in read(f"{name}={'a' * longest}").present
     assert refusal(f"{name}={'a' * (longest + 1)}") is Reason.PARAM_TOO_LARGE
 

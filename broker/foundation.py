@@ -1,0 +1,185 @@
+"""What every process that answers callers stands on: what is in force, its state, its record, others' keys."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from broker import __version__
+from broker.assembly import CallerParts, TokenRules
+from broker.audit.log import FileAuditLog
+from broker.client_auth.secrets import CHOSEN_PREFIX
+from broker.config import Settings
+from broker.errors import OAuthError, Reason, TemporarilyUnavailable
+from broker.fetch import GuardedFetcher
+from broker.in_force import Configuration, InForce, OneConfigurationPerEntry
+from broker.interfaces import AuditLog
+from broker.issuers import FetchedClientDocuments, IssuerKeyRing
+from broker.metrics import Metrics, ObservedAuditLog
+from broker.model import KeySource, RequestContext, new_request_id
+from broker.monitor import Check
+from broker.orders import Order
+from broker.state.memory import MemoryState
+from broker.state.sqlite import SqliteState
+from broker.tokens.minter import Lifetimes
+
+_log = structlog.get_logger("broker.foundation")
+
+
+def now() -> int:
+    """The clock of a running broker: unix seconds."""
+    return int(time.time())
+
+
+class Foundation:
+    """
+    The parts that processes of all kinds have, made after the fork and closed before its end.
+
+    ``configuration`` is what is in force until it is told otherwise. ``writer`` names the chain of the
+    process's audit records, which begins and ends with ``begin`` and ``close``.
+    """
+
+    def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
+        settings = configuration.settings
+        self._is_behind = False
+        self._rejected = 0
+        self.in_force = InForce(configuration)
+        self.state = _open_state(settings)
+        self._fetcher = _open_fetcher(settings)
+        self._key_ring = IssuerKeyRing(self._fetcher, key_hosts=settings.fetch.key_hosts)
+        log = FileAuditLog(
+            settings.audit.directory,
+            writer=writer,
+            now=time.time,
+            segment_bytes=settings.audit.segment_size,
+            write_timeout=settings.audit.write_timeout.total_seconds(),
+            observe=metrics.observe_record,
+        )
+        self.audit: AuditLog = ObservedAuditLog(log, metrics)
+
+    def rules(self) -> TokenRules:
+        """What the operator decided about tokens, which only a restart changes."""
+        settings = self.in_force.current.settings
+        tokens = settings.tokens
+        return TokenRules(
+            issuer=settings.issuer,
+            mcp_claim=tokens.mcp_claim,
+            algorithm=settings.keys.algorithm,
+            lifetimes=Lifetimes(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime),
+            leeway=tokens.leeway,
+            max_actors=tokens.max_actors,
+            max_token_bytes=tokens.max_token_bytes,
+            jwks_max_age=tokens.jwks_max_age,
+            default_resource=settings.default_resource,
+            pairwise_key=_pairwise_key(tokens.pairwise_key_file),
+        )
+
+    def caller_parts(self) -> CallerParts:
+        """What it takes to know who is asking."""
+        return CallerParts(
+            registry=self.in_force,
+            key_ring=self._key_ring,
+            client_documents=FetchedClientDocuments(self._fetcher),
+            replay=self.state,
+            audit=OneConfigurationPerEntry(self.audit, self.in_force),
+            now=now,
+            most_chosen_secrets=self._most_chosen_secrets,
+        )
+
+    def begin(self) -> None:
+        """Fetch the keys that will be needed, and record that the process runs."""
+        self._key_ring.warm(_key_sources(self.in_force.current.settings), within=0)
+        self._record("service.started", __version__)
+
+    def checks(self) -> Sequence[Check]:
+        """What must be well for the process to be ready."""
+        return (
+            Check("audit", self.audit.check),
+            Check("configuration", self._check_in_step, every=timedelta(milliseconds=200)),
+            Check("state", self.state.check),
+        )
+
+    def reload(self, order: Order) -> None:
+        """
+        Serve what the order says is in force, and record the order; raises when that is impossible.
+
+        If not, what was served so far is served on, this process is not ready, and the order is to be
+        tried again. A new process would begin with what is in force, so it is better to end this one
+        than to try for long.
+        """
+        if order.problem and order.generation != self._rejected:
+            self._rejected = order.generation
+            self._record("config.rejected", order.problem)
+        self._is_behind = True
+        found = self.in_force.current.changed_to(order.in_force)
+        self.in_force.take(found)
+        self._key_ring.keep_only(_key_sources(found.settings))
+        self._is_behind = False
+        if not order.problem:
+            self._record("config.loaded", "")
+
+    def key_ages(self) -> Mapping[str, float]:
+        """For each issuer whose keys were fetched, how many seconds ago that was."""
+        return {
+            issuer: status.age
+            for issuer, status in self._key_ring.status().items()
+            if status.age is not None
+        }
+
+    def close(self) -> None:
+        """Record the end, stop every thread and write what is still to be written."""
+        self._record("service.stopped", "")
+        self._key_ring.close()
+        self.state.close()
+        self.audit.close()
+
+    def _record(self, event: str, detail: str) -> None:
+        context = RequestContext("service", new_request_id())
+        try:
+            with self.audit.entry(event, context) as entry:
+                entry.note(policy_digest=self.in_force.digest, detail=detail or None)
+        except OAuthError:
+            _log.exception("not_recorded", record=event)
+
+    def _check_in_step(self) -> None:
+        if self._is_behind:
+            raise TemporarilyUnavailable(
+                Reason.CONFIGURATION_STALE, detail="what is in force cannot be loaded"
+            )
+
+    def _most_chosen_secrets(self) -> int:
+        return max(
+            (
+                sum(secret.encoded.startswith(CHOSEN_PREFIX) for secret in client.secrets)
+                for client in self.in_force.current.settings.clients
+            ),
+            default=0,
+        )
+
+
+def _pairwise_key(file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes().strip()
+
+
+def _key_sources(settings: Settings) -> list[KeySource]:
+    of_issuers = [issuer.keys for issuer in settings.issuers if not issuer.is_disabled]
+    of_clients = [client.keys for client in settings.clients if client.keys is not None]
+    # What is in a client's document is fetched when the client comes, and never ahead of it.
+    return of_issuers + [keys for keys in of_clients if keys.document is None]
+
+
+def _open_state(settings: Settings) -> MemoryState | SqliteState:
+    if settings.state.store == "memory":
+        return MemoryState(now=now)
+    return SqliteState(settings.state.directory / "state.sqlite", now=now)
+
+
+def _open_fetcher(settings: Settings) -> GuardedFetcher:
+    return GuardedFetcher(
+        # Only a broker that is itself on loopback, for development, may fetch from there.
+        allow_loopback=settings.issuer.startswith("http://"),
+        ca_file=settings.fetch.ca_file,
+        private_networks=settings.fetch.private_networks,
+    )

@@ -1,0 +1,83 @@
+"""A real gRPC server in the broker's place, which answers as it is told."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
+
+DETAILS: Final = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a call ends; ``trailing`` is the metadata that tells more."""
+
+    code: grpc.StatusCode
+    text: str = "It failed."
+    trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+
+def failure(
+    code: grpc.StatusCode, facts: Mapping[str, str], *, retry_after: int | None = None
+) -> Failure:
+    """A failure as the broker tells it."""
+    status = Status(code=code.value[0], message="It failed.")
+    messages: list[Any] = [ErrorInfo(reason="IT_FAILED", metadata=facts)]
+    if retry_after is not None:
+        messages.append(RetryInfo(retry_delay=Duration(seconds=retry_after)))
+    for message in messages:
+        packed = AnyMessage()
+        packed.Pack(message)
+        status.details.append(packed)
+    return Failure(code, trailing=((DETAILS, status.SerializeToString()),))
+
+
+def issued(**changes: Any) -> token_service_pb2.ExchangeTokenResponse:
+    """An answer with a token."""
+    fields = {"access_token": "new", "token_type": "Bearer", "expires_in": 300, **changes}
+    return token_service_pb2.ExchangeTokenResponse(issued_token=token_pb2.IssuedToken(**fields))
+
+
+@dataclass
+class ScriptedGrpc(token_service_pb2_grpc.TokenServiceServicer):
+    """Answers with what is next in ``script``, after ``gate`` opens; ``asked`` are the messages so far."""
+
+    script: deque[Any] = field(default_factory=deque)
+    asked: list[Any] = field(default_factory=list)
+    gate: Event | None = None
+    port: int = 0
+
+    def ExchangeToken(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - its name.
+        self.asked.append(request)
+        if self.gate is not None:
+            self.gate.wait(30)
+        next_one = self.script.popleft() if self.script else issued()
+        if isinstance(next_one, Failure):
+            context.set_trailing_metadata(next_one.trailing)
+            context.abort(next_one.code, next_one.text)
+        return next_one
+
+
+@contextmanager
+def scripted_grpc() -> Iterator[ScriptedGrpc]:
+    """A server on a port of its own, until the end of the block."""
+    scripted = ScriptedGrpc()
+    server = grpc.server(ThreadPoolExecutor(max_workers=16))
+    token_service_pb2_grpc.add_TokenServiceServicer_to_server(scripted, server)
+    scripted.port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield scripted
+    finally:
+        server.stop(0).wait()

@@ -1,4 +1,4 @@
-"""What every process that answers callers stands on: what is in force, its state, its record, others' keys."""
+"""What every process that answers stands on: what is in force, state, record, and others' keys."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -61,6 +61,7 @@ _NOUNS: Final = {
     verbs={
         "dev": Verb("broker.cli.dev:dev", "Start a broker to try things out with."),
         "serve": Verb("broker.cli.serve:serve", "Start the broker."),
+        "run": Verb("broker.cli.run:run", "Start a program with a token that is renewed."),
         "health": Verb("broker.cli.health:health", "Ask a running broker whether it is ready."),
         "revoke": Verb("broker.cli.revoke:revoke", "Withdraw all that was issued for somebody."),
     },

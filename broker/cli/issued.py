@@ -69,11 +69,16 @@ class Issued:
         )
 
     def print(self, *, output: str) -> None:
-        """Print it as ``json``, as the bare ``token``, or drawn as a ``tree``."""
+        """Print it as JSON, as the bare token, for a shell, as a header, or drawn as a tree."""
         if output == "json":
             echo_json(asdict(self))
         elif output == "token":
             click.echo(self.access_token)
+        elif output == "env":
+            # A token has no character that a shell would look at (RFC 6750 2.1).
+            click.echo(f"export BROKER_TOKEN={self.access_token}")
+        elif output == "header":
+            click.echo(f"Authorization: {self.token_type} {self.access_token}")
         else:
             try:
                 parts = take_apart(self.access_token)

@@ -5,36 +5,21 @@ from typing import Any
 import rich_click as click
 
 from broker.cli.connection import connection_from, connection_options
-from broker.cli.issued import Issued
 from broker.cli.output import output_option
-from broker.oauth import GRANT_CLIENT_CREDENTIALS
-from broker.v1.token_service_pb2 import IssueClientTokenRequest
-from broker.v1.token_service_pb2_grpc import TokenServiceStub
+from broker.cli.requests import client_token
 
 
 @click.command()
 @connection_options
 @click.option("--resource", help="The resource the token is for; the broker's default if unset.")
 @click.option("--scope", "scopes", multiple=True, help="A scope asked for. Repeatable.")
-@output_option("tree", "token", "json")
+@output_option("tree", "token", "json", "env", "header")
 def get(*, resource: str | None, scopes: tuple[str, ...], output: str, **asked: Any) -> None:
     """
     Get a token for a client itself, as an agent does that acts for nobody in particular.
 
-    The secret comes from a file or the environment: on the command line others could read it.
+    The secret comes from a file or the environment: on the command line others could read it. `env` prints
+    a line for a shell to evaluate, `header` one for curl's `-H @-`.
     """
-    connection = connection_from(**asked)
     names = [name for scope in scopes for name in scope.split()]
-    if connection.grpc:
-        message = IssueClientTokenRequest(resources=[resource] if resource else [], scopes=names)
-        with connection.channel() as channel:
-            response = connection.call(TokenServiceStub(channel).IssueClientToken, message)
-        issued = Issued.of(response.issued_token)
-    else:
-        form = [
-            ("grant_type", GRANT_CLIENT_CREDENTIALS),
-            ("resource", resource),
-            ("scope", " ".join(names)),
-        ]
-        issued = Issued.read(connection.post("token", form))
-    issued.print(output=output)
+    client_token(connection_from(**asked), resource=resource, scopes=names).print(output=output)

@@ -34,7 +34,13 @@ class Documents:
 
     def __init__(self, *, ca_file: str | None = None) -> None:
         verify = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
-        self._client = httpx2.Client(verify=verify, trust_env=False, follow_redirects=False)
+        # No connection outlives its answer: the next document is minutes away.
+        self._client = httpx2.Client(
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
 
     def fetch(self, url: str, *, within: float) -> tuple[Any, str]:
         """
@@ -54,10 +60,6 @@ class Documents:
             is_ours = isinstance(error, ValueError) and not isinstance(error, StrictJsonError)
             said = str(error) if is_ours else type(error).__name__
             raise NotFetched(said) from None
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._client.close()
 
 
 def _check_head(answer: httpx2.Response) -> None:

@@ -78,7 +78,6 @@ class Rules:
     schedule: KeySchedule = field(default_factory=KeySchedule)
     ca_file: str | None = None
     clock: Callable[[], float] = time.time
-    _documents: Documents = field(init=False, repr=False)
     _keys: KeySource = field(init=False, repr=False)
     _spent: SpentProofs = field(init=False, repr=False)
 
@@ -92,9 +91,9 @@ class Rules:
         metadata_url(self.resource)
         usual = None if self.is_discovered else f"{self.issuer.rstrip('/')}/jwks"
         place = self.jwks_uri or usual
-        self._documents = Documents(ca_file=self.ca_file)
+        documents = Documents(ca_file=self.ca_file)
         load = load_from(
-            self._documents, self.issuer, jwks_uri=place, algorithms=frozenset(self.algorithms)
+            documents, self.issuer, jwks_uri=place, algorithms=frozenset(self.algorithms)
         )
         self._keys = KeySource(load, schedule=self.schedule)
         self._spent = SpentProofs()
@@ -110,10 +109,6 @@ class Rules:
             proof_algorithms=PROOF_ALGORITHMS,
             name=name,
         )
-
-    def close(self) -> None:
-        """Close every connection; nothing can be verified any more."""
-        self._documents.close()
 
     def _read(self, token: str) -> Container:
         """The token taken apart, if its outside is that of an access token for here; nothing is proved."""

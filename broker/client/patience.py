@@ -8,7 +8,6 @@ from typing import Final
 from broker.client.failures import Unavailable
 
 TOO_LATE: Final = "The broker did not answer in time."
-_LONGEST_PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,8 @@ class Attempts:
 
     def pause_after(self, failure: Unavailable) -> float:
         """How many seconds to wait after an attempt that failed; raises its failure to give up."""
-        # Those who were turned away together should not come back together.
-        jitter = 0.5 + random.random() / 2  # noqa: S311 - nothing secret depends on it.
-        pause = min(failure.retry_after, _LONGEST_PAUSE) * jitter
+        # Those who were turned away together should not come back together, and nobody too early.
+        pause = failure.retry_after * (1 + random.random() / 2)  # noqa: S311 - it need not be secret.
         self._left -= 1
         if self._left <= 0 or time.monotonic() + pause >= self._end:
             raise failure

@@ -57,16 +57,18 @@ def by_sdk(verifier: TokenVerifier, downstream: Downstream | None = None) -> App
         for_sdk.delegation().require_scopes("tickets:close")
         return "closed"
 
-    @server.tool()
-    @for_sdk.tell_refusals
-    async def contacts(scope: str = "") -> str:
-        """The tool's own name, parameters and description must survive the decorator."""
-        assert downstream is not None
-        auth = BrokerAuth(
-            downstream.broker, downstream.resource, scopes=[scope or downstream.scope]
-        )
-        async with downstream.client(auth=auth) as client:
-            return (await client.get("")).text
+    if downstream is not None:
+        there = downstream
+
+        @server.tool()
+        @for_sdk.tell_refusals
+        async def contacts() -> str:
+            return await _read(there, there.scope)
+
+        @server.tool()
+        @for_sdk.tell_refusals
+        async def contacts_with(scope: str) -> str:
+            return await _read(there, scope)
 
     return server.streamable_http_app(transport_security=_ANY_HOST)
 
@@ -97,10 +99,8 @@ def by_fastmcp(verifier: TokenVerifier, downstream: Downstream | None = None) ->
                 return (await client.get("")).text
 
         @server.tool
-        async def by_auth(scope: str) -> str:
-            auth = BrokerAuth(there.broker, there.resource, scopes=[scope])
-            async with there.client(auth=auth) as client:
-                return (await client.get("")).text
+        async def contacts_with(scope: str) -> str:
+            return await _read(there, scope)
 
         refused = for_fastmcp.DownstreamToken(there.broker, there.resource, "crm.unknown")
 
@@ -109,6 +109,26 @@ def by_fastmcp(verifier: TokenVerifier, downstream: Downstream | None = None) ->
             return token
 
     return server.http_app(path="/mcp", host_origin_protection=False)
+
+
+async def _read(downstream: Downstream, scope: str) -> str:
+    auth = BrokerAuth(downstream.broker, downstream.resource, scopes=[scope])
+    async with downstream.client(auth=auth) as client:
+        return (await client.get("")).text
+
+
+def closing(app: Application, downstream: Downstream) -> Application:
+    """The same application, which ends what its tools held when it ends itself."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await downstream.broker.aclose()
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return wrapped
 
 
 def _told(found: Any) -> str:

@@ -172,7 +172,6 @@ ELSEWHERE = {
     "no port": "http://127.0.0.1/",
     "a user that looks like the host": "http://127.0.0.1:{api}@localhost:{elsewhere}/",
     "a user that is one": "http://ann:secret@127.0.0.1:{api}/",
-    "a user without a name": "http://@127.0.0.1:{api}/",
     "a name below": "http://127.0.0.1.evil.test:{api}/",
     "a name that ends with a dot": "http://localhost.:{api}/",
     "a backslash": "http://127.0.0.1:{elsewhere}\\@127.0.0.1:{api}/",

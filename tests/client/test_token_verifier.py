@@ -510,4 +510,3 @@ def test_a_verifier_may_be_shown_without_showing_its_inside(server: KeyServer) -
     verifier = SyncTokenVerifier(server.issuer, RESOURCE)
 
     assert "_keys" not in repr(verifier)
-    verifier.close()

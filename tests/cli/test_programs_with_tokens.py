@@ -1,0 +1,204 @@
+"""``broker run`` and what ``broker token get`` prints for shells, against a server of fixed answers."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.cli.issued import Issued
+from broker.cli.renewal import TokenFile
+from broker.cli.stop import Negative
+from tests.cli.conftest import Run, WebServer
+from tests.e2e.patience import until
+from tests.e2e.running import environment
+
+API = "https://api.example/v2"
+TOKEN = "e30.e30.c2ln"
+ANSWER = {
+    "access_token": TOKEN,
+    "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    "token_type": "Bearer",
+    "expires_in": 300,
+}
+SHOW = (
+    "import os; print(os.environ['BROKER_TOKEN'], open(os.environ['BROKER_TOKEN_FILE']).read(), "
+    "'BROKER_CLIENT_SECRET' in os.environ)"
+)
+
+
+def started(
+    web: WebServer, folder: Path, *command: str, options: tuple[str, ...] = ()
+) -> "subprocess.Popen[str]":
+    """``broker run`` with this command, as a shell would start it."""
+    ours = ("--issuer", web.url, "--client", "agent", "--resource", API, *options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "broker", "run", *ours, "--", *command],
+        cwd=folder,
+        env=environment() | {"BROKER_CLIENT_SECRET": "s3cret"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_program_finds_its_token_and_not_the_clients_secret(
+    web: WebServer, tmp_path: Path
+) -> None:
+    web.answer("/token", ANSWER)
+
+    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=30)
+
+    assert said.split() == [TOKEN, TOKEN, "False"], errors
+
+
+def test_standard_input_and_the_exit_status_are_the_programs_own(
+    web: WebServer, tmp_path: Path
+) -> None:
+    web.answer("/token", ANSWER)
+    echo = "import sys; print(sys.stdin.read().upper()); sys.exit(7)"
+
+    process = started(web, tmp_path, sys.executable, "-c", echo)
+    said, _ = process.communicate("hello", timeout=30)
+
+    assert (said.strip(), process.returncode) == ("HELLO", 7)
+
+
+def test_the_file_is_its_owners_alone_and_gone_at_the_end(web: WebServer, tmp_path: Path) -> None:
+    web.answer("/token", ANSWER)
+    look = (
+        "import os; p = os.environ['BROKER_TOKEN_FILE']; "
+        "print(p, os.stat(p).st_mode, os.stat(os.path.dirname(p)).st_mode)"
+    )
+
+    said, _ = started(web, tmp_path, sys.executable, "-c", look).communicate(timeout=30)
+
+    path, mode, folder_mode = said.split()
+    assert stat.S_IMODE(int(mode)) == 0o600
+    assert stat.S_IMODE(int(folder_mode)) == 0o700
+    assert not Path(path).exists()
+
+
+def test_a_signal_reaches_the_program(web: WebServer, tmp_path: Path) -> None:
+    web.answer("/token", ANSWER)
+    ready = tmp_path / "ready"
+    wait = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    process = started(web, tmp_path, sys.executable, "-c", wait)
+    until(ready.exists, seconds=20, what="the program runs")
+
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_token_that_is_about_to_end_is_replaced_in_the_file(
+    web: WebServer, tmp_path: Path
+) -> None:
+    web.answer("/token", ANSWER | {"expires_in": 2})
+    follow = (
+        "import os, sys, time\n"
+        "end = time.monotonic() + 20\n"
+        "path = os.environ['BROKER_TOKEN_FILE']\n"
+        "first = os.stat(path).st_ino\n"
+        "while os.stat(path).st_ino == first and time.monotonic() < end: time.sleep(0.05)\n"
+        "sys.exit(0 if os.stat(path).st_ino != first else 1)\n"
+    )
+
+    process = started(web, tmp_path, sys.executable, "-c", follow)
+    _, errors = process.communicate(timeout=40)
+
+    assert process.returncode == 0, errors
+
+
+def test_without_a_token_nothing_is_started(web: WebServer, tmp_path: Path) -> None:
+    web.answer("/token", {"error": "invalid_client", "error_description": "No."}, status=401)
+    touched = tmp_path / "touched"
+    process = started(web, tmp_path, sys.executable, "-c", f"open({str(touched)!r}, 'w')")
+
+    _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert "invalid_client: No." in errors
+    assert not touched.exists()
+
+
+def test_a_program_that_is_not_there_is_no_traceback(web: WebServer, run: Run) -> None:
+    web.answer("/token", ANSWER)
+
+    result = run(
+        *("run", "--issuer", web.url, "--client", "a", "--resource", API, "--", "no-such-program"),
+        BROKER_CLIENT_SECRET="s",
+    )
+
+    assert result.exit_code == 1
+    assert "no-such-program cannot be started" in result.stderr
+
+
+def test_standard_input_is_not_read_for_a_token(web: WebServer, run: Run) -> None:
+    result = run(
+        *("run", "--issuer", web.url, "--client", "a", "--resource", API),
+        *("--subject-token", "-", "--", "true"),
+        BROKER_CLIENT_SECRET="s",
+    )
+
+    assert result.exit_code == 2
+    assert web.requests == []
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("env", f"export BROKER_TOKEN={TOKEN}\n"),
+        ("header", f"Authorization: Bearer {TOKEN}\n"),
+        ("token", f"{TOKEN}\n"),
+    ],
+)
+def test_a_token_is_printed_as_a_shell_wants_it(
+    web: WebServer, run: Run, output: str, expected: str
+) -> None:
+    web.answer("/token", ANSWER)
+
+    result = run(
+        *("token", "get", "--issuer", web.url, "--client", "agent", "-o", output),
+        BROKER_CLIENT_SECRET="s",
+    )
+
+    assert (result.exit_code, result.stdout) == (0, expected)
+
+
+def test_a_renewal_that_fails_keeps_the_old_token_and_is_tried_again(tmp_path: Path) -> None:
+    moments = iter((0.0, 10.0, 10.0, 10.5, 100.0, 100.0))
+    answers = iter((300, None, 300))
+
+    def fetch() -> Issued:
+        expires_in = next(answers)
+        if expires_in is None:
+            raise Negative("away")
+        return Issued(f"token-{expires_in}", "", "Bearer", expires_in, "")
+
+    held = TokenFile(tmp_path / "token", fetch, clock=lambda: next(moments))
+    held.renew()
+    held.due = 5.0
+
+    assert held.renew_if_due() == "away"
+    assert held.path.read_text() == "token-300"
+    assert 11.0 <= held.due <= 12.5
+    assert held.renew_if_due() == ""
+    assert held.failures == 0
+
+
+def test_what_lies_in_the_files_place_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (tmp_path / "token.new").symlink_to(elsewhere)
+    held = TokenFile(tmp_path / "token", lambda: Issued(TOKEN, "", "Bearer", 300, ""))
+
+    with pytest.raises(OSError, match=os.strerror(40)):
+        held.renew()
+
+    assert elsewhere.read_text() == "mine"

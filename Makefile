@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
-WORKERS ?= 2
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test integration lint format types layers proto policy docs check bench image clean

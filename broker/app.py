@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
-from broker.assembly import Parts, assemble
+from broker.assembly import Parts, TokenRules, assemble
 from broker.config import Settings
 from broker.config.settings import KeySettings, VaultAuthSettings, VaultSettings
 from broker.endpoints import Endpoints
@@ -20,6 +21,7 @@ from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.metrics import Metrics, ObservedKeyStore, ObservedPolicyEngine
 from broker.monitor import Check
 from broker.orders import Order
+from broker.tokens.minter import Lifetimes
 
 _POLL_SECONDS: Final = 5
 _CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
@@ -41,7 +43,7 @@ class Process:
         self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
         callers = self._foundation.caller_parts()
         self.endpoints: Endpoints = assemble(
-            self._foundation.rules(),
+            _rules(settings),
             Parts(
                 registry=callers.registry,
                 key_ring=callers.key_ring,
@@ -83,6 +85,26 @@ class Process:
     def _sign_canary(self) -> None:
         for algorithm in self._foundation.in_force.current.settings.keys.algorithms:
             self._key_store.signing_key(algorithm).sign(_CANARY)
+
+
+def _rules(settings: Settings) -> TokenRules:
+    tokens = settings.tokens
+    return TokenRules(
+        issuer=settings.issuer,
+        mcp_claim=tokens.mcp_claim,
+        algorithm=settings.keys.algorithm,
+        lifetimes=Lifetimes(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime),
+        leeway=tokens.leeway,
+        max_actors=tokens.max_actors,
+        max_token_bytes=tokens.max_token_bytes,
+        jwks_max_age=tokens.jwks_max_age,
+        default_resource=settings.default_resource,
+        pairwise_key=_pairwise_key(tokens.pairwise_key_file),
+    )
+
+
+def _pairwise_key(file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes().strip()
 
 
 def open_key_store(settings: Settings) -> KeyStore:

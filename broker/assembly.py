@@ -85,7 +85,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         tuple(GRANTS),
         rules.jwks_max_age,
     )
-    callers = _callers(rules, parts)
+    callers = _callers(rules.issuer, parts, leeway=rules.leeway)
     standing = Standing(rules.issuer, parts.registry, parts.revocations, rules.mcp_claim)
     tools = GrantTools(
         issuer=rules.issuer,
@@ -131,26 +131,21 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
     )
 
 
-def assemble_watch(rules: TokenRules, parts: CallerParts) -> WatchEndpoint:
+def assemble_watch(issuer: str, parts: CallerParts, *, leeway: timedelta) -> WatchEndpoint:
     """The endpoint of a process that tells what is withdrawn, and can issue nothing."""
-    return WatchEndpoint(_callers(rules, parts), parts.registry, parts.audit)
+    return WatchEndpoint(
+        _callers(issuer, parts, leeway=leeway), registry=parts.registry, audit=parts.audit
+    )
 
 
-def _callers(rules: TokenRules, parts: CallerParts) -> Callers:
+def _callers(issuer: str, parts: CallerParts, *, leeway: timedelta) -> Callers:
     clients = KnownClients(parts.registry, parts.key_ring, parts.client_documents)
-    endpoint = token_endpoint_of(rules.issuer)
+    endpoint = token_endpoint_of(issuer)
     authenticator = ClientAuthenticator(
         clients,
-        AssertionVerifier(rules.issuer, endpoint, clients, parts.now, rules.leeway),
+        AssertionVerifier(issuer, endpoint, clients, parts.now, leeway),
         SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
-        WorkloadVerifier(
-            rules.issuer,
-            endpoint,
-            parts.registry,
-            parts.key_ring,
-            parts.now,
-            rules.leeway,
-        ),
+        WorkloadVerifier(issuer, endpoint, parts.registry, parts.key_ring, parts.now, leeway),
     )
     return Callers(authenticator, parts.replay)
 

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
 from broker import __version__
-from broker.assembly import CallerParts, TokenRules
+from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
@@ -23,7 +22,6 @@ from broker.monitor import Check
 from broker.orders import Order
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
-from broker.tokens.minter import Lifetimes
 
 _log = structlog.get_logger("broker.foundation")
 
@@ -58,23 +56,6 @@ class Foundation:
             observe=metrics.observe_record,
         )
         self.audit: AuditLog = ObservedAuditLog(log, metrics)
-
-    def rules(self) -> TokenRules:
-        """What the operator decided about tokens, which only a restart changes."""
-        settings = self.in_force.current.settings
-        tokens = settings.tokens
-        return TokenRules(
-            issuer=settings.issuer,
-            mcp_claim=tokens.mcp_claim,
-            algorithm=settings.keys.algorithm,
-            lifetimes=Lifetimes(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime),
-            leeway=tokens.leeway,
-            max_actors=tokens.max_actors,
-            max_token_bytes=tokens.max_token_bytes,
-            jwks_max_age=tokens.jwks_max_age,
-            default_resource=settings.default_resource,
-            pairwise_key=_pairwise_key(tokens.pairwise_key_file),
-        )
 
     def caller_parts(self) -> CallerParts:
         """What it takes to know who is asking."""
@@ -157,10 +138,6 @@ class Foundation:
             ),
             default=0,
         )
-
-
-def _pairwise_key(file: Path | None) -> bytes | None:
-    return None if file is None else file.read_bytes().strip()
 
 
 def _key_sources(settings: Settings) -> list[KeySource]:

@@ -66,7 +66,8 @@ class TrustedIssuer:
     else is accepted, whatever its keys could do. ``subject_prefix`` keeps equal ``sub`` values of
     two issuers apart. ``max_token_lifetime`` bounds ``exp - iat`` of what it signs.
 
-    ``is_multi_tenant`` demands a ``tenant`` in each, which is part of who the subject is. For identity
+    ``is_multi_tenant`` demands a ``tenant`` in each, which is part of who the subject is; ``tenants``
+    are the only ones that it may name, where they are listed. For identity
     assertions ``accounts`` gives, by tenant (empty where there is none) and ``sub``, the subject here,
     and whoever it does not name is unknown; without it every subject has an account, named by prefix,
     tenant and ``sub``.
@@ -83,6 +84,7 @@ class TrustedIssuer:
     foreign_actors: str = "keep"
     max_token_lifetime: timedelta = timedelta(hours=24)
     is_multi_tenant: bool = False
+    tenants: frozenset[str] | None = None
     accounts: Mapping[str, Mapping[str, str]] | None = None
     is_single_use: bool | None = None
     workloads: tuple[WorkloadRule, ...] = ()

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from broker.monitor import Hooks, WorkerMonitor
 from broker.supervisor import ChildSpec, Supervisor
 
 if TYPE_CHECKING:
+    from broker.watch import WatchProcess
     from broker.web.readiness import Probe
 
 GRACE: Final = timedelta(seconds=20)
@@ -68,7 +70,8 @@ def _check_addresses(listen: ListenSettings) -> None:
     The faces share their ports with whoever else does, so that a second broker, started by mistake,
     would quietly take connections from the first. This try shares nothing.
     """
-    for name, address in (("http", listen.http), ("grpc", listen.grpc), ("admin", listen.admin)):
+    for name in ("http", "grpc", "admin", "streams"):
+        address: Address | None = getattr(listen, name)
         if address is None:
             continue
         with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
@@ -86,7 +89,7 @@ def _children(accepted: Accepted, metrics: Path) -> Iterator[ChildSpec]:
     for name in workers:
         run = runs[name.partition("-")[0]]
         yield ChildSpec(name, partial(run, accepted, metrics, name))
-    control = partial(_run_control, settings, metrics, workers)
+    control = partial(_run_control, accepted, metrics, workers)
     yield ChildSpec("control", control, is_last=True)
 
 
@@ -172,14 +175,18 @@ def _run_http(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) 
 
 
 def _process(configuration: Configuration, metrics: Path, name: str) -> tuple[Process, Metrics]:
-    issuers = [issuer.issuer for issuer in configuration.settings.issuers]
-    measured = Metrics(metrics, name, issuers=issuers)
+    measured = _metrics(configuration, metrics, name)
     return Process(configuration, writer=name, metrics=measured), measured
+
+
+def _metrics(configuration: Configuration, metrics: Path, name: str) -> Metrics:
+    issuers = [issuer.issuer for issuer in configuration.settings.issuers]
+    return Metrics(metrics, name, issuers=issuers)
 
 
 def _monitor(
     lifeline: Lifeline,
-    process: Process,
+    process: "Process | WatchProcess",
     measured: Metrics,
     *,
     drain: Callable[[], None] | None = None,
@@ -202,20 +209,57 @@ def _leave() -> None:
 
 
 def _run_control(
-    settings: Settings, metrics: Path, workers: tuple[str, ...], lifeline: Lifeline
+    accepted: Accepted, metrics: Path, workers: tuple[str, ...], lifeline: Lifeline
 ) -> None:
     from broker.web.admin import run_control  # noqa: PLC0415 - only this process needs it.
     from broker.web.readiness import Readiness  # noqa: PLC0415 - the same.
 
-    listen = settings.listen
-    run_control(
+    configuration = accepted.configuration
+    settings, listen = configuration.settings, configuration.settings.listen
+    run = partial(
+        run_control,
         lifeline,
         listener=(listen.admin.host, listen.admin.port),
-        readiness=lambda: Readiness(
-            workers, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
-        ),
         exposition=Exposition(metrics).render,
     )
+    # With streams this process has callers of its own, and answers for its own health as well.
+    reporting = workers if listen.streams is None else (*workers, lifeline.name)
+
+    def readiness() -> Readiness:
+        return Readiness(
+            reporting, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
+        )
+
+    if listen.streams is None:
+        run(readiness=readiness)
+        return
+    with _watching(configuration, metrics, lifeline) as streams:
+        run(readiness=readiness, beside=streams)
+
+
+@contextmanager
+def _watching(
+    configuration: Configuration, metrics: Path, lifeline: Lifeline
+) -> Iterator["Callable[[], AbstractAsyncContextManager[int]]"]:
+    """What tells listeners what is withdrawn, to be served in the event loop of the control process."""
+    from broker.rpc.streams import StreamListener, streaming  # noqa: PLC0415 - only with streams.
+    from broker.watch import WatchProcess  # noqa: PLC0415 - the same.
+
+    settings = configuration.settings
+    measured = _metrics(configuration, metrics, lifeline.name)
+    process = WatchProcess(configuration, writer=lifeline.name, metrics=measured)
+    monitor = _monitor(lifeline, process, measured)
+    listener = StreamListener(
+        str(settings.listen.streams),
+        tls=settings.grpc.tls,
+        max_message_bytes=settings.grpc.max_message_bytes,
+    )
+    try:
+        yield partial(streaming, process.endpoint, process.feed, listener)
+    finally:
+        monitor.stop()
+        process.close()
+        measured.flush()
 
 
 def _probes(settings: Settings) -> Iterator[tuple[str, "Probe"]]:

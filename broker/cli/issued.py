@@ -1,5 +1,6 @@
 """What the broker issued, from either face, and how it is printed."""
 
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Final, Self
@@ -27,6 +28,8 @@ TYPE_NUMBERS: Final = {
     TOKEN_TYPE_JWT: TokenType.TOKEN_TYPE_JWT,
     TOKEN_TYPE_ID_JAG: TokenType.TOKEN_TYPE_ID_JAG,
 }
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_SCHEME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NAMES: Final = {number: name for name, number in TYPE_NUMBERS.items()}
 
 
@@ -39,6 +42,11 @@ class Issued:
     token_type: str
     expires_in: int
     scope: str
+
+    def __post_init__(self) -> None:
+        # What is printed goes to terminals and into shells; a token has no character that they obey.
+        if not (_TOKEN.fullmatch(self.access_token) and _SCHEME.fullmatch(self.token_type)):
+            raise Negative("The broker issued something that is no token.")
 
     @classmethod
     def read(cls, answer: Answer) -> Self:

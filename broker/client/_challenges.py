@@ -18,14 +18,16 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 def scopes_missing(headers: Sequence[str]) -> frozenset[str]:
     """The scopes that a Bearer challenge asks for because they are missing; none if it does not."""
     found: set[str] = set()
-    for parameters in _bearer_challenges(", ".join(headers)[:_LONGEST]):
+    for parameters in bearer_challenges(headers):
         if parameters.get("error") == "insufficient_scope":
             found.update(parameters.get("scope", "").split(" "))
     named = {scope for scope in found if _SCOPE.fullmatch(scope)}
     return frozenset(named) if len(named) <= _MOST_SCOPES else frozenset()
 
 
-def _bearer_challenges(header: str) -> list[dict[str, str]]:
+def bearer_challenges(headers: Sequence[str]) -> list[dict[str, str]]:
+    """The parameters of every Bearer challenge, by their names in lower case; the first of a name counts."""
+    header = ", ".join(headers)[:_LONGEST]
     challenges: list[dict[str, str]] = []
     parameters: dict[str, str] = {}
     for part in _PART.finditer(header):

@@ -63,19 +63,19 @@ def read_container(token: str, *, carries_key: bool = False) -> Container:
 
 
 def _check_header(header: Mapping[str, Any], *, carries_key: bool) -> None:
+    if not isinstance(header.get("alg"), str):
+        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
     if "crit" in header or "b64" in header:
         raise TokenRejected(Reason.CRIT_UNSUPPORTED)
     if not (_KEY_CARRIERS - ({"jwk"} if carries_key else set())).isdisjoint(header):
         raise TokenRejected(Reason.UNKNOWN_KEY, "the header carries or points to a key")
     if "enc" in header or "zip" in header:
         raise TokenRejected(Reason.JWE_REFUSED)
-    if not isinstance(header.get("alg"), str):
-        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-    if not isinstance(header.get("typ", ""), str):
-        raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
     kid = header.get("kid", "")
     if not isinstance(kid, str) or len(kid) > _LONGEST_KID:
         raise TokenRejected(Reason.UNKNOWN_KEY, "kid is not a short string")
+    if not isinstance(header.get("typ", ""), str):
+        raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
 
 
 def _object(segment: str) -> dict[str, Any]:

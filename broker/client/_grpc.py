@@ -65,17 +65,17 @@ class AsyncGrpc:
     def __init__(self, target: str, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
         self._target = target
-        self._credentials = _credentials(target, ca_file)
+        self._credentials = channel_credentials(target, ca_file)
         self._channel: grpc.aio.Channel | None = None
 
     async def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
         """The answer; raises ``BrokerError``."""
         try:
             message = await _method(self._open(), ask)(
-                _message(ask, presented), timeout=within, metadata=_metadata(presented)
+                _message(ask, presented), timeout=within, metadata=metadata_of(presented)
             )
         except grpc.aio.AioRpcError as error:
-            raise _failure(error.code(), error.details(), error.trailing_metadata()) from None
+            raise failure_of(error.code(), error.details(), error.trailing_metadata()) from None
         return _read(ask, message)
 
     def _open(self) -> grpc.aio.Channel:
@@ -99,7 +99,7 @@ class SyncGrpc:
 
     def __init__(self, target: str, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        credentials = _credentials(target, ca_file)
+        credentials = channel_credentials(target, ca_file)
         self._channel = (
             grpc.insecure_channel(target, options=_OPTIONS)
             if credentials is None
@@ -110,11 +110,11 @@ class SyncGrpc:
         """The answer; raises ``BrokerError``."""
         try:
             message = _method(self._channel, ask)(
-                _message(ask, presented), timeout=within, metadata=_metadata(presented)
+                _message(ask, presented), timeout=within, metadata=metadata_of(presented)
             )
         except grpc.RpcError as error:
             call = cast(grpc.Call, error)
-            raise _failure(call.code(), call.details(), call.trailing_metadata()) from None
+            raise failure_of(call.code(), call.details(), call.trailing_metadata()) from None
         return _read(ask, message)
 
     def close(self) -> None:
@@ -122,7 +122,8 @@ class SyncGrpc:
         self._channel.close()
 
 
-def _credentials(target: str, ca_file: str | None) -> grpc.ChannelCredentials | None:
+def channel_credentials(target: str, ca_file: str | None) -> grpc.ChannelCredentials | None:
+    """What a channel to the broker is opened with; ``None`` without TLS, on loopback alone."""
     if ca_file is None:
         is_here = is_loopback(target.rpartition(":")[0].strip("[]"))
         return None if is_here else grpc.ssl_channel_credentials()
@@ -156,13 +157,19 @@ def _fill(message: Any, form: Sequence[tuple[str, str]], presented: Presented) -
             getattr(message, _REPEATED[name]).append(value)
         else:
             setattr(message, name, _TYPES.get(value, value) if name.endswith("_type") else value)
+    return authenticated(message, presented)
+
+
+def authenticated(message: Any, presented: Presented) -> Any:
+    """The same message with what proves in it who the client is."""
     for name, value in presented.form.items():
         if name in _AUTHENTICATION:
             setattr(message.client_authentication, name, value)
     return message
 
 
-def _metadata(presented: Presented) -> tuple[tuple[str, str], ...]:
+def metadata_of(presented: Presented) -> tuple[tuple[str, str], ...]:
+    """What goes along with a call to prove who the client is."""
     return () if presented.authorization is None else (("authorization", presented.authorization),)
 
 
@@ -173,7 +180,8 @@ def _read(ask: Ask[_Answer], message: Any) -> _Answer:
         raise BadAnswer(NO_ANSWER) from None
 
 
-def _failure(code: grpc.StatusCode, details: str | None, trailing: Any) -> BrokerError:
+def failure_of(code: grpc.StatusCode, details: str | None, trailing: Any) -> BrokerError:
+    """What a call says that ended without an answer."""
     facts, retry_after = _details(trailing)
     error, description = facts.get("error", ""), details or ""
     if not error and code not in _UNAVAILABLE:

@@ -13,6 +13,10 @@ from broker.client.broker import Broker
 AUTHORIZATION: Final = "authorization"
 _UNAUTHENTICATED: Final = 401
 
+_REFUSED: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED})
+# When a call ends while its stream of requests is still being sent, that is all that is told at first.
+_PERHAPS_REFUSED: Final = _REFUSED | {grpc.StatusCode.INTERNAL}
+
 
 class Calls:
     """Gives calls their tokens, and forgets those that were not accepted."""
@@ -28,13 +32,19 @@ class Calls:
         bearing = self._wanted.begin()
         while True:
             made = await call(await self._with_token(bearing, details))
-            if not await self._is_refused(made, bearing):
+            if await made.code() not in _REFUSED or not self._may_try_again(bearing):
                 return made
 
     async def call_once(self, call: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """A call that cannot, since it sends or receives a stream."""
+        """A call that cannot, since it sends or receives a stream; a token that is refused is forgotten."""
         bearing = self._wanted.begin()
-        made = await call(await self._with_token(bearing, details))
+        borne = await self._with_token(bearing, details)
+        try:
+            made = await call(borne)
+        except grpc.aio.AioRpcError as failure:
+            # It has ended even before there was anything to be read from it.
+            self._ended(failure.code(), bearing)
+            raise
         watch = asyncio.create_task(self._watch(made, bearing))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
@@ -43,13 +53,15 @@ class Calls:
     async def _with_token(self, bearing: Bearing, details: Any) -> Any:
         return self._attach(details, await bearing.token(self._broker))
 
-    async def _is_refused(self, made: Any, bearing: Bearing) -> bool:
-        if await made.code() is not grpc.StatusCode.UNAUTHENTICATED:
-            return False
-        return bearing.may_try_again(self._broker, status=_UNAUTHENTICATED, challenges=())
-
     async def _watch(self, made: Any, bearing: Bearing) -> None:
-        await self._is_refused(made, bearing)
+        self._ended(await made.code(), bearing)
+
+    def _ended(self, code: grpc.StatusCode, bearing: Bearing) -> None:
+        if code in _PERHAPS_REFUSED:
+            self._may_try_again(bearing)
+
+    def _may_try_again(self, bearing: Bearing) -> bool:
+        return bearing.may_try_again(self._broker, status=_UNAUTHENTICATED, challenges=())
 
 
 class _Interceptor:

@@ -3,7 +3,7 @@
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import httpx2
@@ -119,8 +119,7 @@ def _request(
     presented: Presented,
     within: float,
 ) -> httpx2.Request:
-    if not ask.endpoint:
-        raise BadAnswer("This can be asked over gRPC alone.")
+    _reader(ask)
     headers = {} if presented.authorization is None else {"Authorization": presented.authorization}
     return client.build_request(
         "POST",
@@ -131,11 +130,17 @@ def _request(
     )
 
 
+def _reader(ask: Ask[_Answer]) -> Callable[[Mapping[str, Any]], _Answer]:
+    if ask.read_json is None:
+        raise BadAnswer("This can be asked over gRPC alone.")
+    return ask.read_json
+
+
 def _read(ask: Ask[_Answer], answer: httpx2.Response, body: Body) -> _Answer:
     members = body.members()
     if answer.status_code == httpx2.codes.OK and members is not None:
         try:
-            return ask.read_json(members)
+            return _reader(ask)(members)
         except UNREADABLE:
             raise BadAnswer(NO_ANSWER) from None
     if members is not None and isinstance(members.get("error"), str):

@@ -93,11 +93,6 @@ def nothing(_answer: object) -> None:
     """There is nothing to read in an answer that only says that it was done."""
 
 
-def no_explanation(_body: Mapping[str, Any]) -> Explanation:
-    """The HTTP face has no explanations."""
-    raise BadAnswer("Only the gRPC face explains.")
-
-
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not text")

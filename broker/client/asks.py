@@ -25,14 +25,14 @@ class Ask(Generic[Answer]):
     """
     One question: its endpoint and form over HTTP, its method and fields over gRPC.
 
-    ``read_json`` and ``read_message`` make the answer of either face. Both raise ``BadAnswer``, or
-    ``KeyError``, ``TypeError`` or ``ValueError``, which mean the same.
+    ``read_json`` and ``read_message`` make the answer of either face. Both raise ``BadAnswer``, or what
+    means the same (``UNREADABLE``). What is not answered over HTTP has no ``read_json``.
     """
 
     endpoint: str
     method: str
     form: Form = field(repr=False)
-    read_json: Callable[[Mapping[str, Any]], Answer]
+    read_json: Callable[[Mapping[str, Any]], Answer] | None
     read_message: Callable[[Any], Answer]
 
 
@@ -154,7 +154,7 @@ def explain(
     """What an exchange would lead to, and why; only the gRPC face answers this."""
     asked = exchange(subject_token, resource=resource, scopes=scopes)
     form = [*asked.form, *([] if client_id is None else [("explained_client_id", client_id)])]
-    return Ask("", "ExplainDecision", form, reading.no_explanation, reading.explanation_of_message)
+    return Ask("", "ExplainDecision", form, None, reading.explanation_of_message)
 
 
 def _scope(scopes: Sequence[str]) -> list[tuple[str, str]]:

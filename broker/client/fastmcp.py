@@ -10,10 +10,11 @@ from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from pydantic import AnyHttpUrl, Field, InstanceOf
 
+from broker.client import in_progress
 from broker.client.broker import Broker
 from broker.client.current import subject_token
 from broker.client.delegation import Delegation
-from broker.client.failures import BrokerError, NoSubjectToken
+from broker.client.failures import BrokerError
 from broker.client.refusals import NotServed, Unverifiable
 from broker.client.resource import ResourceMetadata, origin_of
 from broker.client.verify import TokenVerifier
@@ -118,7 +119,8 @@ class TellRefusals(Middleware):
     """
     Has the model read why something was refused, by the broker or by ``delegation().require_scopes``.
 
-    It does so for tools, resources and prompts, even where FastMCP masks the details of errors.
+    It does so for tools and resources, even where FastMCP masks the details of errors. Those of prompts
+    FastMCP never masks.
     """
 
     async def on_call_tool(
@@ -127,11 +129,6 @@ class TellRefusals(Middleware):
         return await _telling(call_next, context)
 
     async def on_read_resource(
-        self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
-    ) -> Any:
-        return await _telling(call_next, context)
-
-    async def on_get_prompt(
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
     ) -> Any:
         return await _telling(call_next, context)
@@ -148,8 +145,6 @@ async def _telling(call_next: CallNext[Any, Any], context: MiddlewareContext[Any
 
 
 def delegation() -> Delegation:
-    """What was verified of the request in progress; raises ``NoSubjectToken``."""
+    """What was verified of the request in progress, here or by ASGI middleware; raises ``NoSubjectToken``."""
     token = get_access_token()
-    if not isinstance(token, VerifiedAccessToken):
-        raise NoSubjectToken
-    return token.delegation
+    return token.delegation if isinstance(token, VerifiedAccessToken) else in_progress.delegation()

@@ -12,8 +12,9 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import AnyHttpUrl, Field, InstanceOf
 
+from broker.client import in_progress
 from broker.client.delegation import Delegation
-from broker.client.failures import BrokerError, NoSubjectToken
+from broker.client.failures import BrokerError
 from broker.client.refusals import NotServed, Unverifiable
 from broker.client.verify import TokenVerifier
 
@@ -34,9 +35,9 @@ class BrokerTokenVerifier:
     The ``token_verifier`` of an ``MCPServer``.
 
     The SDK itself checks expiry and required scopes alone, and knows bearer tokens only, so that a
-    token that is bound to a key is refused; ``broker.client.asgi`` takes those. While keys or revocations
-    cannot be had it raises ``Unverifiable``, and the SDK answers 500: a 401 would send every client to
-    log in again.
+    token that is bound to a key is refused. While keys or revocations cannot be had it raises
+    ``Unverifiable``, and the SDK answers 500: a 401 would send every client to log in again. A server
+    without ``auth`` behind the middleware of ``broker.client.asgi`` takes bound tokens, and answers 503.
     """
 
     def __init__(self, verifier: TokenVerifier) -> None:
@@ -86,11 +87,9 @@ def auth_settings(verifier: TokenVerifier) -> AuthSettings:
 
 
 def delegation() -> Delegation:
-    """What was verified of the request in progress; raises ``NoSubjectToken``."""
+    """What was verified of the request in progress, here or by ASGI middleware; raises ``NoSubjectToken``."""
     token = get_access_token()
-    if not isinstance(token, VerifiedAccessToken):
-        raise NoSubjectToken
-    return token.delegation
+    return token.delegation if isinstance(token, VerifiedAccessToken) else in_progress.delegation()
 
 
 def tell_refusals(tool: Callable[_P, _R]) -> Callable[_P, _R]:

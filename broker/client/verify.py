@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
 from broker.client._incoming import Incoming
 from broker.client._key_source import KeySchedule
@@ -44,7 +44,7 @@ class TokenVerifier(Rules):
             container = self._read(token)
             flight = self._flight(container)
             if flight is not None:
-                await asyncio.wait([asyncio.wrap_future(flight)], timeout=self.schedule.attempt)
+                await _landing(flight, within=self.schedule.attempt)
             delegation = self._judge(token, container, proof)
         self._check_scopes(delegation, scopes)
         return delegation
@@ -79,3 +79,12 @@ class SyncTokenVerifier(Rules):
         """The same for a request and whatever token it has; without one it raises ``NoToken``."""
         token, proof = self._presented(incoming)
         return self.verify(token, proof=proof, scopes=scopes)
+
+
+async def _landing(flight: "Future[None]", *, within: float) -> None:
+    landing = asyncio.wrap_future(flight)
+    try:
+        await asyncio.wait([landing], timeout=within)
+    finally:
+        # Nobody waits any more; the loop may be gone by the time that the flight lands.
+        landing.cancel()

@@ -63,7 +63,7 @@ def build(scene: Scene) -> Settings:
     return Settings(
         source=scene.places.source.absolute(),
         issuer=file.issuer,
-        listen=ListenSettings(file.listen.http, file.listen.grpc, file.listen.admin),
+        listen=_listen(scene),
         http=_http(scene),
         grpc=_grpc(scene),
         workers=WorkerSettings(http=file.workers.http, grpc=file.workers.grpc),
@@ -89,6 +89,13 @@ def build(scene: Scene) -> Settings:
         disabled_subjects=frozenset(file.disabled_subjects),
         disabled_policies=frozenset(file.disabled_policies),
         client_documents=_client_documents(file.client_documents),
+    )
+
+
+def _listen(scene: Scene) -> ListenSettings:
+    listen = scene.file.listen
+    return ListenSettings(
+        http=listen.http, grpc=listen.grpc, admin=listen.admin, streams=listen.streams
     )
 
 
@@ -257,6 +264,7 @@ def _issuer(scene: Scene, path: Path, *, entry: IssuerEntry) -> TrustedIssuer:
         foreign_actors=entry.foreign_actors,
         max_token_lifetime=entry.max_token_lifetime,
         is_multi_tenant=entry.multi_tenant,
+        tenants=None if entry.tenants is None else frozenset(entry.tenants),
         accounts=_accounts(entry),
         is_single_use=entry.single_use,
         workloads=tuple(WorkloadRule(rule.client, rule.claims) for rule in entry.workloads),

@@ -20,8 +20,9 @@ def _check_listeners(scene: Scene) -> Iterator[Finding]:
     listen, http = scene.file.listen, scene.file.http
     if listen.grpc is None and listen.http is None:
         yield Finding(("listen",), "turns both faces off")
-    if listen.grpc and not listen.grpc.is_loopback and scene.file.grpc.tls is None:
-        yield Finding(("listen", "grpc"), "needs grpc.tls to listen off loopback")
+    for name, face in (("grpc", listen.grpc), ("streams", listen.streams)):
+        if face and not face.is_loopback and scene.file.grpc.tls is None:
+            yield Finding(("listen", name), "needs grpc.tls to listen off loopback")
     is_http_private = http.tls is not None or http.is_behind_proxy
     if listen.http and not listen.http.is_loopback and not is_http_private:
         yield Finding(
@@ -32,8 +33,13 @@ def _check_listeners(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             ("listen", "admin"), "must be on loopback: whoever reaches this port needs no login"
         )
+
+
+def _check_ports(scene: Scene) -> Iterator[Finding]:
+    """No two listeners have one address."""
     taken: dict[str, str] = {}
-    for name, address in (("http", listen.http), ("grpc", listen.grpc), ("admin", listen.admin)):
+    for name in ("http", "grpc", "admin", "streams"):
+        address = getattr(scene.file.listen, name)
         if address is None or address.port == 0:
             continue
         if str(address) in taken:
@@ -71,7 +77,7 @@ def _check_embedded_keys(scene: Scene) -> Iterator[Finding]:
             "embedded keys serve a loopback issuer alone; use vault-transit for this issuer",
             is_key=True,
         )
-    for name in ("http", "grpc"):
+    for name in ("http", "grpc", "streams"):
         address = getattr(scene.file.listen, name)
         if address is not None and not address.is_loopback:
             yield Finding(
@@ -110,6 +116,11 @@ def _check_state(scene: Scene) -> Iterator[Finding]:
             ("state", "store"),
             f"memory is not shared by the {processes} worker processes, so an assertion could be"
             " used once in each; use sqlite",
+        )
+    if file.state.store == "memory" and file.listen.streams:
+        yield Finding(
+            ("listen", "streams"),
+            "needs state.store: sqlite, since the process that serves it sees no other's memory",
         )
 
 
@@ -188,6 +199,7 @@ def check_broker(scene: Scene) -> Iterator[Finding]:
 # Each check with the sections it reads: it cannot judge where one of them could not be read.
 _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (_check_listeners, frozenset({"listen", "http", "grpc"})),
+    (_check_ports, frozenset({"listen"})),
     (_check_proxy, frozenset({"http"})),
     (_check_fetch, frozenset({"fetch"})),
     (_check_embedded_keys, frozenset({"keys", "issuer", "listen"})),

@@ -25,7 +25,7 @@ def check_issuers(scene: Scene) -> Iterator[Finding]:
         is_bundle = is_trust_domain(entry.issuer)
         yield from check_key_set(scene, path, entry=entry, is_bundle=is_bundle)
         yield from _check_discovery(path, entry)
-        yield from _check_tenants(path, entry)
+        yield from _check_tenants(scene, path, entry=entry)
         yield from _check_accounts(path, entry)
     if "issuers" not in scene.broken:
         yield from _check_prefixes(scene)
@@ -39,9 +39,19 @@ def _check_discovery(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
         yield Finding((*path, "discovery"), "leaves no way to find the keys of this issuer")
 
 
-def _check_tenants(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
+def _check_tenants(scene: Scene, path: Path, *, entry: IssuerEntry) -> Iterator[Finding]:
     if not entry.multi_tenant:
+        if entry.tenants is not None:
+            yield Finding((*path, "tenants"), "has no effect without multi_tenant", is_key=True)
         return
+    tenants = (
+        *(client.tenant for _, client in scene.clients),
+        *(resource.tenant for _, resource in scene.resources),
+        *(issuer.tenant for _, issuer in scene.issuers if issuer is not entry),
+    )
+    if entry.tenants is None and any(tenant is not None for tenant in tenants):
+        sentence = "must list its tenants: it could name one that is registered here for others"
+        yield Finding((*path, "multi_tenant"), sentence, is_key=True)
     if _NAME_USERS.isdisjoint(entry.purposes):
         sentence = "has no effect: by its purposes this issuer names no users"
         yield Finding((*path, "multi_tenant"), sentence, is_key=True)

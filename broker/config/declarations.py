@@ -263,6 +263,11 @@ class IssuerEntry(Section):
         default=False,
         description="Its tokens name a `tenant`, which is part of who the subject is.",
     )
+    tenants: Annotated[list[Identifier], holding(1, 10_000)] | None = Field(
+        default=None,
+        description="With `multi_tenant`: the only tenants that it may name. Needed where clients, "
+        "resources or other issuers have a `tenant`, which it could name too.",
+    )
     accounts: Annotated[dict[str, Accounts], holding(0, 100_000)] | None = Field(
         default=None,
         description="The subjects here of its identity assertions' subjects, by `sub`; with "

@@ -47,6 +47,11 @@ class ListenSection(Section):
         default=Address("127.0.0.1", 9443),
         description="Health, metrics and audit pages. Nobody logs in there, so it stays on loopback.",
     )
+    streams: ListenAddress | None = Field(
+        default=None,
+        description="Streams over gRPC that tell verifiers what is revoked; off when not set. Off "
+        "loopback it needs `grpc.tls`.",
+    )
 
 
 class TlsSection(Section):
@@ -269,7 +274,8 @@ class BrokerFile(BaseModel):
         default=None, description="Clients known by a metadata document; none when not set."
     )
     disabled_policies: Annotated[list[Identifier], holding(0, 1000)] = Field(
-        default=[], description="Permits, by `@id`, that are as if they were not there."
+        default=[],
+        description="Permits, by `@id`, that are as if they were not there, with their `@max_ttl`.",
     )
     disabled_subjects: Annotated[list[SubjectName], holding(0, 100_000)] = Field(
         default=[], description="Subjects, as minted here, for whom nothing is issued any more."

@@ -38,11 +38,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """The addresses of the faces; ``None`` turns a face off."""
+    """The addresses of the faces; ``None`` turns a face off, or the streams."""
 
     http: Address | None
     grpc: Address | None
     admin: Address
+    streams: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

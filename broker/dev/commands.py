@@ -63,10 +63,10 @@ def commands(setup: DevSetup) -> list[tuple[str, str]]:
             ),
         ),
         (
-            "does the agent's token still count? It is withdrawn, and with it all that came of it",
+            "the agent withdraws its token, and with it all that came of it",
             (
                 f'printf %s "$TOKEN" | broker token revoke --issuer {setup.main.issuer} --client {DESK}'
-                f" --secret-file {setup.secret_file(DESK)} --token -"
+                f" --secret-file {setup.secret_file(DESK)} -"
             ),
         ),
         (

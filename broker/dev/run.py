@@ -92,7 +92,7 @@ def _greet(console: Console, setup: DevSetup) -> None:
 def _invite(console: Console, examples: Iterable[tuple[str, str]], *, is_once: bool) -> None:
     console.print(Text("\nTry it:", "bold"))
     for title, command in examples:
-        console.print(Text(f"\n# {title}", "dim"))
+        console.print(Text(f"\n# {title}", "dim"), soft_wrap=True)
         console.print(command, markup=False, highlight=False, soft_wrap=True)
     if not is_once:
         console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))

@@ -23,7 +23,10 @@ from broker.model import (
     AuthenticatedClient,
     Client,
     Delegation,
+    InputToken,
     OneTimeId,
+    Party,
+    PartyKind,
     ProvedKey,
     Relation,
     TokenRequest,
@@ -104,6 +107,8 @@ class Issuing:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         if key is not None:
             delegation = replace(delegation, confirmation=key.thumbprint)
+        if authenticated.workload is not None:
+            delegation = _vouched(delegation, authenticated.workload)
         _note_delegation(entry, delegation)
         target = read_target(
             request, delegation, registry=self.registry, default=self.default_resource
@@ -186,15 +191,31 @@ class Issuing:
         return Drafted(draft, lifetime, resource.signing_algorithm)
 
 
+def _vouched(delegation: Delegation, workload: InputToken) -> Delegation:
+    """
+    The delegation of a client that a workload's token spoke for, whatever the grant.
+
+    Nothing outlives that token, nor counts when its issuer is switched off or withdrawn.
+    """
+    limits = [one for one in (delegation.not_after, workload.expires_at) if one is not None]
+    return replace(
+        delegation,
+        not_after=min(limits),
+        inputs=(*delegation.inputs, workload),
+        heritage=delegation.heritage | {Party(PartyKind.ISSUER, workload.issuer)},
+    )
+
+
 def _check_not_returned(delegation: Delegation, target: Target) -> None:
     """
     An MCP server gets no new token for its own resource out of one addressed to it.
 
-    It would be the received token again, passed on under another name. Who proves himself as the actor
-    asks for something else, a token that says so; then policy decides.
+    It would be the received token again, passed on under another name. Who proves himself as an actor
+    that the chain does not begin with asks for something else, a token that says so; then policy decides.
     """
     is_own = delegation.subject_audience == target.resource.resource
-    if is_own and delegation.relation is Relation.AUDIENCE and not delegation.has_actor_token:
+    is_new_actor = delegation.has_actor_token and delegation.actor is not None
+    if is_own and delegation.relation is Relation.AUDIENCE and not is_new_actor:
         raise InvalidTarget(Reason.TARGET_REFUSED, parameter="resource")
 
 

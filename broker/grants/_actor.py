@@ -23,10 +23,15 @@ _SLOT_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ProvedActor:
-    """A verified actor token that names the authenticated client."""
+    """
+    A verified actor token that names the authenticated client.
+
+    ``is_separate`` says that it is another token than the one that authenticated the client.
+    """
 
     as_input: InputToken
     one_time_ids: tuple[OneTimeId, ...] = ()
+    is_separate: bool = True
 
 
 def prove_actor(
@@ -86,4 +91,5 @@ def _by_assertion(
     return ProvedActor(
         InputToken("actor", client_id, verified.one_time_id.jti, verified.expires_at),
         () if is_same else (verified.one_time_id,),
+        is_separate=not is_same,
     )

@@ -42,6 +42,8 @@ def tenant_of(verified: VerifiedToken, trusted: TrustedIssuer) -> str | None:
     if "/" in tenant:
         # It would be told no more from what follows it.
         raise TokenRejected(Reason.CLAIM_MALFORMED, "tenant")
+    if trusted.tenants is not None and tenant not in trusted.tenants:
+        raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "the tenant is not one of this issuer's")
     return tenant
 
 

@@ -7,8 +7,6 @@ from broker.model import (
     Action,
     AuthenticatedClient,
     Delegation,
-    Party,
-    PartyKind,
     Relation,
     Subject,
 )
@@ -18,12 +16,10 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
     """
     The delegation of a client that is the subject of its token.
 
-    Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Where a workload spoke for
-    the client, nothing lives longer than the workload's own token, nor when its issuer is switched off
-    or withdrawn. Raises ``UnauthorizedClient`` when the operator has disabled that subject.
+    Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Raises ``UnauthorizedClient``
+    when the operator has disabled that subject.
     """
-    client, workload = authenticated.client, authenticated.workload
-    vouching = () if workload is None else (Party(PartyKind.ISSUER, workload.issuer),)
+    client = authenticated.client
     asserted = authenticated.one_time_id if authenticated.is_by_assertion else None
     sub = CLIENT_SUBJECT_PREFIX + client.client_id
     if tools.registry.is_subject_disabled(sub):
@@ -32,10 +28,8 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
         subject=Subject(sub, tools.issuer, "client", client.tenant),
         relation=Relation.SELF,
         scopes=None,
-        not_after=None if workload is None else workload.expires_at,
+        not_after=None,
         mcp_client=client.client_id,
-        inputs=() if workload is None else (workload,),
-        heritage=frozenset(vouching),
         one_time_ids=() if asserted is None else (asserted,),
         action=Action.ISSUE,
     )

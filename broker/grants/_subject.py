@@ -14,6 +14,7 @@ from broker.model import (
     InputToken,
     JsonObject,
     Party,
+    PartyKind,
     Relation,
     Resource,
     Subject,
@@ -178,8 +179,21 @@ def _subject(
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
     subject = foreign_subject(verified, trusted)
-    tools.tokens.standing.check_foreign(subject, verified.issued_at)
+    others = _named_here(tools, verified)
+    tools.tokens.standing.check_foreign(subject, verified.issued_at, others=others)
     return subject
+
+
+def _named_here(tools: GrantTools, verified: VerifiedToken) -> frozenset[Party]:
+    """The client and the MCP server of ours that another issuer's token names, if it does."""
+    named = set()
+    if verified.client_id is not None:
+        known = tools.registry.client_at(verified.issuer, verified.client_id)
+        if known is not None:
+            named.add(Party(PartyKind.CLIENT, known.client_id))
+    if tools.registry.resource(verified.audience) is not None:
+        named.add(Party(PartyKind.MCP_SERVER, verified.audience))
+    return frozenset(named)
 
 
 def _check_origin(tools: GrantTools, origin: str, client: Client) -> None:

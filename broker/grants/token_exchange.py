@@ -92,7 +92,7 @@ class TokenExchange:
             one_time_ids=tuple(one_time_ids),
             lineage=proved.lineage,
             heritage=proved.heritage,
-            has_actor_token=actor_token is not None,
+            has_actor_token=actor_token is not None and actor_token.is_separate,
             is_delegation_required=actor_token is not None or inherited is not None,
         )
 

@@ -94,7 +94,7 @@ class Boundary:
             except _CallerGone:
                 context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED.sentence)
             except Exception as error:  # noqa: BLE001 - The caller learns nothing of what it is.
-                _log_failure(error, request_id, method=method)
+                log_failure(error, request_id, method=method)
                 return refuse(context, ServerError(Reason.INTERNAL_ERROR), request_id=request_id)
             context.set_trailing_metadata(decision_metadata(request_id))
             return answer
@@ -134,7 +134,7 @@ class _CallerGone(Exception):
     """Nobody waits for the answer any more, so no work was begun."""
 
 
-def _log_failure(error: Exception, request_id: str, *, method: str) -> None:
+def log_failure(error: Exception, request_id: str, *, method: str) -> None:
     """Log where it went wrong, but not the message, which may hold anything."""
     places = [f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)]
     _log.error(

@@ -1,5 +1,6 @@
 """Refusals become gRPC statuses with their details in ``google.rpc`` messages."""
 
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import grpc
@@ -28,6 +29,15 @@ _DETAILS: Final = "grpc-status-details-bin"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a call ends that is refused: its status, and the details in its trailing metadata."""
+
+    code: grpc.StatusCode
+    message: str
+    trailers: Metadata
+
+
 def decision_metadata(request_id: str) -> Metadata:
     """The metadata that tells a caller the id of the audit record."""
     return ((DECISION_ID, request_id),)
@@ -36,8 +46,15 @@ def decision_metadata(request_id: str) -> Metadata:
 def refuse(
     context: grpc.ServicerContext, error: OAuthError, *, request_id: str | None = None
 ) -> NoReturn:
+    """End the call with the status of ``error``; it raises what gRPC wants to see raised."""
+    refusal = refusal_of(error, request_id=request_id)
+    context.set_trailing_metadata(refusal.trailers)
+    context.abort(refusal.code, refusal.message)
+
+
+def refusal_of(error: OAuthError, *, request_id: str | None = None) -> Refusal:
     """
-    End the call with the status of ``error``; it raises what gRPC wants to see raised.
+    The status of ``error``.
 
     The message is the fixed sentence. Exactly one ``ErrorInfo`` tells the OAuth code. ``request_id``
     is told too, unless there is nothing on record under it.
@@ -48,13 +65,9 @@ def refuse(
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    context.set_trailing_metadata(
-        (
-            *(decision_metadata(request_id) if request_id else ()),
-            (_DETAILS, status.SerializeToString()),
-        )
-    )
-    context.abort(code, error.description)
+    decision = decision_metadata(request_id) if request_id else ()
+    trailers: Metadata = (*decision, (_DETAILS, status.SerializeToString()))
+    return Refusal(code, error.description, trailers)
 
 
 def _details(error: OAuthError, request_id: str | None) -> list[Message]:

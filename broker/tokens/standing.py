@@ -41,16 +41,21 @@ class Standing:
         for party in parties - addressees:
             self._check_present(party)
 
-    def check_foreign(self, subject: Subject, issued_at: int) -> None:
+    def check_foreign(
+        self, subject: Subject, issued_at: int, *, others: frozenset[Party] = frozenset()
+    ) -> None:
         """
         Refuse another issuer's token, issued at that unix second, for a subject as minted here.
 
-        Raises as ``check_own`` does. What is withdrawn for a subject or an issuer includes the tokens
-        from which more of the same could be had.
+        ``others`` are the parties of ours that it names. Raises as ``check_own`` does. What is withdrawn for
+        a party includes the tokens from which more of the same could be had.
         """
-        parties = (Party(PartyKind.SUBJECT, subject.sub), Party(PartyKind.ISSUER, subject.issuer))
-        self._check_pedigree(Pedigree(None, issued_at, frozenset(parties)))
+        parties = {Party(PartyKind.SUBJECT, subject.sub), Party(PartyKind.ISSUER, subject.issuer)}
+        self._check_pedigree(Pedigree(None, issued_at, others | parties))
         self._check_subject(subject.sub)
+        for party in others:
+            if party.kind is PartyKind.CLIENT:
+                self._check_present(party)
 
     def _check_present(self, party: Party) -> None:
         if party.kind is PartyKind.SUBJECT:

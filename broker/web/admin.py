@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import uvicorn
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -15,6 +16,9 @@ from starlette.routing import BaseRoute, Route
 
 from broker.lifeline import ORPHANED, REPORT_LIMIT, Lifeline
 from broker.web.readiness import Readiness
+
+Beside = Callable[[], AbstractAsyncContextManager[object]]
+"""Begins what is served in the same event loop, until the end of its block."""
 
 MetricsPage = Callable[[Mapping[str, bool]], bytes]
 """Makes the page for Prometheus; it is told which workers are up."""
@@ -62,17 +66,22 @@ def run_control(
     readiness: Callable[[], Readiness],
     exposition: MetricsPage,
     routes: Sequence[BaseRoute] = (),
+    beside: Beside = contextlib.nullcontext,
 ) -> None:
     """
     Serve the operators' port until asked to stop; the whole life of the control process.
 
     ``listener`` is the address and port to listen on. ``readiness`` is made here, in the process
-    and the event loop that use it. Raises ``OSError`` when the port cannot be had.
+    and the event loop that use it, and so is what is served ``beside`` it. Raises ``OSError`` when the
+    port cannot be had.
     """
     host, port = listener
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=_CONNECTION_LIMIT) as server:
-        asyncio.run(_serve(lifeline, server, readiness(), exposition=exposition, routes=routes))
+        serving = _serve(
+            lifeline, server, readiness(), exposition=exposition, routes=routes, beside=beside
+        )
+        asyncio.run(serving)
 
 
 async def _serve(
@@ -82,6 +91,7 @@ async def _serve(
     *,
     exposition: MetricsPage,
     routes: Sequence[BaseRoute],
+    beside: Beside,
 ) -> None:
     app = admin_app(readiness, exposition, routes=routes)
     server = uvicorn.Server(
@@ -103,7 +113,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     loop.add_reader(lifeline.inbox, _take_in, lifeline.inbox, readiness)
     _follow(lifeline, server)
-    await server.serve(sockets=[listener])
+    async with beside():
+        await server.serve(sockets=[listener])
 
 
 def _take_in(inbox: socket.socket, readiness: Readiness) -> None:

@@ -141,9 +141,16 @@ def test_nothing_but_the_actor_is_gained(staging: Staging, lenient: PolicyEngine
 
 @pytest.mark.requirement("TX-28", "sec:ACT-10")
 def test_it_cannot_be_done_twice_in_one_chain(staging: Staging, lenient: PolicyEngine) -> None:
-    """The second token would name the server once more, or nobody new."""
+    """The second token would name nobody new: it would be the first one again."""
     stage = staging(Cast(), engine=lenient)
     once = stage.grant(for_itself(own_token(stage)))
-    again = stage.grant(for_itself(once.token))
-    assert again.claims["act"] == once.claims["act"]
-    assert again.claims["exp"] <= once.claims["exp"]
+    stage.refuse(for_itself(once.token), error="invalid_target", reason="target_refused")
+
+
+@pytest.mark.requirement("TX-28", "TEX-20")
+def test_the_credential_itself_is_no_proof_besides(staging: Staging, lenient: PolicyEngine) -> None:
+    stage = staging(Cast(), engine=lenient)
+    credential = by_assertion("mcp1-srv")
+    same = {"actor_token": str(credential["client_assertion"])}
+    parameters = for_itself(own_token(stage), **same) | credential
+    stage.refuse(parameters, error=IT, reason="target_refused")

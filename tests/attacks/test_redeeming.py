@@ -663,7 +663,7 @@ def test_a_retired_key_of_an_issuer_verifies_nothing(staging: Staging) -> None:
 @pytest.mark.parametrize(
     "purposes",
     [{Purpose.USER}, {Purpose.ACCESS_TOKEN}, {Purpose.WORKLOAD}, {Purpose.USER, Purpose.WORKLOAD}],
-    ids=str,
+    ids=lambda purposes: "+".join(sorted(purposes)),
 )
 def test_an_issuer_makes_assertions_only_if_it_is_registered_to(
     staging: Staging, purposes: set[Purpose]

@@ -171,6 +171,33 @@ def test_a_token_is_printed_as_a_shell_wants_it(
     assert (result.exit_code, result.stdout) == (0, expected)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"access_token": "x; touch pwned #"},
+        {"access_token": "a\nb"},
+        {"access_token": "\x1b[2J"},
+        {"access_token": ""},
+        {"token_type": "Bearer\nX-Evil: 1"},
+        {"token_type": ""},
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("output", ["env", "header", "token", "json"])
+def test_what_a_shell_would_obey_is_not_printed(
+    web: WebServer, run: Run, answer: dict[str, str], output: str
+) -> None:
+    web.answer("/token", ANSWER | answer)
+
+    result = run(
+        *("token", "get", "--issuer", web.url, "--client", "agent", "-o", output),
+        BROKER_CLIENT_SECRET="s",
+    )
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "something that is no token" in result.stderr
+
+
 def test_a_renewal_that_fails_keeps_the_old_token_and_is_tried_again(tmp_path: Path) -> None:
     moments = iter((0.0, 10.0, 10.0, 10.5, 100.0, 100.0))
     answers = iter((300, None, 300))

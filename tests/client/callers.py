@@ -78,7 +78,7 @@ class SyncCaller:
 class RequestsCaller:
     """requests."""
 
-    def __init__(self, _library: str, issuer: str, resource: str, **options: Any) -> None:
+    def __init__(self, issuer: str, resource: str, **options: Any) -> None:
         self._broker = SyncBroker(issuer, SECRET)
         self._session = requests.Session()
         self._session.trust_env = False
@@ -97,6 +97,8 @@ class RequestsCaller:
 
 def caller(library: str, issuer: str, resource: str, **options: Any) -> Caller:
     """A library with our adapter; the options are the adapter's."""
-    kind = {"async": AsyncCaller, "sync": SyncCaller}.get(library.partition("-")[2], RequestsCaller)
-    made: Caller = kind(library.partition("-")[0], issuer, resource, **options)
-    return made
+    name, _, kind = library.partition("-")
+    kinds: dict[str, type[AsyncCaller | SyncCaller]] = {"async": AsyncCaller, "sync": SyncCaller}
+    if kind in kinds:
+        return kinds[kind](name, issuer, resource, **options)
+    return RequestsCaller(issuer, resource, **options)

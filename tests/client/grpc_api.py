@@ -1,6 +1,6 @@
 """A gRPC service that tells what it was sent, with methods of all four kinds; its messages are bytes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,11 +48,11 @@ def current_or_nothing() -> bytes:
 @contextmanager
 def grpc_api(
     credentials: grpc.ServerCredentials | None = None,
-    interceptors: tuple[grpc.ServerInterceptor, ...] = (),
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> Iterator[GrpcApi]:
     """The service on a server with threads, until the end of the block."""
     api = GrpcApi()
-    server = grpc.server(ThreadPoolExecutor(max_workers=8), interceptors=interceptors)
+    server = grpc.server(ThreadPoolExecutor(max_workers=8), interceptors=list(interceptors))
     server.add_generic_rpc_handlers((_handlers(api),))
     api.port = (
         server.add_insecure_port("127.0.0.1:0")

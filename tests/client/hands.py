@@ -15,8 +15,6 @@ WAYS: Final = ("http-async", "http-sync", "grpc-async", "grpc-sync")
 class Hand(Protocol):
     """Holds the library; ``do`` does something with it and returns what came of that."""
 
-    way: str
-
     def do(self, ask: Callable[[Any], Any]) -> Any: ...
     def close(self) -> None: ...
 
@@ -25,7 +23,6 @@ class Hand(Protocol):
 class AsyncHand:
     """The library in an event loop, which runs while something is done."""
 
-    way: str
     broker: Broker
     runner: asyncio.Runner
 
@@ -41,7 +38,6 @@ class AsyncHand:
 class SyncHand:
     """The library where there is none."""
 
-    way: str
     broker: SyncBroker
 
     def do(self, ask: Callable[[Any], Any]) -> Any:
@@ -59,10 +55,10 @@ def hand(way: str, issuer: str, credential: Credential, /, **options: Any) -> Ha
     """The library, held in this way; ``grpc`` among the options is used by the ways over gRPC alone."""
     target = options.pop("grpc", None)
     face = {"grpc": target} if way.startswith("grpc") else {}
-    if way.endswith("sync") and not way.endswith("-async"):
-        return SyncHand(way, SyncBroker(issuer, credential, **face, **options))
+    if way.endswith("-sync"):
+        return SyncHand(SyncBroker(issuer, credential, **face, **options))
     runner = asyncio.Runner()
-    return AsyncHand(way, Broker(issuer, credential, **face, **options), runner)
+    return AsyncHand(Broker(issuer, credential, **face, **options), runner)
 
 
 def hand_of(way: str, setting: Setting, credential: Credential, /, **options: Any) -> Hand:

@@ -6,7 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from broker.client.verify import Delegation, Proof, SyncTokenVerifier, TokenVerifier
+from broker.client.verify import (
+    Delegation,
+    Login,
+    Person,
+    Proof,
+    SyncTokenVerifier,
+    TokenVerifier,
+)
 from broker.oauth import TYP_ACCESS_TOKEN
 from tests.client.key_server import KeyServer
 from tests.idp import Signer, signer
@@ -108,3 +115,26 @@ def claims_for(token: str, /, **changes: Any) -> dict[str, Any]:
 def proof_for(token: str, /, *, key: Signer = HOLDER, **changes: Any) -> str:
     """A good proof for a token at the resource, with changes to its claims."""
     return signed_proof(claims_for(token, **changes), key=key)
+
+
+def a_delegation(**changes: Any) -> Delegation:
+    """What a token for an API says, with changes."""
+    members: dict[str, Any] = {
+        "subject": "ann",
+        "person": Person("ann", "https://idp.example"),
+        "mcp_client": "agent",
+        "mcp_server": "https://tickets.mcp.example/mcp",
+        "resource": "https://api.crm.example/v2",
+        "client_id": "mcp-tickets",
+        "actors": (),
+        "scopes": frozenset({"crm:read"}),
+        "expires_at": NOW + 300,
+        "login": Login("phr", ("hwk",), NOW - 600),
+        "token_id": "T-1",
+        "tenant": None,
+        "key": None,
+        "token": "the-token-itself",
+        "claims": {},
+        **changes,
+    }
+    return Delegation(**members)

@@ -9,13 +9,15 @@ from threading import Event
 from typing import Any, Final
 
 import grpc
+import trustme
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from broker.v1 import token_pb2, token_service_pb2, token_service_pb2_grpc
+from broker.v1 import token_pb2, token_service_pb2
 
+SERVICE: Final = "broker.v1.TokenService"
 DETAILS: Final = "grpc-status-details-bin"
 
 
@@ -50,7 +52,7 @@ def issued(**changes: Any) -> token_service_pb2.ExchangeTokenResponse:
 
 
 @dataclass
-class ScriptedGrpc(token_service_pb2_grpc.TokenServiceServicer):
+class ScriptedGrpc:
     """Answers with what is next in ``script``, after ``gate`` opens; ``asked`` are the messages so far."""
 
     script: deque[Any] = field(default_factory=deque)
@@ -58,7 +60,8 @@ class ScriptedGrpc(token_service_pb2_grpc.TokenServiceServicer):
     gate: Event | None = None
     port: int = 0
 
-    def ExchangeToken(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - its name.
+    def exchange(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer a call."""
         self.asked.append(request)
         if self.gate is not None:
             self.gate.wait(30)
@@ -69,13 +72,29 @@ class ScriptedGrpc(token_service_pb2_grpc.TokenServiceServicer):
         return next_one
 
 
+def server_credentials(certificate: trustme.LeafCert) -> grpc.ServerCredentials:
+    """What a gRPC server proves itself by."""
+    chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
+    return grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
+
+
 @contextmanager
-def scripted_grpc() -> Iterator[ScriptedGrpc]:
-    """A server on a port of its own, until the end of the block."""
+def scripted_grpc(certificate: trustme.LeafCert | None = None) -> Iterator[ScriptedGrpc]:
+    """A server on a port of its own, until the end of the block; with a certificate it speaks TLS."""
     scripted = ScriptedGrpc()
     server = grpc.server(ThreadPoolExecutor(max_workers=16))
-    token_service_pb2_grpc.add_TokenServiceServicer_to_server(scripted, server)
-    scripted.port = server.add_insecure_port("127.0.0.1:0")
+    exchange = grpc.unary_unary_rpc_method_handler(
+        scripted.exchange,
+        request_deserializer=token_service_pb2.ExchangeTokenRequest.FromString,
+        response_serializer=token_service_pb2.ExchangeTokenResponse.SerializeToString,
+    )
+    methods = grpc.method_handlers_generic_handler(SERVICE, {"ExchangeToken": exchange})
+    server.add_generic_rpc_handlers((methods,))
+    scripted.port = (
+        server.add_insecure_port("127.0.0.1:0")
+        if certificate is None
+        else server.add_secure_port("127.0.0.1:0", server_credentials(certificate))
+    )
     server.start()
     try:
         yield scripted

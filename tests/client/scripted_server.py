@@ -1,6 +1,7 @@
 """A real server that answers as it is told, and remembers what it was asked."""
 
 import json
+import ssl
 import threading
 import time
 from collections import deque
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
+
+import trustme
 
 JSON = {"Content-Type": "application/json"}
 
@@ -62,9 +65,9 @@ class ScriptedServer:
     ``asked`` are the requests so far.
     """
 
-    def __init__(self, port: int, host: str) -> None:
+    def __init__(self, port: int, scheme: str) -> None:
         self.port = port
-        self.origin = f"http://{host}:{port}"
+        self.origin = f"{scheme}://127.0.0.1:{port}"
         self.script: deque[Reply] = deque()
         self.otherwise: Callable[[Asked], Reply] = lambda _asked: Reply(404)
         self.asked: list[Asked] = []
@@ -80,6 +83,9 @@ class ScriptedServer:
 
 class _Listener(ThreadingHTTPServer):
     scripted: ScriptedServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of those who go while they greet."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -121,10 +127,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted_server(host: str = "127.0.0.1") -> Iterator[ScriptedServer]:
-    """A server on a port of its own, until the end of the block."""
-    listener = _Listener((host, 0), _Handler)
-    listener.scripted = ScriptedServer(listener.server_address[1], host)
+def scripted_server(certificate: trustme.LeafCert | None = None) -> Iterator[ScriptedServer]:
+    """A server on a port of its own, until the end of the block; with a certificate it speaks TLS."""
+    listener = _Listener(("127.0.0.1", 0), _Handler)
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(tls)
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+    scheme = "http" if certificate is None else "https"
+    listener.scripted = ScriptedServer(listener.server_address[1], scheme)
     thread = threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

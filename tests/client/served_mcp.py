@@ -16,6 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
+from broker.client import asgi
 from broker.client import fastmcp as for_fastmcp
 from broker.client import mcp as for_sdk
 from broker.client.broker import Broker
@@ -46,7 +47,15 @@ class Downstream:
 def by_sdk(verifier: TokenVerifier, downstream: Downstream | None = None) -> Application:
     """A server of the official SDK."""
     server: MCPServer[Any] = MCPServer("tickets", **for_sdk.protected(verifier))
+    return _with_tools(server, downstream)
 
+
+def behind_middleware(verifier: TokenVerifier, downstream: Downstream | None = None) -> Application:
+    """A server of the official SDK that leaves tokens to the middleware in front of it."""
+    return asgi.Verified(_with_tools(MCPServer("tickets"), downstream), verifier)
+
+
+def _with_tools(server: MCPServer[Any], downstream: Downstream | None) -> Application:
     @server.tool()
     def whoami() -> str:
         return _told(for_sdk.delegation())

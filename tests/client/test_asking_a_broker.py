@@ -8,6 +8,7 @@ import pytest
 
 from broker.client import (
     BadAnswer,
+    CredentialUnusable,
     KeyFile,
     Refused,
     Secret,
@@ -280,3 +281,22 @@ def test_a_pods_token_gets_the_pod_a_token_of_its_own(
 
     assert decode_claims(token.access_token)["sub"] == "client:pod-agent"
     assert token.scopes == {ALL_READ}
+
+
+def test_a_pods_token_is_good_for_nothing_else(
+    holding: Holding, tmp_path: Path, running_broker: RunningBroker
+) -> None:
+    before = len(running_broker.records())
+    path = write_whole(tmp_path / "token", pod_token(running_broker.setting))
+    hand = holding(WorkloadTokenFile(path))
+
+    for ask in (
+        lambda broker: broker.exchange(subject_token(), resource=API),
+        lambda broker: broker.redeem("assertion"),
+        lambda broker: broker.introspect("token"),
+        lambda broker: broker.revoke("token"),
+    ):
+        with pytest.raises(CredentialUnusable, match="alone"):
+            hand.do(ask)
+
+    assert len(running_broker.records()) == before

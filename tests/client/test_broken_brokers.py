@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from broker.client import (
     BadAnswer,
@@ -22,7 +23,7 @@ from broker.client import (
     SyncBroker,
     Unavailable,
 )
-from broker.client._grpc import _credentials
+from broker.client._grpc import channel_credentials
 from broker.client.credentials import Credential, Presented
 from tests.client.hands import Hand, hand
 from tests.client.scripted_grpc import (
@@ -151,6 +152,13 @@ def test_a_broker_that_says_nothing_is_waited_for_until_the_deadline(place: Plac
         held.do(exchange)
 
     assert time.monotonic() - begun < 5
+
+
+def test_who_has_no_time_at_all_asks_nothing(place: Place) -> None:
+    with pytest.raises(Unavailable, match="in time"):
+        place.hold(patience=Patience(deadline=0)).do(exchange)
+
+    assert place.count == 0
 
 
 @pytest.mark.parametrize("way", ["http-async", "http-sync"], indirect=True)
@@ -345,9 +353,72 @@ def test_a_secret_is_not_sent_in_the_clear(kind: Callable[..., Any], issuer: str
 
 @pytest.mark.parametrize("target", ["127.evil.test:443", "broker.example:443", "localhost.test:1"])
 def test_a_channel_off_this_machine_has_tls(target: str) -> None:
-    assert _credentials(target, None) is not None
+    assert channel_credentials(target, None) is not None
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:1", "localhost:1", "[::1]:1"])
 def test_a_channel_on_this_machine_needs_none(target: str) -> None:
-    assert _credentials(target, None) is None
+    assert channel_credentials(target, None) is None
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A server in the broker's place behind TLS, and the file of whoever vouches for it."""
+
+    http: ScriptedServer
+    grpc: ScriptedGrpc
+    ca_file: str
+
+    def ask(self, way: str, *, host: str = "127.0.0.1", **options: Any) -> Any:
+        """Ask it for a token, by this name."""
+        target = f"{host}:{self.grpc.port}"
+        issuer = f"https://{host}:{self.http.port}"
+        held = hand(way, issuer, SECRET, grpc=target, patience=Patience(attempts=1), **options)
+        try:
+            return held.do(exchange)
+        finally:
+            held.close()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    """A server whose certificate is for its address alone."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with scripted_server(certificate) as http, scripted_grpc(certificate) as grpc_server:
+        http.otherwise = lambda _asked: told(GRANTED)
+        yield Secured(http, grpc_server, str(tmp_path / "ca.pem"))
+
+
+def test_a_broker_is_believed_by_the_authority_that_is_named(secured: Secured, way: str) -> None:
+    assert secured.ask(way, ca_file=secured.ca_file).access_token == "new"
+
+
+def test_a_broker_that_somebody_else_vouches_for_hears_nothing(
+    secured: Secured, way: str, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(str(stranger))
+
+    with pytest.raises(Unavailable):
+        secured.ask(way, ca_file=str(stranger))
+
+    assert not secured.http.asked
+    assert not secured.grpc.asked
+
+
+def test_a_broker_under_another_name_hears_nothing(secured: Secured, way: str) -> None:
+    with pytest.raises(Unavailable):
+        secured.ask(way, host="localhost", ca_file=secured.ca_file)
+
+    assert not secured.http.asked
+    assert not secured.grpc.asked
+
+
+@pytest.mark.parametrize("way", ["http-async", "http-sync"], indirect=True)
+def test_without_a_named_authority_those_of_the_system_count(secured: Secured, way: str) -> None:
+    with pytest.raises(Unavailable):
+        secured.ask(way)
+
+    assert not secured.http.asked

@@ -21,6 +21,7 @@ from broker.client.grpc import (
     loopback_interceptors,
 )
 from tests.client.grpc_api import KINDS, GrpcApi, aio_handlers, call, call_blocking, grpc_api
+from tests.client.scripted_grpc import server_credentials
 from tests.client.scripted_server import ScriptedServer, scripted_server, told
 from tests.client.test_requests_that_bear_tokens import INBOUND, granting
 
@@ -51,12 +52,11 @@ def authority() -> trustme.CA:
 def scene(authority: trustme.CA) -> Iterator[Scene]:
     """The servers, and a request in progress that brought a token."""
     certificate = authority.issue_cert("127.0.0.1", "localhost")
-    pair = (certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())
     trust = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     with ExitStack() as closing:
         broker = closing.enter_context(scripted_server())
         granting(broker)
-        api = closing.enter_context(grpc_api(grpc.ssl_server_credentials([pair])))
+        api = closing.enter_context(grpc_api(server_credentials(certificate)))
         closing.callback(reset_current, set_current(INBOUND))
         yield Scene(broker, api, trust)
 
@@ -179,8 +179,9 @@ def test_a_stream_is_not_repeated_and_the_next_has_another_token(scene: Scene, k
     scene.api.refusals.append(grpc.StatusCode.UNAUTHENTICATED)
 
     async def act(channel: grpc.aio.Channel) -> None:
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(channel, kind)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait(others, timeout=1) if others else None
         await call(channel, kind)

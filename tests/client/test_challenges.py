@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.client.delegation import Delegation, Login, Person
+from broker.client.delegation import Login
 from broker.client.refusals import (
     InsufficientLogin,
     InsufficientScope,
@@ -23,32 +23,10 @@ from broker.client.resource import (
 )
 from broker.client.verify import TokenVerifier
 from broker.errors import Reason
+from tests.client.receiving import NOW, a_delegation
 
-NOW = 1_795_262_400
 API = "https://api.crm.example/v2"
 METADATA = "https://api.crm.example/.well-known/oauth-protected-resource/v2"
-
-
-def delegation(**changes: Any) -> Delegation:
-    members: dict[str, Any] = {
-        "subject": "ann",
-        "person": Person("ann", "https://idp.example"),
-        "mcp_client": "agent",
-        "mcp_server": "https://tickets.mcp.example/mcp",
-        "resource": API,
-        "client_id": "mcp-tickets",
-        "actors": (),
-        "scopes": frozenset({"crm:read"}),
-        "expires_at": NOW + 300,
-        "login": Login("phr", ("hwk",), NOW - 600),
-        "token_id": "T-1",
-        "tenant": None,
-        "key": None,
-        "token": "the-token-itself",
-        "claims": {},
-        **changes,
-    }
-    return Delegation(**members)
 
 
 @pytest.mark.requirement("MCPRS-03")
@@ -200,10 +178,10 @@ def test_every_reason_can_stand_in_a_challenge(reason: Reason) -> None:
 
 
 def test_the_scopes_of_an_operation_may_be_asked_for_later() -> None:
-    delegation().require_scopes("crm:read")
-    delegation().require_scopes()
+    a_delegation().require_scopes("crm:read")
+    a_delegation().require_scopes()
     with pytest.raises(InsufficientScope) as refused:
-        delegation().require_scopes("crm:read", "crm:write")
+        a_delegation().require_scopes("crm:read", "crm:write")
 
     assert refused.value.needed == {"crm:read", "crm:write"}
     assert refused.value.missing == {"crm:write"}
@@ -216,7 +194,7 @@ def test_the_scopes_of_an_operation_may_be_asked_for_later() -> None:
 def test_a_login_that_is_strong_and_fresh_is_enough(
     acr_values: tuple[str, ...], max_age: int | None
 ) -> None:
-    delegation().require_login(acr_values=acr_values, max_age=max_age, clock=lambda: NOW)
+    a_delegation().require_login(acr_values=acr_values, max_age=max_age, clock=lambda: NOW)
 
 
 @pytest.mark.requirement("STEP-01", "STEP-02")
@@ -235,7 +213,7 @@ def test_a_login_that_is_strong_and_fresh_is_enough(
 def test_a_login_that_is_weak_old_or_unknown_is_not_enough(
     changes: dict[str, Any], acr_values: tuple[str, ...], max_age: int | None
 ) -> None:
-    one = delegation(**changes)
+    one = a_delegation(**changes)
 
     with pytest.raises(InsufficientLogin) as refused:
         one.require_login(acr_values=acr_values, max_age=max_age, clock=lambda: NOW)
@@ -244,4 +222,4 @@ def test_a_login_that_is_weak_old_or_unknown_is_not_enough(
 
 
 def test_a_delegation_shows_neither_its_token_nor_its_claims() -> None:
-    assert "secret" not in repr(delegation(claims={"note": "secret"}, token="secret"))
+    assert "secret" not in repr(a_delegation(claims={"note": "secret"}, token="secret"))

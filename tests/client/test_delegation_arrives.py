@@ -16,6 +16,7 @@ from broker.client.verify import TokenVerifier
 from tests.client.served_mcp import (
     Caller,
     Downstream,
+    behind_middleware,
     by_fastmcp,
     by_sdk,
     closing,
@@ -47,7 +48,7 @@ def api_of(issuer: str) -> asgi.Verified:
     return asgi.Verified(_api, verifier)
 
 
-@pytest.fixture(scope="module", params=[by_sdk, by_fastmcp])
+@pytest.fixture(scope="module", params=[by_sdk, by_fastmcp, behind_middleware])
 def address(request: pytest.FixtureRequest, running_broker: RunningBroker) -> Iterator[str]:
     """The MCP server, of either framework."""
     issuer = running_broker.setting.issuer

@@ -15,7 +15,7 @@ from broker.client.mcp import delegation as of_the_sdk
 from broker.client.verify import TokenVerifier
 from tests.client.key_server import KeyServer, running_key_server
 from tests.client.receiving import BROKER_KEY, NOW, RESOURCE, bound, good_token
-from tests.client.served_mcp import Caller, by_fastmcp, by_sdk, serving
+from tests.client.served_mcp import Caller, behind_middleware, by_fastmcp, by_sdk, serving
 
 METADATA = "/.well-known/oauth-protected-resource/mcp"
 INITIALIZE = {
@@ -38,7 +38,7 @@ def server() -> Iterator[KeyServer]:
         yield running
 
 
-@pytest.fixture(scope="module", params=[by_sdk, by_fastmcp])
+@pytest.fixture(scope="module", params=[by_sdk, by_fastmcp, behind_middleware])
 def address(request: pytest.FixtureRequest, server: KeyServer) -> Iterator[str]:
     verifier = TokenVerifier(server.issuer, RESOURCE, required_scopes=("tickets:read",))
     with serving(request.param(verifier)) as running:
@@ -130,9 +130,7 @@ def test_a_token_without_the_scopes_is_forbidden(address: str, server: KeyServer
 
 
 @pytest.mark.requirement("DPOP-08")
-def test_a_bound_token_is_refused_since_the_frameworks_know_no_proofs(
-    address: str, server: KeyServer
-) -> None:
+def test_a_bound_token_is_refused_without_a_proof(address: str, server: KeyServer) -> None:
     for scheme in ("Bearer", "DPoP"):
         assert post(address, f"{scheme} {bound(server)}").status_code == 401
 
@@ -162,15 +160,19 @@ def test_a_tool_whose_demands_are_met_answers(address: str, server: KeyServer) -
     )
 
 
-@pytest.mark.parametrize("build", [by_sdk, by_fastmcp])
-def test_while_keys_cannot_be_had_nobody_is_sent_to_log_in(build: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("build", "status"), [(by_sdk, 500), (by_fastmcp, 500), (behind_middleware, 503)]
+)
+def test_while_keys_cannot_be_had_nobody_is_sent_to_log_in(
+    build: Callable[..., Any], status: int
+) -> None:
     with (
         running_key_server() as empty,
         serving(build(TokenVerifier(empty.issuer, RESOURCE))) as address,
     ):
         answer = post(address, f"Bearer {token_now(empty)}")
 
-    assert answer.status_code == 500
+    assert answer.status_code == status
     assert "WWW-Authenticate" not in answer.headers
 
 

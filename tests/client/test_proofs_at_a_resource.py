@@ -25,6 +25,8 @@ from tests.client.receiving import (
 from tests.idp import signer
 from tests.proofs import HOLDER, OTHER_HOLDER, bare_jwk, signed_proof, thumbprint
 
+RSA_HOLDER = signer("holder-RS256", "RS256")
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[KeyServer]:
@@ -108,6 +110,14 @@ REFUSED: dict[str, tuple[Make, Reason]] = {
     "a_key_for_another_algorithm": (
         lambda token: request_with(
             signed_proof(claims_for(token), jwk={**bare_jwk(HOLDER), "alg": "ES384"})
+        ),
+        Reason.POP_MALFORMED,
+    ),
+    "a_key_that_is_spelt_in_another_way": (
+        lambda token: request_with(
+            signed_proof(
+                claims_for(token), key=RSA_HOLDER, jwk={**bare_jwk(RSA_HOLDER), "e": "AAEAAQ"}
+            )
         ),
         Reason.POP_MALFORMED,
     ),

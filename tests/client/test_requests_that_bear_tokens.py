@@ -169,6 +169,7 @@ ELSEWHERE = {
     "another port": "http://127.0.0.1:{elsewhere}/",
     "another name of this machine": "http://localhost:{api}/",
     "another scheme": "https://127.0.0.1:{api}/",
+    "another protocol": "ftp://127.0.0.1:{api}/",
     "no port": "http://127.0.0.1/",
     "a user that looks like the host": "http://127.0.0.1:{api}@localhost:{elsewhere}/",
     "a user that is one": "http://ann:secret@127.0.0.1:{api}/",

@@ -388,6 +388,17 @@ def test_no_refusal_shows_any_part_of_the_token(
     assert "ann" not in shown
 
 
+def test_the_operator_reads_which_rule_it_was(
+    verifier: Receiver, server: KeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="broker.client"):
+        refusal(verifier, good_token(server.issuer, jti=None))
+
+    assert [one.getMessage() for one in caplog.records] == [
+        "A token was refused: claim_malformed jti"
+    ]
+
+
 def test_a_chain_of_more_than_sixteen_actors_is_refused(
     verifier: Receiver, server: KeyServer
 ) -> None:

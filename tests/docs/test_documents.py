@@ -67,7 +67,7 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
 def test_every_block_is_code_that_something_reads(document: Path) -> None:
     """A command is run by a test, or a comment before it says why not."""
     for block in blocks(document):
-        assert block.language in {"sh", "text", "json", "yaml"}, block.place
+        assert block.language in {"sh", "text", "json", "yaml", "python"}, block.place
         if block.note:
             assert any(block.noted(kind) for kind in _NOTES), block.place
         if block.language == "text":

@@ -1,0 +1,134 @@
+"""What one stream has told of withdrawn tokens, up to when, and whether it ends a token."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from broker.client.failures import BadAnswer, Unavailable
+
+_KINDS: Final = frozenset({"subject", "client", "mcp_server", "issuer"})
+_MOST_NAMES: Final = 128
+_KEY_BYTES: Final = 32
+_AHEAD: Final = 1.0
+_FORGET_EVERY: Final = 60
+
+Claims = Mapping[str, Any]
+
+
+def keys_of(claims: Claims, *, issuer: str, mcp_claim: str) -> Iterator[bytes]:
+    """
+    Everything by which an access token of ``issuer`` may have been withdrawn.
+
+    Those are the token, all that it derives from, and all who stand in it. Raises ``KeyError``,
+    ``TypeError`` or ``ValueError`` for claims that the broker cannot have written.
+    """
+    told = claims[mcp_claim]
+    yield _key("revoked", _text(claims["jti"]))
+    for ancestor in _names(told.get("lineage", [])):
+        yield _key("revoked", ancestor)
+    for kind, name in _parties(claims, told, issuer):
+        yield _key("withdrawn", kind, name)
+
+
+def _parties(claims: Claims, told: Claims, issuer: str) -> Iterator[tuple[str, str]]:
+    yield "subject", _text(claims["sub"])
+    yield "client", _text(claims["client_id"])
+    audience = claims["aud"]
+    for resource in _names(audience if isinstance(audience, list) else [audience]):
+        yield "mcp_server", resource
+    if "subject_issuer" in told:
+        yield "issuer", _text(told["subject_issuer"])
+    if "server" in told:
+        yield "mcp_server", _text(told["server"])
+    # Other issuers' clients are nobody at the broker, whatever they are called.
+    if "client" in told and "client_issuer" not in told:
+        yield "client", _text(told["client"])
+    holder = claims
+    while "act" in holder:
+        holder = holder["act"]
+        if holder.get("iss") == issuer:
+            yield "client", _text(holder["sub"])
+    for kind, names in told.get("heritage", {}).items():
+        if kind not in _KINDS:
+            raise ValueError("a sort of party that there is not")
+        for name in _names(names):
+            yield kind, name
+
+
+def _names(value: object) -> list[str]:
+    if not isinstance(value, list) or len(value) > _MOST_NAMES:
+        raise TypeError("not a list of names")
+    return [_text(one) for one in value]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+def _key(*parts: str) -> bytes:
+    """The digest that the broker knows them by; each part is told apart by its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.digest()
+
+
+class Stream:
+    """
+    What one stream has told so far.
+
+    ``asked_at`` is when it was asked for, in seconds of a monotonic clock. A part that was more than
+    ``longest_lag`` seconds on its way is refused with all that may come after it, and so is one that is
+    ahead of its time: one of the two clocks has been standing still. At most ``capacity`` revocations are
+    held, each until the broker says that it can be forgotten.
+    """
+
+    def __init__(self, *, asked_at: float, longest_lag: float, capacity: int) -> None:
+        self._asked_at = asked_at
+        self._longest_lag = longest_lag
+        self._capacity = capacity
+        # By key: the seconds in which what is withdrawn was issued, and until when that matters.
+        self._withdrawn: dict[bytes, tuple[int, int, int]] = {}
+        self._forget_at = 0
+
+    def take(self, part: Any, *, now: float) -> float | None:
+        """
+        Take the next part in; the moment from which on nothing is missing, or ``None`` if more is to come.
+
+        It is in seconds of the monotonic clock, and never later than it was: however long a part was
+        underway, it was made after the stream was asked for. Raises ``BadAnswer`` or ``Unavailable``.
+        """
+        for one in part.revocations:
+            if len(one.key) != _KEY_BYTES:
+                raise BadAnswer("What is withdrawn has no key.")
+            self._withdrawn[one.key] = (one.issued_since, one.issued_until, one.kept_until)
+        if len(self._withdrawn) > self._capacity:
+            raise BadAnswer("More is withdrawn than there is room for.")
+        if not part.HasField("as_of"):
+            return None
+        self._forget(part.as_of.seconds)
+        complete_at = self._asked_at + part.elapsed_ms / 1000
+        if complete_at > now + _AHEAD:
+            raise Unavailable("The stream is ahead of its time.")
+        if now - complete_at > self._longest_lag:
+            raise Unavailable("The stream lags behind.")
+        return min(complete_at, now)
+
+    def ends(self, keys: Iterable[bytes], *, issued_at: int) -> bool:
+        """Whether any of the keys is withdrawn for what was issued at that second."""
+        for key in keys:
+            first, last, _ = self._withdrawn.get(key, (1, 0, 0))
+            if first <= issued_at <= last:
+                return True
+        return False
+
+    def _forget(self, as_of: int) -> None:
+        """Let go, by the broker's clock, of what nobody needs to know any more."""
+        if as_of >= self._forget_at:
+            self._forget_at = as_of + _FORGET_EVERY
+            self._withdrawn = {
+                key: one for key, one in self._withdrawn.items() if one[2] >= as_of
+            }

@@ -1,0 +1,73 @@
+"""The ``broker-verify`` command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from typing import Any, Final
+
+from broker.verify_server.options import add_options, values_of
+
+_NEEDED: Final = ("httpx2", "jwt", "cryptography")
+_EPILOG: Final = (
+    "Exit codes: 0 the server does what it must; 1 it does not; 2 the command line is wrong, or the server "
+    "does not answer."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try a server and print the report; the value is the exit code."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if not all(find_spec(name) for name in _NEEDED):
+        parser.error('it needs more packages: pip install "delegation-broker[client]"')
+    try:
+        return _try(asked)
+    except _unusable() as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "broker-verify",
+        description="Fires good and bad tokens at a server and reports which it takes.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("url", help="the MCP server or API, as clients call it")
+    add_options(parser.add_argument)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    from broker.verify_server.server import NoAnswer  # noqa: PLC0415 - it loads an HTTP client.
+
+    return (OSError, ValueError, NoAnswer)
+
+
+def _try(asked: Any) -> int:
+    from broker.verify_server.report import has_failed, print_json, print_report  # noqa: PLC0415
+    from broker.verify_server.told import issuer_of, told_of  # noqa: PLC0415 - they need packages.
+    from broker.verify_server.trial import trial_of  # noqa: PLC0415 - the same.
+
+    values = values_of(asked)
+    told = told_of(asked.url, values)
+    with ExitStack() as ending:
+        issuer = ending.enter_context(issuer_of(values))
+        print(  # noqa: T201 - whoever configures the server reads this.
+            f"Issuer {issuer.url}, keys at {issuer.url.rstrip('/')}/jwks; tokens are for "
+            f"{told.resource}. Waiting for the server.",
+            file=sys.stderr,
+            flush=True,
+        )
+        trial = ending.enter_context(
+            trial_of(told, issuer, method=values["method"], ca_file=values["ca_file"])
+        )
+        trial.stage.server.wait(values["wait"])
+        results = list(trial.play_all())
+    if asked.json:
+        print_json(results, url=told.url, issuer=issuer.url)
+    else:
+        print_report(results)
+    return int(has_failed(results))

@@ -1,0 +1,192 @@
+"""Cases of good tokens that are used where, how or when they must not be."""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from broker.verify_server.cases import Case, Failed, NotShown, Stage
+from broker.verify_server.refused import Shot, check_refused, refused
+from broker.verify_server.server import Answer, Presentation
+
+_THUMBPRINT: Final = (
+    base64.urlsafe_b64encode(hashlib.sha256(b"a key").digest()).decode().rstrip("=")
+)
+
+
+def _bound(stage: Stage) -> Iterable[Shot]:
+    yield "DPoP", stage.mint.token({"cnf": {"jkt": _THUMBPRINT}})
+    yield "mutual TLS", stage.mint.token({"cnf": {"x5t#S256": _THUMBPRINT}})
+
+
+def _good(stage: Stage) -> Iterable[Shot]:
+    yield "a good token", stage.mint.token()
+
+
+def _chain(actors: int) -> dict[str, Any]:
+    """A chain of so many actors (RFC 8693 4.1)."""
+    act: dict[str, Any] = {"sub": "actor-1"}
+    for number in range(2, actors + 1):
+        act = {"sub": f"actor-{number}", "act": act}
+    return {"act": act}
+
+
+def _longest(stage: Stage) -> int:
+    if stage.told.longest_chain is None:
+        raise NotShown("say --longest-chain: how many actors your server takes")
+    return stage.told.longest_chain
+
+
+def _play_longest_chain(stage: Stage) -> str:
+    longest = _longest(stage)
+    answer = stage.server.ask(stage.mint.token(_chain(longest) if longest else {}))
+    if not answer.is_success:
+        raise Failed(f"{answer.status} for {longest} actors")
+    return f"{answer.status} for {longest} actors"
+
+
+def _too_long(stage: Stage) -> Iterable[Shot]:
+    longest = _longest(stage)
+    yield f"{longest + 1} actors", stage.mint.token(_chain(longest + 1))
+
+
+def _with_less_scope(stage: Stage) -> Answer:
+    if not stage.told.scopes:
+        raise NotShown("say --scope: what a good token must have")
+    answer = stage.server.ask(stage.mint.token({"scope": "broker-verify:nothing"}))
+    if answer.is_success:
+        raise Failed(f"accepted with {answer.status}")
+    return answer
+
+
+def _play_insufficient_scope(stage: Stage) -> str:
+    answer = _with_less_scope(stage)
+    challenge = answer.challenge or {}
+    error = challenge.get("error")
+    if answer.status != 403 or error != "insufficient_scope":
+        raise Failed(f"{answer.status}, error {error or 'none'}")
+    if not challenge.get("resource_metadata"):
+        raise Failed("403 insufficient_scope without resource_metadata")
+    return "403 insufficient_scope with resource_metadata"
+
+
+def _play_scope_named(stage: Stage) -> str:
+    challenge = _with_less_scope(stage).challenge or {}
+    named = set(challenge.get("scope", "").split())
+    if not named:
+        raise Failed("the challenge names no scope")
+    if not named <= set(stage.told.scopes):
+        raise Failed("the challenge names other scopes than the good token had")
+    return f"scope {' '.join(sorted(named))}"
+
+
+def _play_withdrawn(stage: Stage) -> str:
+    if not stage.told.introspects:
+        raise NotShown("say --revoked-with-introspection if your server asks the issuer (RFC 7662)")
+    if stage.issuer.withdrawn is None:
+        raise NotShown("only the pretend issuer can withdraw a token")
+    token = stage.mint.token()
+    before = stage.server.ask(token)
+    if not before.is_success:
+        raise Failed(f"{before.status} before it was withdrawn")
+    stage.issuer.withdrawn.add(token)
+    after = stage.server.ask(token)
+    check_refused(after, "withdrawn a moment ago")
+    return f"{before.status}, then {after.status}"
+
+
+def _play_replayed(_stage: Stage) -> str:
+    raise NotShown(
+        "a bearer token may be used again until it expires (RFC 6750); only proofs and assertions "
+        "are used once, and this server is sent none"
+    )
+
+
+def _play_not_told(stage: Stage) -> str:
+    for token in (
+        stage.mint.token({"exp": 1, "iat": 0}),
+        stage.mint.token(key=stage.canary.key),
+        stage.mint.token({"aud": "https://elsewhere.example"}),
+        stage.mint.token().replace(".", ".."),
+    ):
+        stage.server.ask(token)
+    if stage.server.told_tokens:
+        raise Failed(f"{stage.server.told_tokens} answers had a part of the token")
+    return "none had"
+
+
+USE_CASES: Final = (
+    refused(
+        "bound-as-bearer",
+        "a token that is bound to a key, without proof",
+        _bound,
+        mend="Refuse a token with cnf unless its key was proved (RFC 9449 7.1, RFC 8705 3).",
+    ),
+    refused(
+        "token-in-query",
+        "a good token in the query",
+        _good,
+        mend="Take tokens from the Authorization header alone.",
+        presentation=Presentation(is_in_query=True),
+        is_malformed=True,
+    ),
+    refused(
+        "other-scheme",
+        "a good token under the scheme Token",
+        _good,
+        mend="Take tokens under the scheme Bearer alone.",
+        presentation=Presentation(scheme="Token"),
+        is_malformed=True,
+    ),
+    Case(
+        "longest-chain",
+        "a token with as many actors as are allowed",
+        "accepted",
+        mend="Take chains of as many actors as you said.",
+        play=_play_longest_chain,
+    ),
+    refused(
+        "chain-too-long",
+        "a token with one actor more",
+        _too_long,
+        mend="Count the actors in act, and refuse a longer chain; never cut it.",
+    ),
+    Case(
+        "insufficient-scope",
+        "a token without the scopes",
+        "403 insufficient_scope with resource_metadata",
+        mend="Answer 403 with that challenge, so that clients ask for more (RFC 6750 3.1).",
+        play=_play_insufficient_scope,
+    ),
+    Case(
+        "insufficient-scope-named",
+        "a token without the scopes",
+        "the challenge names the scopes",
+        mend="Put scope into the challenge: all that the operation needs.",
+        play=_play_scope_named,
+        is_advice=True,
+    ),
+    Case(
+        "withdrawn",
+        "a token that was accepted and then withdrawn",
+        "401",
+        mend="Introspect every token, and keep no answer longer than withdrawal may take.",
+        play=_play_withdrawn,
+    ),
+    Case(
+        "replayed",
+        "a token that was used before",
+        "whatever the server likes",
+        mend="",
+        play=_play_replayed,
+        needs_good_token=False,
+    ),
+    Case(
+        "token-not-told",
+        "four bad tokens",
+        "no answer has a part of a token",
+        mend="Say what is wrong in words of your own, and never print what came.",
+        play=_play_not_told,
+        needs_good_token=False,
+    ),
+)

@@ -1,0 +1,47 @@
+"""The parts of the process that tells verifiers what is withdrawn, put together."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from broker.assembly import assemble_watch
+from broker.endpoints.watching import WatchEndpoint
+from broker.foundation import Foundation
+from broker.in_force import Configuration
+from broker.metrics import Metrics
+from broker.monitor import Check
+from broker.orders import Order
+from broker.rpc.revocation_feed import RevocationFeed
+
+
+class WatchProcess:
+    """
+    What a process needs that knows its callers and tells them what is withdrawn.
+
+    It has no signing keys and no policy, so whatever befalls it, it can issue nothing.
+    """
+
+    def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
+        settings = configuration.settings
+        self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
+        self.feed = RevocationFeed(self._foundation.state)
+        self.endpoint: WatchEndpoint = assemble_watch(
+            settings.issuer, self._foundation.caller_parts(), leeway=settings.tokens.leeway
+        )
+        self._foundation.begin()
+
+    def checks(self) -> Sequence[Check]:
+        """What must be well for this process to be ready."""
+        feed = Check("revocations", self.feed.check, every=timedelta(milliseconds=200))
+        return (*self._foundation.checks(), feed)
+
+    def reload(self, order: Order) -> None:
+        """Know the clients that the order says are in force; raises as ``Foundation.reload`` does."""
+        self._foundation.reload(order)
+
+    def key_ages(self) -> Mapping[str, float]:
+        """For each issuer whose keys were fetched, how many seconds ago that was."""
+        return self._foundation.key_ages()
+
+    def close(self) -> None:
+        """Stop every thread and write what is still to be written."""
+        self._foundation.close()

@@ -1,0 +1,69 @@
+"""Every fault is found, and by the cases alone that are about it."""
+
+import logging
+
+import pytest
+
+from broker.verify_server.cases import Verdict
+from tests.verify_kit.faults import FAULTS, NO_CHALLENGE
+from tests.verify_kit.servers import Fault
+from tests.verify_kit.trials import happened, named, plainly, results_of
+
+_OWN_REASONS = {
+    "wrong-audience": "aud_mismatch",
+    "two-audiences": "aud_mismatch",
+    "look-alike-audience": "aud_mismatch",
+    "expired": "token_expired",
+    "not-yet-valid": "not_yet_valid",
+    "wrong-issuer": "iss_unknown",
+    "id-jag": "wrong_token_type",
+    "no-jti": "claim_malformed jti",
+    "duplicate-members": "json_duplicate_member",
+    "unsigned": "alg_not_allowed",
+    "public-key-as-secret": "alg_not_allowed",
+    "other-key": "sig_invalid",
+    "unknown-kid": "unknown_key",
+    "critical-header": "crit_unsupported",
+    "bound-as-bearer": "pop_required",
+}
+
+
+@pytest.mark.requirement("MCPRS-01", "MCPRS-03", "MCPRS-04", "MCPRS-05")
+@pytest.mark.parametrize(("fault", "cases"), FAULTS.values(), ids=list(FAULTS))
+def test_a_fault_is_found_by_the_cases_that_are_about_it(fault: Fault, cases: str) -> None:
+    results = results_of(plainly(fault))
+
+    assert named(results, Verdict.FAIL) == set(cases.split())
+
+
+def test_a_server_without_fault_fails_nothing() -> None:
+    results = results_of(plainly(), longest_chain=15)
+
+    assert named(results, Verdict.FAIL) == set()
+    assert named(results, Verdict.WARN) == set()
+    assert named(results, Verdict.SKIP) == {"withdrawn", "replayed"}
+
+
+def test_what_is_recommended_is_only_warned_about() -> None:
+    results = results_of(plainly(NO_CHALLENGE))
+
+    assert named(results, Verdict.WARN) == {
+        "challenge-scope",
+        "challenge-error",
+        "insufficient-scope-named",
+    }
+
+
+def test_the_report_says_which_of_the_tokens_was_taken() -> None:
+    told = happened(results_of(plainly(FAULTS["takes alg NONE"][0])))
+
+    assert told["unsigned"] == "accepted with 200 (alg NONE)"
+
+
+def test_every_bad_token_is_bad_in_its_own_way(caplog: pytest.LogCaptureFixture) -> None:
+    """Of two tokens that are refused for one mistake, the second would show nothing."""
+    caplog.set_level(logging.INFO, "broker.client")
+    results_of(plainly())
+
+    refused = {line.partition(": ")[2].strip() for line in caplog.messages}
+    assert set(_OWN_REASONS.values()) <= refused

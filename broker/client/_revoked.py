@@ -129,6 +129,4 @@ class Stream:
         """Let go, by the broker's clock, of what nobody needs to know any more."""
         if as_of >= self._forget_at:
             self._forget_at = as_of + _FORGET_EVERY
-            self._withdrawn = {
-                key: one for key, one in self._withdrawn.items() if one[2] >= as_of
-            }
+            self._withdrawn = {key: one for key, one in self._withdrawn.items() if one[2] >= as_of}

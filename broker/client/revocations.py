@@ -1,12 +1,8 @@
 """A view of what is withdrawn, pushed by the broker, for verifiers that ask nobody about a token."""
 
 import asyncio
-import random
 import threading
-import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -14,22 +10,16 @@ import grpc
 import grpc.aio
 
 from broker.client._grpc import authenticated, channel_credentials, failure_of, metadata_of
-from broker.client._revoked import Stream, keys_of
-from broker.client.credentials import Credential, Presented
+from broker.client._view import StaleView, View
+from broker.client.credentials import Presented
 from broker.client.failures import BrokerError, CredentialUnusable, Unavailable
-from broker.client.refusals import Unverifiable
-from broker.errors import Reason
 from broker.v1.revocation_service_pb2 import WatchRevocationsRequest
 from broker.v1.revocation_service_pb2_grpc import RevocationServiceStub
 
 __all__ = ["RevocationView", "StaleView", "SyncRevocationView"]
 
-_LEAST_AGE: Final = 3.0
 _CONNECT_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-# Who is refused once will be refused again, until an operator changes something.
-_PAUSE_WHEN_REFUSED: Final = 15.0
+_LOOK_SECONDS: Final = 0.5
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 1024 * 1024),
     ("grpc.enable_retries", 0),
@@ -40,135 +30,15 @@ _OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+_ENDED: Final = "The stream ended."
+_SILENT: Final = "The broker is silent."
 
 
-class StaleView(Unverifiable):
-    """What is known of withdrawn tokens is older than the bound, so no token can be accepted now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """
-    What is known, complete up to a moment of the monotonic clock in seconds.
-
-    ``told_at`` is the moment of the wall clock at which that was heard.
-    """
-
-    stream: Stream
-    complete_at: float
-    told_at: float
-
-
-class _View:
-    """What both views are: the last that was told, and how old it is."""
-
-    def __init__(
-        self,
-        issuer: str,
-        credential: Credential,
-        streams: str,
-        *,
-        ca_file: str | None = None,
-        max_age: float = 10.0,
-        mcp_claim: str | None = None,
-        capacity: int = 1_000_000,
-        monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        if max_age < _LEAST_AGE:
-            raise ValueError(f"The broker is heard once a second: {_LEAST_AGE:g} s is the least.")
-        self.issuer = issuer
-        self.max_age = max_age
-        self._credential = credential
-        self._target = streams
-        self._channel_credentials = channel_credentials(streams, ca_file)
-        self._mcp_claim = mcp_claim or f"{issuer}/claims/mcp"
-        self._capacity = capacity
-        self._monotonic = monotonic
-        self._wall = wall
-        self._known: _Known | None = None
-        self._failure = "The stream was not opened yet."
-        self._failures = 0
-
-    @property
-    def age(self) -> float:
-        """
-        How many seconds ago, at most, what is known was complete.
-
-        It is told by whichever clock says more: the monotonic one may stand still while the machine sleeps,
-        and the other may be set.
-        """
-        known = self._known
-        if known is None:
-            return float("inf")
-        return max(self._monotonic() - known.complete_at, self._wall() - known.told_at)
-
-    def refuses(self, claims: Mapping[str, Any]) -> bool:
-        """
-        Whether a token of the broker with these verified claims is withdrawn, or made of one that is.
-
-        Raises ``StaleView`` when what is known is older than ``max_age``. It may be called from any thread.
-        """
-        known = self._known
-        if known is None or self.age > self.max_age:
-            raise self._stale()
-        try:
-            keys = keys_of(claims, issuer=self.issuer, mcp_claim=self._mcp_claim)
-            return known.stream.ends(keys, issued_at=int(claims["iat"]))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # Not even what it derives from can be told.
-            return True
-
-    def _stale(self) -> StaleView:
-        return StaleView(Reason.REVOCATION_UNAVAILABLE.sentence, detail=self._failure)
-
-    def _begin(self) -> Stream:
-        return Stream(
-            asked_at=self._monotonic(), longest_lag=self.max_age / 2, capacity=self._capacity
-        )
-
-    def _take(self, stream: Stream, part: Any) -> bool:
-        """Take in what a stream tells; whether everything is known with it."""
-        complete_at = stream.take(part, now=self._monotonic())
-        if complete_at is None:
-            return False
-        self._known = _Known(stream, complete_at, self._wall())
-        return True
-
-    def _pause_after(self, failure: Exception | None, *, was_told: bool) -> float:
-        """How many seconds to wait before the next attempt, since the last ended so."""
-        self._failure = "The stream ended." if failure is None else _sentence(failure)
-        self._failures = 0 if was_told else self._failures + 1
-        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 16), _LONGEST_PAUSE)
-        if isinstance(failure, BrokerError) and not failure.is_retryable:
-            pause = _PAUSE_WHEN_REFUSED
-        # Those who lost the broker together should not come back together.
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret depends on it.
-
-
-class RevocationView(_View):
-    """
-    Everything withdrawn, as the broker pushes it to a running event loop.
-
-    ``issuer`` is the broker's, ``streams`` is its ``host:port`` for streams, and ``credential`` any
-    client's. ``ca_file`` names the authorities to believe, if not the system's; without TLS only a broker
-    on this machine is spoken to. A stream that ends, lags or falls silent is opened anew. ``max_age`` is in
-    seconds. ``mcp_claim`` is as for the verifier.
-    """
+class RevocationView(View):
+    """The view of a program that runs an event loop."""
 
     _task: "asyncio.Task[None] | None" = None
-
-    async def __aenter__(self) -> Self:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _raised: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+    _first: asyncio.Event
 
     def start(self) -> None:
         """Begin to listen, in the event loop that runs."""
@@ -177,7 +47,11 @@ class RevocationView(_View):
             self._task = asyncio.create_task(self._hold())
 
     async def caught_up(self, within: float = 10.0) -> None:
-        """Return once everything is known for the first time; raises ``StaleView`` after ``within`` seconds."""
+        """
+        Begin to listen, and return once everything is known for the first time.
+
+        Raises ``StaleView`` when that is not so ``within`` seconds; listening goes on.
+        """
         self.start()
         try:
             async with asyncio.timeout(within):
@@ -193,20 +67,32 @@ class RevocationView(_View):
             with suppress(asyncio.CancelledError):
                 await task
 
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _raised: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     async def _hold(self) -> None:
         while True:
-            before, failure = self._known, None
+            before = self._known
             try:
                 await self._listen()
-            except Exception as error:  # noqa: BLE001 - Whatever it was, the next attempt may do.
-                failure = error
-            was_told = self._known is not before
-            await asyncio.sleep(self._pause_after(failure, was_told=was_told))
+                failure: BrokerError = Unavailable(_ENDED)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may do.
+                failure = _failure(error)
+            await asyncio.sleep(self._pause_after(failure, was_told=self._known is not before))
 
     async def _listen(self) -> None:
-        """Take in one stream until it ends; raises for whatever else ends it."""
+        """Take in one stream until it ends; raises for whatever else becomes of it."""
         # Keys come from files or from Vault, which the event loop should not wait for.
-        presented = await asyncio.to_thread(self._credential.present, self.issuer)
+        presented = await asyncio.to_thread(self.credential.present, self.issuer)
         async with self._open() as channel:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await channel.channel_ready()
@@ -215,29 +101,58 @@ class RevocationView(_View):
                 _request(presented), metadata=metadata_of(presented)
             )
             while True:
-                async with asyncio.timeout(self.max_age / 2):
+                async with asyncio.timeout(self._patience):
                     part = await call.read()
                 if part is grpc.aio.EOF:
                     return
-                if self._take(stream, part):
+                self._take(stream, part)
+                if self._known is not None:
                     self._first.set()
 
     def _open(self) -> grpc.aio.Channel:
-        if self._channel_credentials is None:
-            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
-        return grpc.aio.secure_channel(self._target, self._channel_credentials, options=_OPTIONS)
+        credentials = channel_credentials(self.streams, self.ca_file)
+        if credentials is None:
+            return grpc.aio.insecure_channel(self.streams, options=_OPTIONS)
+        return grpc.aio.secure_channel(self.streams, credentials, options=_OPTIONS)
 
 
-class SyncRevocationView(_View):
-    """The same for code that blocks; it listens on threads of its own."""
+class SyncRevocationView(View):
+    """The view of a program that blocks. It has two threads: one listens, one sees that there is something."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._first = threading.Event()
         self._closed = threading.Event()
-        self._heard_at = self._monotonic()
-        self._call: grpc.Call | None = None
-        self._threads: list[threading.Thread] = []
+        self._call: Any = None
+        self._heard_at = 0.0
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def start(self) -> None:
+        """Begin to listen."""
+        if not self._threads:
+            self._threads = tuple(
+                threading.Thread(target=run, name="revocations", daemon=True)
+                for run in (self._hold, self._watch)
+            )
+            for thread in self._threads:
+                thread.start()
+
+    def caught_up(self, within: float = 10.0) -> None:
+        """
+        Begin to listen, and return once everything is known for the first time.
+
+        Raises ``StaleView`` when that is not so ``within`` seconds; listening goes on.
+        """
+        self.start()
+        if not self._first.wait(within):
+            raise self._stale()
+
+    def close(self) -> None:
+        """Stop listening for good; soon everything is refused."""
+        self._closed.set()
+        self._give_up()
+        for thread in self._threads:
+            thread.join(_CONNECT_SECONDS)
 
     def __enter__(self) -> Self:
         self.start()
@@ -250,3 +165,69 @@ class SyncRevocationView(_View):
         _trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _hold(self) -> None:
+        pause = 0.0
+        while not self._closed.wait(pause):
+            before = self._known
+            try:
+                self._listen()
+                failure: BrokerError = Unavailable(_ENDED)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may do.
+                failure = _failure(error)
+            pause = self._pause_after(failure, was_told=self._known is not before)
+
+    def _listen(self) -> None:
+        presented = self.credential.present(self.issuer)
+        with self._open() as channel:
+            grpc.channel_ready_future(channel).result(_CONNECT_SECONDS)
+            stream = self._begin()
+            self._heard_at = self.monotonic()
+            call = RevocationServiceStub(channel).WatchRevocations(
+                _request(presented), metadata=metadata_of(presented)
+            )
+            self._call = call
+            # Whoever closes the view looks for the call after saying so, and this says so first.
+            if self._closed.is_set():
+                call.cancel()
+            for part in call:
+                self._heard_at = self.monotonic()
+                self._take(stream, part)
+                if self._known is not None:
+                    self._first.set()
+
+    def _watch(self) -> None:
+        """Give up a stream that has fallen silent: whoever waits for its next part cannot."""
+        while not self._closed.wait(_LOOK_SECONDS):
+            if self.monotonic() - self._heard_at > self._patience:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _open(self) -> grpc.Channel:
+        credentials = channel_credentials(self.streams, self.ca_file)
+        if credentials is None:
+            return grpc.insecure_channel(self.streams, options=_OPTIONS)
+        return grpc.secure_channel(self.streams, credentials, options=_OPTIONS)
+
+
+def _request(presented: Presented) -> WatchRevocationsRequest:
+    if presented.grant is not None:
+        raise CredentialUnusable("This workload's token is good for a token of its own alone.")
+    request: WatchRevocationsRequest = authenticated(WatchRevocationsRequest(), presented)
+    return request
+
+
+def _failure(error: Exception) -> BrokerError:
+    """Why there is no stream, whatever it was that said so."""
+    if isinstance(error, BrokerError):
+        return error
+    if isinstance(error, grpc.RpcError):
+        call = cast(grpc.Call, error)
+        return failure_of(call.code(), call.details(), call.trailing_metadata())
+    if isinstance(error, TimeoutError | grpc.FutureTimeoutError):
+        return Unavailable(_SILENT)
+    return Unavailable(f"There is no stream: {type(error).__name__}.")

@@ -149,8 +149,10 @@ NO_CHALLENGE = Fault(answers=lambda _refused, _asked, told: (told[0], "", b""))
 FAULTS = {
     "takes any audience": (
         ignoring(Reason.AUD_MISMATCH),
-        "wrong-audience no-audience two-audiences parent-audience child-audience "
-        "look-alike-audience",
+        (
+            "wrong-audience no-audience two-audiences parent-audience child-audience "
+            "look-alike-audience"
+        ),
     ),
     "takes it as one of many audiences": (Fault(takes=_one_of_many), "two-audiences"),
     "compares the beginning of the audience": (
@@ -188,7 +190,7 @@ FAULTS = {
         ignoring(Reason.POP_REQUIRED, Reason.CNF_UNSUPPORTED),
         "bound-as-bearer",
     ),
-    "takes duplicate members": (ignoring(Reason.), "duplicate-members"),
+    "takes duplicate members": (ignoring(Reason.DUPLICATE_MEMBER), "duplicate-members"),
     "ignores critical headers": (ignoring(Reason.CRIT_UNSUPPORTED), "critical-header"),
     "reads the query": (Fault(hears=_hears_query), "token-in-query"),
     "reads any scheme": (Fault(hears=_hears_any_scheme), "other-scheme"),
@@ -204,8 +206,10 @@ FAULTS = {
     "points elsewhere": (Fault(answers=_points_elsewhere), "challenge-metadata"),
     "has no metadata": (
         Fault(tells=lambda _document: None),
-        "challenge-metadata metadata metadata-resource metadata-issuer "
-        "metadata-offline-access metadata-query",
+        (
+            "challenge-metadata metadata metadata-resource metadata-issuer "
+            "metadata-offline-access metadata-query"
+        ),
     ),
     "tells of another resource": (
         telling(resource=_ELSEWHERE),

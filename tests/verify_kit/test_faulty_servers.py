@@ -18,7 +18,7 @@ _OWN_REASONS = {
     "wrong-issuer": "iss_unknown",
     "id-jag": "wrong_token_type",
     "no-jti": "claim_malformed jti",
-    "duplicate-members": "json_duplicate_member",
+    "duplicate-members": "duplicate_member",
     "unsigned": "alg_not_allowed",
     "public-key-as-secret": "alg_not_allowed",
     "other-key": "sig_invalid",

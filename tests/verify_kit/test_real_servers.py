@@ -1,0 +1,136 @@
+"""Servers of the MCP packages: with our verifier nothing is found, and without it what their verifiers do not do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastmcp import FastMCP
+from fastmcp.server.auth import RemoteAuthProvider
+from fastmcp.server.auth.providers.introspection import IntrospectionTokenVerifier
+from fastmcp.server.auth.providers.jwt import JWTVerifier
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+
+from broker.client.asgi import Verified
+from broker.client.fastmcp import BrokerAuthProvider
+from broker.client.mcp import protected
+from broker.client.resource import origin_of
+from broker.client.verify import TokenVerifier
+from broker.verify_server.cases import Verdict
+from tests.verify_kit.servers import SCOPE, serving_at
+from tests.verify_kit.trials import Serving, happened, named, results_of
+
+Build = Callable[[str, str], Any]
+_ANY_HOST = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+_NEVER_SHOWN = {"replayed", "withdrawn"}
+
+
+def serving(build: Build) -> Serving:
+    """How to serve an application, which is built from its issuer and its address."""
+    return lambda issuer: serving_at(lambda url: build(issuer.url, url))
+
+
+def by_sdk(issuer: str, url: str) -> Any:
+    """The official SDK with our verifier, as in the examples."""
+    verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE])
+    server: MCPServer[Any] = MCPServer("wiki", **protected(verifier))
+    return server.streamable_http_app(transport_security=_ANY_HOST)
+
+
+def behind_middleware(issuer: str, url: str) -> Any:
+    """The official SDK behind our middleware."""
+    verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE])
+    server: MCPServer[Any] = MCPServer("wiki")
+    return Verified(server.streamable_http_app(transport_security=_ANY_HOST), verifier)
+
+
+def by_fastmcp(issuer: str, url: str) -> Any:
+    """FastMCP with our provider."""
+    verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE])
+    server: FastMCP = FastMCP("wiki", auth=BrokerAuthProvider(verifier))
+    return server.http_app(path="/mcp", host_origin_protection=False)
+
+
+def by_jwt_verifier(issuer: str, url: str) -> Any:
+    """FastMCP with its own verifier of JWTs."""
+    verifier = JWTVerifier(
+        jwks_uri=f"{issuer}/jwks",
+        issuer=issuer,
+        audience=url,
+        algorithm="ES256",
+        required_scopes=[SCOPE],
+    )
+    return _with_metadata(verifier, issuer, url)
+
+
+def by_introspection(issuer: str, url: str) -> Any:
+    """FastMCP that asks the issuer about every token."""
+    verifier = IntrospectionTokenVerifier(
+        introspection_url=f"{issuer}/introspect",
+        client_id="wiki",
+        client_secret="not-a-secret",
+        required_scopes=[SCOPE],
+    )
+    return _with_metadata(verifier, issuer, url)
+
+
+def _with_metadata(verifier: Any, issuer: str, url: str) -> Any:
+    auth = RemoteAuthProvider(verifier, [AnyHttpUrl(issuer)], origin_of(url))
+    server: FastMCP = FastMCP("wiki", auth=auth)
+    return server.http_app(path="/mcp", host_origin_protection=False)
+
+
+@pytest.mark.requirement("MCPRS-01", "MCPRS-03", "MCPRS-05", "MCPRS-07")
+@pytest.mark.parametrize("build", [by_sdk, behind_middleware, by_fastmcp])
+def test_a_server_with_our_verifier_fails_nothing(build: Build) -> None:
+    results = results_of(serving(build), longest_chain=15)
+
+    assert named(results, Verdict.FAIL) == set()
+    assert named(results, Verdict.SKIP) == _NEVER_SHOWN
+
+
+@pytest.mark.requirement("MCPRS-04")
+def test_our_middleware_does_what_is_recommended_too() -> None:
+    assert named(results_of(serving(behind_middleware)), Verdict.WARN) == set()
+
+
+def test_what_a_verifier_of_any_jwt_does_not_look_at_is_found() -> None:
+    results = results_of(serving(by_jwt_verifier), longest_chain=15)
+
+    assert named(results, Verdict.FAIL) == {"?"}, happened(results)
+
+
+def test_a_server_that_introspects_refuses_what_is_withdrawn() -> None:
+    results = results_of(serving(by_introspection), introspects=True)
+
+    assert "withdrawn" in named(results, Verdict.PASS)
+    assert named(results, Verdict.FAIL) == {"?"}, happened(results)
+
+
+def test_a_server_that_does_not_introspect_takes_what_is_withdrawn() -> None:
+    results = results_of(serving(by_fastmcp), introspects=True)
+
+    assert named(results, Verdict.FAIL) == {"withdrawn"}
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "EdDSA"])
+def test_other_algorithms_are_tried_alike(algorithm: str) -> None:
+    def build(issuer: str, url: str) -> Any:
+        verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE], algorithms=[algorithm])
+        return Verified(MCPServer("wiki").streamable_http_app(), verifier)
+
+    results = results_of(serving(build), algorithm=algorithm)
+
+    assert named(results, Verdict.FAIL) == set(), happened(results)
+
+
+def test_of_a_server_that_trusts_somebody_else_nothing_is_shown() -> None:
+    def build(_issuer: str, url: str) -> Any:
+        return by_sdk("http://127.0.0.1:9", url)
+
+    results = results_of(serving(build))
+
+    assert {"good-token", "metadata-issuer"} <= named(results, Verdict.FAIL)
+    assert "wrong-audience" in named(results, Verdict.SKIP)
+    assert "no-token" in named(results, Verdict.PASS)

@@ -7,7 +7,7 @@ T ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test integration lint format types layers proto policy docs check bench image clean
+.PHONY: help setup run dev test integration lint format types layers proto policy docs check examples bench image clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ docs: $(VENV)/.dev ## Regenerate the reference pages
 	@$(BIN)/python -m docs.generate
 
 check: lint types layers policy test ## Everything that CI demands
+
+examples: $(VENV)/.dev ## Start the examples, see them work, and end them
+	@$(BIN)/python examples/play.py
 
 bench: $(VENV)/.dev ## Server CPU and latency per exchange, beside the bare cryptographic work
 	@$(BIN)/python -m bench

@@ -27,6 +27,7 @@ class WatchProcess:
         self.endpoint: WatchEndpoint = assemble_watch(
             settings.issuer, self._foundation.caller_parts(), leeway=settings.tokens.leeway
         )
+        self.feed.begin()
         self._foundation.begin()
 
     def checks(self) -> Sequence[Check]:

@@ -11,6 +11,7 @@ from broker.client._bearing import Bearing, Wanted
 from broker.client.broker import Broker
 
 AUTHORIZATION: Final = "authorization"
+WATCH: Final = "broker.client: until a call ends"
 _UNAUTHENTICATED: Final = 401
 
 _REFUSED: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED})
@@ -45,7 +46,7 @@ class Calls:
             # It has ended even before there was anything to be read from it.
             self._ended(failure.code(), bearing)
             raise
-        watch = asyncio.create_task(self._watch(made, bearing))
+        watch = asyncio.create_task(self._watch(made, bearing), name=WATCH)
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
         return made

@@ -10,7 +10,7 @@ _KINDS: Final = frozenset({"subject", "client", "mcp_server", "issuer"})
 _MOST_NAMES: Final = 128
 _KEY_BYTES: Final = 32
 _AHEAD: Final = 1.0
-_FORGET_EVERY: Final = 60
+_FORGET_EVERY: Final = 60.0
 
 Claims = Mapping[str, Any]
 
@@ -31,28 +31,30 @@ def keys_of(claims: Claims, *, issuer: str, mcp_claim: str) -> Iterator[bytes]:
 
 
 def _parties(claims: Claims, told: Claims, issuer: str) -> Iterator[tuple[str, str]]:
-    yield "subject", _text(claims["sub"])
-    yield "client", _text(claims["client_id"])
     audience = claims["aud"]
-    for resource in _names(audience if isinstance(audience, list) else [audience]):
-        yield "mcp_server", resource
-    if "subject_issuer" in told:
-        yield "issuer", _text(told["subject_issuer"])
-    if "server" in told:
-        yield "mcp_server", _text(told["server"])
-    # Other issuers' clients are nobody at the broker, whatever they are called.
-    if "client" in told and "client_issuer" not in told:
-        yield "client", _text(told["client"])
+    named = (
+        ("subject", claims["sub"]),
+        ("client", claims["client_id"]),
+        # Other issuers' clients are nobody at the broker, whatever they are called.
+        ("client", None if "client_issuer" in told else told.get("client")),
+        ("issuer", told.get("subject_issuer")),
+        ("mcp_server", told.get("server")),
+        *(("mcp_server", one) for one in (audience if isinstance(audience, list) else [audience])),
+    )
+    yield from ((kind, _text(name)) for kind, name in named if name is not None)
+    yield from (("client", name) for name in _own_actors(claims, issuer))
+    for kind, names in told.get("heritage", {}).items():
+        if kind not in _KINDS:
+            raise ValueError("a sort of party that there is not")
+        yield from ((kind, name) for name in _names(names))
+
+
+def _own_actors(claims: Claims, issuer: str) -> Iterator[str]:
     holder = claims
     while "act" in holder:
         holder = holder["act"]
         if holder.get("iss") == issuer:
-            yield "client", _text(holder["sub"])
-    for kind, names in told.get("heritage", {}).items():
-        if kind not in _KINDS:
-            raise ValueError("a sort of party that there is not")
-        for name in _names(names):
-            yield kind, name
+            yield _text(holder["sub"])
 
 
 def _names(value: object) -> list[str]:
@@ -83,7 +85,7 @@ class Stream:
     ``asked_at`` is when it was asked for, in seconds of a monotonic clock. A part that was more than
     ``longest_lag`` seconds on its way is refused with all that may come after it, and so is one that is
     ahead of its time: one of the two clocks has been standing still. At most ``capacity`` revocations are
-    held, each until the broker says that it can be forgotten.
+    held, each until neither clock knows of a token that it could end.
     """
 
     def __init__(self, *, asked_at: float, longest_lag: float, capacity: int) -> None:
@@ -92,14 +94,16 @@ class Stream:
         self._capacity = capacity
         # By key: the seconds in which what is withdrawn was issued, and until when that matters.
         self._withdrawn: dict[bytes, tuple[int, int, int]] = {}
-        self._forget_at = 0
+        self._forgotten = -1
+        self._forget_at = 0.0
 
-    def take(self, part: Any, *, now: float) -> float | None:
+    def take(self, part: Any, *, now: float, wall: float) -> float | None:
         """
         Take the next part in; the moment from which on nothing is missing, or ``None`` if more is to come.
 
-        It is in seconds of the monotonic clock, and never later than it was: however long a part was
-        underway, it was made after the stream was asked for. Raises ``BadAnswer`` or ``Unavailable``.
+        It is in seconds of the monotonic clock, as ``now`` is, and never later than it was: however long a
+        part was underway, it was made after the stream was asked for. ``wall`` is in unix seconds. Raises
+        ``BadAnswer`` or ``Unavailable``.
         """
         for one in part.revocations:
             if len(one.key) != _KEY_BYTES:
@@ -109,7 +113,7 @@ class Stream:
             raise BadAnswer("More is withdrawn than there is room for.")
         if not part.HasField("as_of"):
             return None
-        self._forget(part.as_of.seconds)
+        self._forget(now=now, horizon=min(part.as_of.seconds, wall))
         complete_at = self._asked_at + part.elapsed_ms / 1000
         if complete_at > now + _AHEAD:
             raise Unavailable("The stream is ahead of its time.")
@@ -125,8 +129,14 @@ class Stream:
                 return True
         return False
 
-    def _forget(self, as_of: int) -> None:
-        """Let go, by the broker's clock, of what nobody needs to know any more."""
-        if as_of >= self._forget_at:
-            self._forget_at = as_of + _FORGET_EVERY
-            self._withdrawn = {key: one for key, one in self._withdrawn.items() if one[2] >= as_of}
+    def _forget(self, *, now: float, horizon: float) -> None:
+        """Let go, once a minute, of what nobody needs to know any more."""
+        if horizon <= self._forgotten:
+            raise Unavailable("A clock went back to a time of which something is forgotten.")
+        if now < self._forget_at:
+            return
+        self._forget_at = now + _FORGET_EVERY
+        over = {key for key, (_, _, kept_until) in self._withdrawn.items() if kept_until < horizon}
+        if over:
+            self._forgotten = max(self._withdrawn[key][2] for key in over)
+            self._withdrawn = {key: one for key, one in self._withdrawn.items() if key not in over}

@@ -112,7 +112,7 @@ class View:
 
     def _take(self, stream: Stream, part: Any) -> None:
         """Take in what a stream tells; raises ``BrokerError`` for what cannot be relied on."""
-        complete_at = stream.take(part, now=self.monotonic())
+        complete_at = stream.take(part, now=self.monotonic(), wall=self.wall())
         if complete_at is not None:
             self._known = _Known(stream, complete_at, self.wall())
 

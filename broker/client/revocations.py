@@ -117,7 +117,7 @@ class RevocationView(View):
 
 
 class SyncRevocationView(View):
-    """The view of a program that blocks. It has two threads: one listens, one sees that there is something."""
+    """The view of a program that blocks. One thread listens, another ends streams that have fallen silent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,10 +56,19 @@ class RevocationFeed:
         # In the order of their numbers.
         self._revocations: dict[bytes, Revocation] = {}
         self._last_number = 0
+        self._forgotten = -1
         self._looks_since = 0
         self._forget_at = monotonic() + _FORGET_EVERY
         self._published = asyncio.Event()
         self._has_failed = False
+
+    def begin(self) -> None:
+        """Take a first look, before there is an event loop."""
+        began = self._now()
+        try:
+            self._take_in(self._read(0), began, is_anew=True)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the next look may find it gone.
+            self._tell(failure)
 
     async def follow(self) -> None:
         """Look at the journal again and again, until cancelled."""
@@ -69,29 +78,37 @@ class RevocationFeed:
                 await self.look(thread)
                 await asyncio.sleep(LOOK_EVERY)
 
-    async def look(self, thread: ThreadPoolExecutor) -> None:
+    async def look(self, thread: Executor) -> None:
         """Take in what has been withdrawn since the last look; a journal that fails changes nothing."""
-        began = Moment(self._wall(), self._monotonic())
-        loop = asyncio.get_running_loop()
+        began = self._now()
+        # Of a time that the clock went back to, something may be missing here.
+        is_anew = began.wall <= self._forgotten
+        number = 0 if is_anew else self._last_number
         try:
-            found = await loop.run_in_executor(thread, self._found)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the next look may find it gone.
+            found = await asyncio.get_running_loop().run_in_executor(thread, self._read, number)
+            self._take_in(found, began, is_anew=is_anew)
+        except Exception as failure:  # noqa: BLE001 - the same.
             self._tell(failure)
-            return
+
+    def _now(self) -> Moment:
+        return Moment(self._wall(), self._monotonic())
+
+    def _read(self, number: int) -> Sequence[Revocation]:
+        room = _MOST - (len(self._revocations) if number else 0)
+        return self._journal.revocations_after(number, most=room)
+
+    def _take_in(self, found: Sequence[Revocation], began: Moment, *, is_anew: bool) -> None:
         self._tell(None)
-        if began.monotonic >= self._forget_at:
+        if is_anew:
+            self._revocations, self._forgotten = {}, -1
+        elif began.monotonic >= self._forget_at:
             self._forget(began)
         for revocation in found:
             self._revocations.pop(revocation.key, None)
             self._revocations[revocation.key] = revocation
             self._last_number = revocation.number
-        has_news = bool(found) or self.looked_at is None
         self.looked_at = began
-        self._publish(has_news=has_news)
-
-    def _found(self) -> Sequence[Revocation]:
-        room = _MOST - len(self._revocations)
-        return self._journal.revocations_after(self._last_number, most=room)
+        self._publish(has_news=bool(found) or is_anew)
 
     def after(self, number: int) -> list[Revocation]:
         """What has a higher number, the lowest first."""
@@ -127,10 +144,14 @@ class RevocationFeed:
             self._published = asyncio.Event()
 
     def _forget(self, began: Moment) -> None:
+        """Let go of what nobody needs to know any more."""
         self._forget_at = began.monotonic + _FORGET_EVERY
-        self._revocations = {
-            key: one for key, one in self._revocations.items() if one.kept_until >= began.wall
-        }
+        over = {one.kept_until for one in self._revocations.values() if one.kept_until < began.wall}
+        if over:
+            self._forgotten = max(over)
+            self._revocations = {
+                key: one for key, one in self._revocations.items() if one.kept_until >= began.wall
+            }
 
     def _tell(self, failure: Exception | None) -> None:
         """Log when looks begin to fail, and when they succeed again."""

@@ -105,9 +105,13 @@ class RevocationService:
         """The client behind a call; raises ``OAuthError``. One that goes away meanwhile keeps no place."""
         if len(self._admissions) >= _MOST_WAITING:
             raise Overloaded
-        admission = self._threads.submit(
-            self._endpoint.admit, call.context, lambda: _credential(call)
-        )
+
+        def read() -> ClientCredential:
+            # What is not known now cannot be told; the record says so.
+            self._feed.check()
+            return _credential(call)
+
+        admission = self._threads.submit(self._endpoint.admit, call.context, read)
         self._admissions.add(admission)
         admission.add_done_callback(self._admissions.discard)
         try:

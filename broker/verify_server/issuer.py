@@ -10,12 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 
 from broker.oauth import TOKEN_TYPE_BEARER, TYP_ACCESS_TOKEN
+from broker.strict_json import StrictJsonError, loads_strict
 from broker.verify_server.keys import Key, fresh_key
 from broker.verify_server.loopback import serving
 
 _METADATA: Final = frozenset(
     {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"}
 )
+_REQUIRED: Final = ["iss", "sub", "exp", "client_id", "jti"]
 _KEY_SETS: Final = frozenset({"/jwks", "/jwks.json", "/.well-known/jwks.json"})
 
 
@@ -85,9 +87,11 @@ class _Pretender(Issuer):
                 self.key.private.public_key(),
                 algorithms=[self.key.algorithm],
                 issuer=self.url,
-                options={"verify_aud": False, "require": ["exp", "iss"]},
+                options={"verify_aud": False, "require": _REQUIRED},
             )
-        except jwt.PyJWTError:
+            # An issuer would know its own tokens; this one knows none that it would not have made.
+            loads_strict(jwt.utils.base64url_decode(token.split(".")[1]))
+        except (jwt.PyJWTError, StrictJsonError):
             return {"active": False}
         is_access_token = decoded["header"].get("typ") == TYP_ACCESS_TOKEN
         if not is_access_token or token in (self.withdrawn or ()):

@@ -52,13 +52,14 @@ def provider(how: str) -> OAuthClientProvider:
 
 
 async def main(how: str) -> None:
-    """Call the tool and print what it says."""
+    """Call the tools and print what they say."""
     async with (
         httpx2.AsyncClient(auth=provider(how)) as http,
         Client(streamable_http_client(SERVER, http_client=http)) as client,
     ):
-        result = await client.call_tool("whoami", {})
-        print(result.content[0].text)
+        for tool, arguments in (("whoami", {}), ("search", {"text": "holidays"})):
+            result = await client.call_tool(tool, arguments)
+            print(result.content[0].text)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ SECRET_AT_WIKI = "demo-desk-at-wiki-0123456789abcdef0123456789abcdef"
 
 
 async def main() -> None:
-    """Call the tool for Ann and print what it says."""
+    """Call the tools for Ann and print what they say."""
     async with httpx2.AsyncClient() as http:
         answer = await http.get(f"{IDP}/login", params={"sub": "ann", "client_id": "agent-desk"})
         id_token = answer.json()["id_token"]
@@ -57,8 +57,9 @@ async def main() -> None:
         httpx2.AsyncClient(auth=provider) as http,
         Client(streamable_http_client(SERVER, http_client=http)) as client,
     ):
-        result = await client.call_tool("whoami", {})
-        print(result.content[0].text)
+        for tool, arguments in (("whoami", {}), ("search", {"text": "holidays"})):
+            result = await client.call_tool(tool, arguments)
+            print(result.content[0].text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tests.e2e.setting import ROOT, free_ports
 _PORT: Final = re.compile(r"\b(189[456][0-9])\b")
 _SECONDS: Final = 30.0
 _METADATA: Final = "/.well-known/oauth-protected-resource/mcp"
+_API_METADATA: Final = "/.well-known/oauth-protected-resource/index"
 
 
 @dataclass
@@ -30,6 +31,12 @@ class Examples:
     def at(self, usual: str) -> str:
         """A usual URL or text of the examples with the ports of this copy."""
         return _PORT.sub(lambda found: self.ports[found[1]], usual)
+
+    def usual(self, text: str) -> str:
+        """Text of this copy with the usual ports."""
+        for usual, other in self.ports.items():
+            text = text.replace(other, usual)
+        return text
 
     @property
     def wiki(self) -> str:
@@ -100,10 +107,13 @@ def running_examples(folder: Path) -> Iterator[Examples]:
         _await(f"{examples.idp}/jwks", idp)
         for session in (examples.broker("wiki"), examples.broker("acme")):
             closing.callback(session.close)
+        api = examples.background("examples/index_api.py")
+        closing.callback(api.close)
         examples.start_server()
         closing.callback(examples.stop_server)
         for admin in ("18942", "18952"):
             _await(examples.at(f"http://127.0.0.1:{admin}/readyz"), examples.server_session)
+        _await(examples.at(f"http://127.0.0.1:18962{_API_METADATA}"), api)
         yield examples
 
 
@@ -113,7 +123,7 @@ def _copy(folder: Path) -> Examples:
     for _ in range(4):
         ports = free_ports()
         taken += [str(ports.http), str(ports.grpc), str(ports.admin)]
-    usual = ("18940", "18941", "18942", "18950", "18951", "18952", "18960", "18961")
+    usual = ("18940", "18941", "18942", "18950", "18951", "18952", "18960", "18961", "18962")
     examples = Examples(folder, dict(zip(usual, taken, strict=False)))
     shutil.copytree(
         ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__")

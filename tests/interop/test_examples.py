@@ -11,6 +11,12 @@ from tests.interop.stage_of_examples import Examples
 _PAGE = (ROOT / "examples" / "README.md").read_text()
 
 
+def drawn(said: str, *, of: str) -> str:
+    """The chain that arrived at the API, as the agent printed it, without what differs."""
+    lines = said.partition(f"person     {of}")[2].splitlines()[1:5]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 @pytest.mark.requirement("CC-02", "CC-04", "CA-07", "META-04")
 @pytest.mark.parametrize("how", ["secret", "key"])
 def test_an_agent_of_the_official_sdk_gets_its_own_token_and_calls_a_tool(
@@ -18,21 +24,34 @@ def test_an_agent_of_the_official_sdk_gets_its_own_token_and_calls_a_tool(
 ) -> None:
     said = examples.agent("examples/agents/client_credentials.py", how)
 
-    assert said.strip() == "client:agent-nightly through agent-nightly, may pages.read"
-    assert said.strip() in _PAGE
+    assert said.startswith("client:agent-nightly through agent-nightly, may pages.read\n")
+    assert drawn(examples.usual(said), of="client:agent-nightly") in _PAGE
 
 
 @pytest.mark.requirement("IDJAG-I-03", "IDJAG-I-18", "IDJAG-R-01", "META-07")
 def test_an_enterprises_user_reaches_the_server_through_two_brokers(examples: Examples) -> None:
     said = examples.agent("examples/agents/enterprise_managed_authorization.py")
 
-    assert said.strip() == "acme|ann through desk-at-wiki, may pages.read"
-    assert said.strip() in _PAGE
+    assert said.startswith("acme|ann through desk-at-wiki, may pages.read\n")
+    assert drawn(examples.usual(said), of="acme|ann") in _PAGE
     issued = read_records(examples.folder / ".broker-examples" / "acme" / "audit")
     redeemed = read_records(examples.folder / ".broker-examples" / "wiki" / "audit")
     assertion = next(one for one in issued if one.get("authorization_server") == examples.wiki)
     assert assertion["jti"] in [
         one["jti"] for record in redeemed for one in record.get("inputs", ()) if "jti" in one
+    ]
+
+
+@pytest.mark.requirement("MCPRS-02", "TX-28")
+def test_the_same_server_with_fastmcp_calls_the_api_for_whoever_calls_it(
+    examples: Examples,
+) -> None:
+    with examples.in_place_of_the_server(str(examples.folder / "examples" / "fastmcp_server.py")):
+        said = examples.agent("examples/agents/enterprise_managed_authorization.py")
+
+    assert examples.usual(said).splitlines() == [
+        "acme|ann through desk-at-wiki, may pages.read",
+        "mcp-wiki for acme|ann at http://127.0.0.1:18962/index",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Servers of the MCP packages: with our verifier nothing is found, and without it what their verifiers do not do."""
+"""Servers of the MCP packages: with our verifier nothing is found, and with others what those do not do."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +23,7 @@ from tests.verify_kit.trials import Serving, happened, named, results_of
 
 Build = Callable[[str, str], Any]
 _ANY_HOST = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+_VERSION = b"mcp-protocol-version"
 _NEVER_SHOWN = {"replayed", "withdrawn"}
 
 
@@ -98,14 +99,63 @@ def test_our_middleware_does_what_is_recommended_too() -> None:
 def test_what_a_verifier_of_any_jwt_does_not_look_at_is_found() -> None:
     results = results_of(serving(by_jwt_verifier), longest_chain=15)
 
-    assert named(results, Verdict.FAIL) == {"?"}, happened(results)
+    assert named(results, Verdict.FAIL) == {
+        "two-audiences",
+        "no-exp",
+        "not-yet-valid",
+        "plain-jwt",
+        "id-token",
+        "id-jag",
+        "other-type",
+        "no-sub",
+        "no-client-id",
+        "no-jti",
+        "duplicate-members",
+        "bound-as-bearer",
+        "chain-too-long",
+        "insufficient-scope",
+    }
 
 
-def test_a_server_that_introspects_refuses_what_is_withdrawn() -> None:
+def test_a_server_that_introspects_refuses_what_is_withdrawn_and_may_forget_the_audience() -> None:
     results = results_of(serving(by_introspection), introspects=True)
 
     assert "withdrawn" in named(results, Verdict.PASS)
-    assert named(results, Verdict.FAIL) == {"?"}, happened(results)
+    assert named(results, Verdict.FAIL) == {
+        "wrong-audience",
+        "no-audience",
+        "two-audiences",
+        "parent-audience",
+        "child-audience",
+        "look-alike-audience",
+        "bound-as-bearer",
+        "insufficient-scope",
+    }
+
+
+def test_a_server_with_sessions_alone_is_tried_in_one() -> None:
+    def build(issuer: str, url: str) -> Any:
+        verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE])
+        server: MCPServer[Any] = MCPServer("wiki")
+        app = server.streamable_http_app(transport_security=_ANY_HOST)
+        return Verified(_without_stateless(app), verifier)
+
+    results = results_of(serving(build))
+
+    assert named(results, Verdict.PASS) >= {"good-token", "good-token-again"}
+    assert named(results, Verdict.FAIL) == set()
+
+
+def _without_stateless(app: Any) -> Any:
+    async def older(scope: Any, receive: Any, send: Any) -> None:
+        versions = [value for name, value in scope.get("headers", ()) if name == _VERSION]
+        if b"2026-07-28" in versions:
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await app(scope, receive, send)
+
+    return older
 
 
 def test_a_server_that_does_not_introspect_takes_what_is_withdrawn() -> None:

@@ -24,7 +24,7 @@ class AsyncHttp:
 
     def __init__(self, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        self._client = httpx2.AsyncClient(**settings(ca_file))
+        self._client = httpx2.AsyncClient(**settings(issuer, ca_file))
 
     async def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
         """The answer; raises ``BrokerError``. Whoever calls sees to it that it ends in time."""
@@ -51,7 +51,7 @@ class SyncHttp:
 
     def __init__(self, issuer: str, *, ca_file: str | None = None) -> None:
         self.issuer = issuer
-        self._client = httpx2.Client(**settings(ca_file))
+        self._client = httpx2.Client(**settings(issuer, ca_file))
 
     def ask(self, ask: Ask[_Answer], presented: Presented, *, within: float) -> _Answer:
         """The answer; raises ``BrokerError``."""
@@ -97,19 +97,24 @@ class Body:
         return read if isinstance(read, dict) else None
 
 
-def settings(ca_file: str | None) -> dict[str, Any]:
+def settings(url: str, ca_file: str | None) -> dict[str, Any]:
     """What every client of ours is made with; nothing ambient takes part: no proxy, no redirect."""
     return {
         "trust_env": False,
         "follow_redirects": False,
         # The answers are small, and what is not compressed cannot unfold.
         "headers": {"Accept-Encoding": "identity"},
-        "verify": (
-            httpx2.create_ssl_context(trust_env=False)
-            if ca_file is None
-            else ssl.create_default_context(cafile=ca_file)
-        ),
+        "verify": _trust(url, ca_file),
     }
+
+
+def _trust(url: str, ca_file: str | None) -> ssl.SSLContext:
+    if ca_file is not None:
+        return ssl.create_default_context(cafile=ca_file)
+    if url.startswith("http://"):
+        # Nobody is asked over TLS, so nobody need be believed; the system's authorities take long to read.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _request(

@@ -15,7 +15,7 @@ class KeyServer:
 
     def __init__(self, url: str, *, ca_file: str | None = None) -> None:
         self._url = url
-        self._settings = settings(ca_file)
+        self._settings = settings(url, ca_file)
 
     def post(
         self, content: Mapping[str, Any], *, headers: Mapping[str, str], within: float

@@ -76,7 +76,7 @@ class BrokerAuth(AuthBase):
         return bearing.may_try_again(
             self._broker,
             status=response.status_code,
-            challenges=response.raw.headers.getlist("www-authenticate"),
+            challenges=[response.headers.get("www-authenticate", "")],
         )
 
     def _keep_from_others(self, response: Response) -> None:

@@ -65,7 +65,9 @@ class Gate:
             # The question is asked of any refused target, so that the work is the same for all.
             self._is_resource_open(query, decision)
             return InvalidTarget(target.refused, parameter="resource")
-        if decision.granted and candidates.refusal is not None:
+        is_open = bool(decision.granted) or decision.step_up is not None
+        if is_open and candidates.refusal is not None:
+            # What was not asked for is no reason to send the user to log in again.
             return InvalidScope(candidates.refusal, parameter="scope")
         if decision.granted:
             return None

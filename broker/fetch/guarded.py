@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -89,9 +90,15 @@ class GuardedFetcher:
     ) -> None:
         self._guard = AddressGuard(allow_loopback, read_private_networks(private_networks))
         self._deadline = deadline
-        self._tls = _tls_context(ca_file)
+        # Authorities in a file that cannot be used are told of at the start.
+        self._own_tls = None if ca_file is None else _tls_context(ca_file)
         self._resolver = TimedResolver(resolve)
         self._connect = connect
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # To read the system's authorities takes a tenth of a second; who fetches nothing need not wait.
+        return self._own_tls or _tls_context(None)
 
     def get(
         self,

@@ -6,10 +6,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.endpoints.overload import Overloaded
@@ -31,10 +33,11 @@ SERVICE: Final[str] = revocation_service_pb2.DESCRIPTOR.services_by_name[
 METHOD: Final = "WatchRevocations"
 
 _ADMISSION_SECONDS: Final = 10.0
-_WRITE_SECONDS: Final = 5.0
 _MOST_WAITING: Final = 64
 _PART: Final = 500
 """How many revocations one message holds at most: some 30 KiB."""
+
+_log = structlog.get_logger("broker.rpc")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Admission = Future[Watcher]
@@ -48,8 +51,8 @@ class RevocationService:
     """
     Answers for ``broker.v1.RevocationService``, in the event loop that ``feed`` lives in.
 
-    Admission blocks, so it happens on ``threads``. A listener that takes nothing for ``patience`` seconds
-    is cut off; nothing is kept for it meanwhile, since streams read on where they are.
+    Admission blocks, so it happens on ``threads``. A listener that takes nothing for ``write_timeout`` is
+    cut off; nothing is kept for it meanwhile, since streams read on where they are.
     """
 
     def __init__(
@@ -60,14 +63,14 @@ class RevocationService:
         threads: Executor,
         unheard: Unheard,
         max_message_bytes: int,
-        patience: float = _WRITE_SECONDS,
+        write_timeout: timedelta,
     ) -> None:
         self._endpoint = endpoint
         self._feed = feed
         self._threads = threads
         self._unheard = unheard
         self._max_message_bytes = max_message_bytes
-        self._patience = patience
+        self._write_seconds = write_timeout.total_seconds()
         self._admissions: set[_Admission] = set()
 
     def handlers(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
@@ -142,7 +145,7 @@ class RevocationService:
 
     async def _write(self, message: WatchRevocationsResponse, context: _Context) -> None:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._write_seconds):
                 await context.write(message.SerializeToString())
         except TimeoutError:
             raise ListenerTooSlow from None
@@ -167,6 +170,7 @@ async def _boundary(context: _Context, request_id: str) -> AsyncIterator[None]:
     except NotHeard:
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED.sentence)
     except ListenerTooSlow:
+        _log.warning("listener_too_slow", request_id=request_id)
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "What was sent was not taken.")
     except Exception as error:  # noqa: BLE001 - The caller learns nothing of what it is.
         log_failure(error, request_id, method=f"{SERVICE}/{METHOD}")

@@ -46,12 +46,18 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class StreamListener:
-    """Where streams are asked for, and how; the message of a call must come within ``read_timeout``."""
+    """
+    Where streams are asked for, and how.
+
+    The message of a call must come within ``read_timeout``, and what is sent must be taken within
+    ``write_timeout``.
+    """
 
     address: str
     tls: TlsFiles | None = None
     max_message_bytes: int = 65_536
     read_timeout: timedelta = timedelta(seconds=5)
+    write_timeout: timedelta = timedelta(seconds=5)
 
 
 @asynccontextmanager
@@ -78,6 +84,7 @@ async def streaming(
         threads=threads,
         unheard=Unheard(listener.read_timeout),
         max_message_bytes=listener.max_message_bytes,
+        write_timeout=listener.write_timeout,
     )
     server.add_registered_method_handlers(SERVICE, service.handlers())
     port = _bind(server, listener)

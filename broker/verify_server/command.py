@@ -5,9 +5,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.verify_server.options import add_options, values_of
+
+if TYPE_CHECKING:
+    from broker.verify_server.cases import Result
 
 _NEEDED: Final = ("httpx2", "jwt", "cryptography")
 _EPILOG: Final = (
@@ -22,10 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if not all(find_spec(name) for name in _NEEDED):
         parser.error('it needs more packages: pip install "delegation-broker[client]"')
+    from broker.verify_server.report import has_failed, print_json, print_report  # noqa: PLC0415 - it needs packages.
+
     try:
-        return _try(asked)
+        results, issuer = _try(asked)
     except _unusable() as error:
         parser.error(str(error))
+    if asked.json:
+        print_json(results, url=asked.url, issuer=issuer)
+    else:
+        print_report(results)
+    return int(has_failed(results))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,8 +56,8 @@ def _unusable() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, NoAnswer)
 
 
-def _try(asked: Any) -> int:
-    from broker.verify_server.report import has_failed, print_json, print_report  # noqa: PLC0415
+def _try(asked: Any) -> "tuple[list[Result], str]":
+    """All verdicts on the server, and the issuer that it was to trust."""
     from broker.verify_server.told import issuer_of, told_of  # noqa: PLC0415 - they need packages.
     from broker.verify_server.trial import trial_of  # noqa: PLC0415 - the same.
 
@@ -65,9 +75,4 @@ def _try(asked: Any) -> int:
             trial_of(told, issuer, method=values["method"], ca_file=values["ca_file"])
         )
         trial.stage.server.wait(values["wait"])
-        results = list(trial.play_all())
-    if asked.json:
-        print_json(results, url=told.url, issuer=issuer.url)
-    else:
-        print_report(results)
-    return int(has_failed(results))
+        return list(trial.play_all()), issuer.url

@@ -84,7 +84,7 @@ def _tried(key: Key) -> Key:
 def _generate(algorithm: str) -> Any:
     if algorithm in {"RS256", "PS256"}:
         return rsa.generate_private_key(65537, 2048)
-    if algorithm in {"EdDSA", "Ed25519"}:
+    if algorithm == "EdDSA":
         return ed25519.Ed25519PrivateKey.generate()
     return ec.generate_private_key(ec.SECP384R1() if algorithm == "ES384" else ec.SECP256R1())
 

@@ -11,6 +11,9 @@ from broker.oauth import VERIFICATION_ALGORITHMS
 MCP: Final = "MCP"
 """The ``method`` of a server that speaks MCP; any other is an HTTP method for a plain API."""
 
+ALGORITHMS: Final = tuple(one for one in VERIFICATION_ALGORITHMS if one != "Ed25519")
+"""What good tokens may be signed with; Ed25519 is tried under its older name, EdDSA."""
+
 _MOST_ACTORS: Final = 64
 
 
@@ -78,7 +81,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "key": {"type": Path, "metavar": "FILE", "help": "its private key, as JWK or PEM"},
     "kid": {"metavar": "ID", "help": "what its key is published under, if the file does not say"},
     "algorithm": {
-        "choices": VERIFICATION_ALGORITHMS,
+        "choices": ALGORITHMS,
         "default": "ES256",
         "help": "what the issuer signs with (ES256)",
     },

@@ -67,17 +67,17 @@ def _play_insufficient_scope(stage: Stage) -> str:
         raise Failed(f"{answer.status}, error {error or 'none'}")
     if not challenge.get("resource_metadata"):
         raise Failed("403 insufficient_scope without resource_metadata")
-    return "403 insufficient_scope with resource_metadata"
+    return "so it was"
 
 
 def _play_scope_named(stage: Stage) -> str:
-    challenge = _with_less_scope(stage).challenge or {}
-    named = set(challenge.get("scope", "").split())
-    if not named:
-        raise Failed("the challenge names no scope")
+    answer = _with_less_scope(stage)
+    named = set((answer.challenge or {}).get("scope", "").split())
+    if answer.status != 403 or not named:
+        raise Failed("it names none")
     if not named <= set(stage.told.scopes):
-        raise Failed("the challenge names other scopes than the good token had")
-    return f"scope {' '.join(sorted(named))}"
+        raise Failed("it names others than the good token had")
+    return f"it names {' '.join(sorted(named))}"
 
 
 def _play_withdrawn(stage: Stage) -> str:
@@ -112,7 +112,7 @@ def _play_not_told(stage: Stage) -> str:
         stage.server.ask(token)
     if stage.server.told_tokens:
         raise Failed(f"{stage.server.told_tokens} answers had a part of the token")
-    return "none had"
+    return "none has"
 
 
 USE_CASES: Final = (
@@ -184,7 +184,7 @@ USE_CASES: Final = (
     Case(
         "token-not-told",
         "four bad tokens",
-        "no answer has a part of a token",
+        "no answer has part of a token",
         mend="Say what is wrong in words of your own, and never print what came.",
         play=_play_not_told,
         needs_good_token=False,

@@ -18,6 +18,7 @@ from tests.world import (
     MCP_CLAIM,
     NOW,
     RES_1,
+    RES_2,
     WEB_SECRET,
     Cast,
     Parameters,
@@ -244,3 +245,22 @@ def test_an_expiry_never_passes_its_input_when_the_second_ticks(staging: Staging
     answer = stage.ask(stage.good(subject_token=token))
     assert answer.is_granted
     assert answer.claims["exp"] <= still + 100
+
+
+@pytest.mark.requirement("TEX-10", "TEX-18")
+def test_a_login_that_would_not_help_is_not_asked_for(staging: Staging) -> None:
+    """A stronger login would open another scope than the one that was asked for."""
+    cast = Cast()
+    stage = staging(cast.with_resource(replace(cast.resource(RES_2), owner="agent-s")))
+    token = good_access_token(aud=RES_2, scope="a:read")
+    wanted = {"resource": RES_1, "scope": "b:read"}
+    stage.refuse(
+        exchange_parameters(token, **wanted) | by_assertion("agent-s"),
+        error="invalid_scope",
+        reason="scope_exceeds_subject",
+    )
+    stage.refuse(
+        exchange_parameters(token, **wanted | {"scope": "a:read"}) | by_assertion("agent-s"),
+        error="insufficient_user_authentication",
+        reason="step_up_required",
+    )

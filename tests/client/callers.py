@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import importlib
+import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -13,6 +14,12 @@ from broker.client.requests import BrokerAuth as RequestsAuth
 
 LIBRARIES: Final = ("httpx2-async", "httpx2-sync", "httpx-async", "httpx-sync", "requests")
 SECRET: Final = Secret("tickets", "s3cret")
+# No server here speaks TLS, and the authorities of the system take long to read.
+SETTINGS: Final[dict[str, Any]] = {
+    "follow_redirects": True,
+    "trust_env": False,
+    "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class AsyncCaller:
         self._broker = Broker(issuer, SECRET)
         auth = importlib.import_module(f"broker.client.{library}").BrokerAuth
         self._client = importlib.import_module(library).AsyncClient(
-            auth=auth(self._broker, resource, **options), follow_redirects=True, trust_env=False
+            auth=auth(self._broker, resource, **options), **SETTINGS
         )
 
     def send(self, url: str, *, method: str = "GET", **request: Any) -> Got:
@@ -63,7 +70,7 @@ class SyncCaller:
         self._broker = SyncBroker(issuer, SECRET)
         auth = importlib.import_module(f"broker.client.{library}").BrokerAuth
         self._client = importlib.import_module(library).Client(
-            auth=auth(self._broker, resource, **options), follow_redirects=True, trust_env=False
+            auth=auth(self._broker, resource, **options), **SETTINGS
         )
 
     def send(self, url: str, *, method: str = "GET", **request: Any) -> Got:

@@ -80,12 +80,13 @@ class Fault:
     """
     What a server does wrong, which is nothing unless told.
 
-    It ``hears`` another request than it got; ``takes`` a token that is refused for a reason; ``answers`` a
-    refusal otherwise; ``tells`` other metadata.
+    It ``hears`` another request than it got; ``takes`` a token that is refused for a reason; ``serves`` good
+    tokens, or not; ``answers`` a refusal otherwise; ``tells`` other metadata.
     """
 
     hears: Callable[[Asked], Asked] = lambda asked: asked
     takes: Callable[[Asked, Reason], bool] = lambda _asked, _reason: False
+    serves: Callable[[Asked], bool] = lambda _asked: True
     answers: Callable[[NotServed, Asked, Refusal], Refusal] = lambda _refused, _asked, told: told
     tells: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda document: document
 
@@ -123,6 +124,8 @@ class Plain:
         except InvalidToken as refused:
             if not self.fault.takes(asked, refused.reason):
                 raise
+        if not self.fault.serves(asked):
+            raise InvalidToken(Reason.CLAIM_MALFORMED, self.url)
 
 
 def part_of(token: str, number: int) -> dict[str, Any]:
@@ -141,13 +144,17 @@ def serving_plainly(build: Callable[[str], Plain]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            document = server.metadata() if self.path == metadata_path(server.url) else None
-            self._answer(404 if document is None else 200, "", json.dumps(document).encode())
+            if self.path.startswith("/.well-known/"):
+                document = server.metadata() if self.path == metadata_path(server.url) else None
+                self._answer(404 if document is None else 200, "", json.dumps(document).encode())
+            else:
+                self.do_POST()
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
             values = tuple(self.headers.get_all("Authorization") or ())
-            asked = Asked(server.issuer, server.url, values, urlsplit(self.path).query)
+            query = urlsplit(self.path).query
+            asked = Asked(server.issuer, server.url, values, query)
             served = (200, "", b'{"jsonrpc": "2.0", "id": 1, "result": {"tools": []}}')
             self._answer(*(server.refusal(asked) or served))
 

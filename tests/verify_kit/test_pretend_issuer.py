@@ -7,11 +7,11 @@ import jwt
 import pytest
 from jwt.algorithms import ECAlgorithm
 
-from broker.oauth import VERIFICATION_ALGORITHMS
 from broker.verify_server.canary import running_canary
 from broker.verify_server.issuer import Issuer, pretend_issuer
 from broker.verify_server.keys import fresh_key, read_key
 from broker.verify_server.minting import Mint
+from broker.verify_server.options import ALGORITHMS
 
 _AUDIENCE = "https://wiki.example/mcp"
 
@@ -25,7 +25,7 @@ def _introspected(issuer: Issuer, token: str) -> bool:
     return bool(answer.json()["active"])
 
 
-@pytest.mark.parametrize("algorithm", VERIFICATION_ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_good_token_verifies_by_what_the_issuer_publishes(algorithm: str) -> None:
     with pretend_issuer(algorithm=algorithm) as issuer:
         token = Mint(issuer.url, _AUDIENCE, issuer.key, scopes=("a", "b")).token()

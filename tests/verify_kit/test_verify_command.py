@@ -89,7 +89,24 @@ def test_a_fault_ends_with_1_and_says_how_to_mend_it(
     failed = [line for line in lines if line.startswith("FAIL")]
     assert len(failed) == 1
     assert "accepted with 200" in failed[0]
-    assert CASES_BY_NAME["expired"].mend in failed[0]
+    assert f"  expired: {CASES_BY_NAME['expired'].mend}" in lines
+
+
+@pytest.mark.parametrize(("fault", "code"), [("ignores typ", 1), (None, 0)])
+def test_a_plain_api_is_tried_by_its_method(tmp_path: Path, fault: str | None, code: int) -> None:
+    wrong = FAULTS[fault][0] if fault else None
+
+    assert _tried("--method", "GET", folder=tmp_path, fault=wrong) == code
+
+
+def test_a_server_that_wants_further_claims_is_given_them(tmp_path: Path) -> None:
+    wants = Fault(
+        serves=lambda asked: asked.claims.get("tenant") == "acme" and asked.claims["level"] == 3
+    )
+
+    assert _tried(folder=tmp_path, fault=wants) == 1
+    claims = ["--claim", "tenant=acme", "--claim", "level=3"]
+    assert _tried(*claims, folder=tmp_path, fault=wants) == 0
 
 
 def test_a_case_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,11 +181,11 @@ def test_help_needs_no_package_but_the_standard_library() -> None:
     assert b"--issuer-port" in done.stdout
 
 
-@pytest.mark.parametrize("is_rich", [True, False])
+@pytest.mark.parametrize("rich", ["there", None])
 def test_what_a_server_says_cannot_move_the_cursor(
-    is_rich: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    rich: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "find_spec", lambda _name: object() if is_rich else None)
+    monkeypatch.setattr(report, "find_spec", lambda _name: rich)
     case = CASES_BY_NAME["insufficient-scope"]
 
     report.print_report([Result(case, Verdict.FAIL, "401, error \x1b[2J[red]" + "x" * 5000)])

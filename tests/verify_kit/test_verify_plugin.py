@@ -11,9 +11,9 @@ from broker.verify_server.issuer import pretend_issuer
 from tests.e2e.running import environment
 from tests.verify_kit.servers import SCOPE, Plain, serving_plainly
 
-_ONE_LINE = "def test_tokens(broker_verify): broker_verify()\n"
+ONE_LINE = "def test_tokens(broker_verify): broker_verify()\n"
 _PLUGIN = ("-p", "no:broker-verify", "-p", "broker.verify_server.pytest_plugin")
-_OWN_SERVER = """
+OWN_SERVER = """
 import pytest
 
 from tests.verify_kit.faults import FAULTS
@@ -29,7 +29,7 @@ def broker_verify_url(broker_verify_issuer):
 
 
 def _run(folder: Path, *arguments: str, conftest: str = "") -> "subprocess.CompletedProcess[str]":
-    (folder / "test_server.py").write_text(_ONE_LINE)
+    (folder / "test_server.py").write_text(ONE_LINE)
     (folder / "conftest.py").write_text(conftest)
     (folder / "pytest.ini").write_text("[pytest]\n")
     return subprocess.run(
@@ -55,7 +55,7 @@ def _outcomes(done: "subprocess.CompletedProcess[str]") -> Counter[str]:
 
 
 def test_a_suite_that_starts_its_server_passes(tmp_path: Path) -> None:
-    conftest = _OWN_SERVER.format(fault="NO_FAULT")
+    conftest = OWN_SERVER.format(fault="NO_FAULT")
 
     done = _run(tmp_path, "--broker-verify-scope", SCOPE, conftest=conftest)
 
@@ -66,7 +66,7 @@ def test_a_suite_that_starts_its_server_passes(tmp_path: Path) -> None:
 
 
 def test_a_fault_fails_the_test_of_its_case_and_says_how_to_mend_it(tmp_path: Path) -> None:
-    conftest = _OWN_SERVER.format(fault='FAULTS["takes any audience"][0]')
+    conftest = OWN_SERVER.format(fault='FAULTS["takes any audience"][0]')
 
     done = _run(tmp_path, "--broker-verify-scope", SCOPE, conftest=conftest)
 
@@ -77,7 +77,7 @@ def test_a_fault_fails_the_test_of_its_case_and_says_how_to_mend_it(tmp_path: Pa
 
 
 def test_what_is_recommended_fails_as_expected(tmp_path: Path) -> None:
-    conftest = _OWN_SERVER.format(fault='FAULTS["has no challenge"][0]')
+    conftest = OWN_SERVER.format(fault='FAULTS["has no challenge"][0]')
 
     outcomes = _outcomes(_run(tmp_path, "--broker-verify-scope", SCOPE, conftest=conftest))
 

@@ -114,7 +114,7 @@ class Stream:
         if not part.HasField("as_of"):
             return None
         self._forget(now=now, horizon=min(part.as_of.seconds, wall))
-        complete_at = self._asked_at + part.elapsed_ms / 1000
+        complete_at: float = self._asked_at + part.elapsed_ms / 1000
         if complete_at > now + _AHEAD:
             raise Unavailable("The stream is ahead of its time.")
         if now - complete_at > self._longest_lag:

@@ -123,7 +123,7 @@ class SyncRevocationView(View):
         super().__post_init__()
         self._first = threading.Event()
         self._closed = threading.Event()
-        self._call: Any = None
+        self._pending: Any = None
         self._heard_at = 0.0
         self._threads: tuple[threading.Thread, ...] = ()
 
@@ -180,21 +180,27 @@ class SyncRevocationView(View):
     def _listen(self) -> None:
         presented = self.credential.present(self.issuer)
         with self._open() as channel:
-            grpc.channel_ready_future(channel).result(_CONNECT_SECONDS)
+            ready = grpc.channel_ready_future(channel)
+            self._wait_for(ready)
+            ready.result(_CONNECT_SECONDS)
             stream = self._begin()
-            self._heard_at = self.monotonic()
             call = RevocationServiceStub(channel).WatchRevocations(
                 _request(presented), metadata=metadata_of(presented)
             )
-            self._call = call
-            # Whoever closes the view looks for the call after saying so, and this says so first.
-            if self._closed.is_set():
-                call.cancel()
+            self._wait_for(call)
             for part in call:
                 self._heard_at = self.monotonic()
                 self._take(stream, part)
                 if self._known is not None:
                     self._first.set()
+
+    def _wait_for(self, pending: Any) -> None:
+        """Let what is waited for be given up by others."""
+        self._heard_at = self.monotonic()
+        self._pending = pending
+        # Whoever closes the view says so first, and then gives up what he finds.
+        if self._closed.is_set():
+            pending.cancel()
 
     def _watch(self) -> None:
         """Give up a stream that has fallen silent: whoever waits for its next part cannot."""
@@ -203,9 +209,9 @@ class SyncRevocationView(View):
                 self._give_up()
 
     def _give_up(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
 
     def _open(self) -> grpc.Channel:
         credentials = channel_credentials(self.streams, self.ca_file)

@@ -44,6 +44,11 @@ def test_the_library_loads_nothing_but_the_standard_library() -> None:
         ("broker.client.httpx", "httpx", {"grpc", "jwt", "httpx2", "requests"}),
         ("broker.client.requests", "requests", {"grpc", "jwt", "httpx2", "httpx"}),
         ("broker.client.grpc", "grpc", {"jwt", "httpx2", "httpx", "requests"}),
+        (
+            "broker.client.revocations",
+            "grpc",
+            {"jwt", "httpx2", "httpx", "requests", "cryptography"},
+        ),
         ("broker.client.current", "", {"mcp", "fastmcp", "grpc", "httpx2"}),
     ],
 )

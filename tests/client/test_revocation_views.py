@@ -130,7 +130,8 @@ def test_a_view_refuses_what_is_withdrawn_within_a_second(
     streaming.state.revoke("before", END)
     holder = holding(streaming)
     holder.caught_up()
-    assert is_refused(holder, "before")
+    # What was known at first may be a quarter of a second old.
+    until(lambda: is_refused(holder, "before"))
     assert not is_refused(holder)
 
     streaming.state.revoke("T-1", END)
@@ -186,8 +187,7 @@ def test_when_the_broker_is_gone_the_view_grows_stale_and_when_it_is_back_it_hea
 
     with Streaming(listener=StreamListener(address)).running() as second:
         second.state.revoke("T-1", END)
-        until(lambda: not is_stale(holder))
-        assert is_refused(holder, "T-1")
+        until(lambda: not is_stale(holder) and is_refused(holder, "T-1"))
         assert not is_refused(holder, "T-9"), "what another broker told is not kept"
 
 
@@ -322,7 +322,7 @@ def test_a_verifier_with_a_view_refuses_a_withdrawn_token_and_everything_when_it
         server.publish(BROKER_KEY.jwk)
         target = f"127.0.0.1:{streaming.port}"
         view = SyncRevocationView(server.issuer, CREDENTIAL, target, max_age=3.0)
-        options = {"revocations": view, "clock": lambda: VERIFIER_NOW}
+        options: dict[str, Any] = {"revocations": view, "clock": lambda: VERIFIER_NOW}
         if kind == "sync":
             verify: Callable[[str], Any] = SyncTokenVerifier(
                 server.issuer, RESOURCE, **options

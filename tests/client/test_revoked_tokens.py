@@ -121,7 +121,7 @@ TOLD = st.fixed_dictionaries(
 def test_the_names_are_those_of_the_broker_whatever_stands_in_a_token(
     told: Claims, act: Claims | None, audience: str | list[str], sub: str, client_id: str
 ) -> None:
-    token = {"sub": sub, "aud": audience, "client_id": client_id, "jti": "T", "iat": IAT}
+    token: Claims = {"sub": sub, "aud": audience, "client_id": client_id, "jti": "T", "iat": IAT}
     token |= {CLAIM: told} | ({} if act is None else {"act": act})
 
     assert keys(token) == keys_at_the_broker(token)

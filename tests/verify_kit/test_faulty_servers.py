@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
+from broker.errors import Reason
 from broker.verify_server.cases import Verdict
 from tests.verify_kit.faults import FAULTS, NO_CHALLENGE
-from tests.verify_kit.servers import Fault
+from tests.verify_kit.servers import Asked, Fault, fetched, part_of
 from tests.verify_kit.trials import happened, named, plainly, results_of
 
 _OWN_REASONS = {
@@ -67,3 +68,20 @@ def test_every_bad_token_is_bad_in_its_own_way(caplog: pytest.LogCaptureFixture)
 
     refused = {line.partition(": ")[2].strip() for line in caplog.messages}
     assert set(_OWN_REASONS.values()) <= refused
+
+
+def test_a_server_that_asks_a_named_address_later_is_found_out() -> None:
+    places: list[str] = []
+
+    def takes(asked: Asked, _reason: Reason) -> bool:
+        while places:
+            fetched(places.pop())
+        header = part_of(asked.token, 0)
+        # Only the last of the case's tokens is asked about, by when the next case is on.
+        if "jku" in header and "kid" not in header:
+            places.append(header["jku"])
+        return False
+
+    results = results_of(plainly(Fault(takes=takes)))
+
+    assert named(results, Verdict.FAIL) == {"key-set-url"}

@@ -1,0 +1,330 @@
+"""What one worker withdraws, a verifier elsewhere refuses within a second, or refuses everything."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import grpc
+import pytest
+import urllib3
+
+from broker.client import KeyFile, Secret
+from broker.client.refusals import InvalidToken, Unverifiable
+from broker.client.revocations import StaleView, SyncRevocationView
+from broker.client.verify import SyncTokenVerifier
+from broker.oauth import CLIENT_ASSERTION_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN
+from broker.v1 import admin_service_pb2, admin_service_pb2_grpc
+from broker.v1.token_pb2 import ClientAuthentication
+from tests.client.whole_broker import write_key
+from tests.e2e.patience import until
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import (
+    API,
+    DESK,
+    POLICIES,
+    READ,
+    SERVER,
+    TICKETS,
+    TICKETS_SECRET,
+    Document,
+    Setting,
+    assertion,
+    by_assertion,
+    free_ports,
+    fresh_id,
+    id_token,
+    login,
+    new_setting,
+)
+from tests.e2e.wires import wire
+from tests.harness import decode_claims
+from tests.idp import signer
+
+CRM: Final = "crm-api"
+OPERATOR: Final = "operator"
+LEDGER: Final = "https://ledger.example/v1"
+SECOND: Final = 1.0
+MAX_AGE: Final = 3.0
+PERMIT: Final = '@id("all")\npermit (principal, action == Action::"exchange", resource);\n'
+
+
+def new_stream_setting(directory: Path) -> Setting:
+    """A broker with streams, and one resource more behind the API, which is a client too."""
+    policies = directory / "policies"
+    policies.mkdir()
+    shutil.copy(POLICIES / "broker.cedarschema", policies)
+    (policies / "permits.cedar").write_text(PERMIT)
+    setting = new_setting(directory, policies=str(policies))
+    document = setting.document
+    server, api = document["resources"]
+    ledger = {"resource": LEDGER, "scopes": {"ledger.read": {"from": [READ]}}}
+    crm = {"id": CRM, "auth": by_key(CRM), "grants": ["token_exchange"]}
+    operator = {"id": OPERATOR, "auth": by_key(OPERATOR), "grants": [], "administer": True}
+    return setting.with_document(
+        listen={**document["listen"], "streams": f"127.0.0.1:{free_ports().grpc}"},
+        clients=[*document["clients"], crm, operator],
+        resources=[server, {**api, "owner": CRM}, ledger],
+    )
+
+
+def by_key(client_id: str) -> Document:
+    return {"method": "private_key_jwt", "jwks": signer(client_id).jwks}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """A ready broker with streams, which tests leave as it is."""
+    with running(new_stream_setting(tmp_path_factory.mktemp("streams"))) as one:
+        yield one
+
+
+@contextmanager
+def running(setting: Setting) -> Iterator[RunningBroker]:
+    broker = RunningBroker(setting)
+    try:
+        broker.wait_until_ready()
+        yield broker
+    finally:
+        broker.close()
+
+
+@contextmanager
+def listening(setting: Setting, credential: Any = None, /) -> Iterator[SyncRevocationView]:
+    """The view of a verifier that has caught up."""
+    streams = setting.document["listen"]["streams"]
+    credential = credential or Secret(TICKETS, TICKETS_SECRET)
+    with SyncRevocationView(setting.issuer, credential, streams, max_age=MAX_AGE) as view:
+        view.caught_up()
+        yield view
+
+
+def verifier(setting: Setting, resource: str, view: SyncRevocationView) -> Callable[[str], object]:
+    return SyncTokenVerifier(
+        setting.issuer, resource, algorithms=["ES256", "RS256"], revocations=view
+    ).verify
+
+
+def exchanged(setting: Setting, token: str, client_id: str, *, resource: str) -> str:
+    """The token that a client gets for the resource, made of one that it received."""
+    parameters = {
+        "grant_type": GRANT_TOKEN_EXCHANGE,
+        "subject_token": token,
+        "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
+        "resource": resource,
+        **by_assertion(assertion(setting, client_id)),
+    }
+    with wire("grpc", setting) as face:
+        answer = face.exchange(parameters)
+    assert answer.is_granted, answer.everything
+    return answer.token
+
+
+def family(setting: Setting) -> tuple[str, str, str]:
+    """A token of Ann's, what was made of it, and what was made of that."""
+    with wire("http", setting) as face:
+        first = face.exchange({**login(setting), "subject_token": id_token(sub=fresh_id())}).token
+    second = exchanged(setting, first, TICKETS, resource=API)
+    return first, second, exchanged(setting, second, CRM, resource=LEDGER)
+
+
+def revoke(setting: Setting, token: str) -> None:
+    """The agent withdraws a token of its own over HTTP."""
+    parameters = {"token": token, **by_assertion(assertion(setting, DESK))}
+    answer = urllib3.PoolManager(retries=False).request(
+        "POST",
+        f"{setting.issuer}/revoke",
+        body=urlencode(parameters, doseq=True),
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert answer.status == 200
+
+
+def withdraw(setting: Setting, subject: str) -> None:
+    """The operator withdraws all tokens of a person over gRPC."""
+    with grpc.insecure_channel(f"127.0.0.1:{setting.ports.grpc}") as channel:
+        proof = ClientAuthentication(
+            client_assertion=assertion(setting, OPERATOR),
+            client_assertion_type=CLIENT_ASSERTION_JWT_BEARER,
+        )
+        admin_service_pb2_grpc.AdminServiceStub(channel).RevokeIssuedTokens(
+            admin_service_pb2.RevokeIssuedTokensRequest(
+                party=admin_service_pb2.REVOKED_PARTY_SUBJECT,
+                name=subject,
+                client_authentication=proof,
+            ),
+            timeout=10,
+        )
+
+
+def is_refused(verify: Callable[[str], object], token: str) -> bool:
+    try:
+        verify(token)
+    except InvalidToken:
+        return True
+    return False
+
+
+def is_stale(view: SyncRevocationView) -> bool:
+    try:
+        view.refuses({})
+    except StaleView:
+        return True
+    return False
+
+
+def stream_count(broker: RunningBroker) -> int:
+    """How many streams were ever opened."""
+    return len(broker.records("revocations.watch"))
+
+
+def wait_until_all_are_refused(
+    setting: Setting, view: SyncRevocationView, tokens: tuple[str, str, str]
+) -> float:
+    """Seconds until the verifiers of all three resources refuse their tokens."""
+    verifiers = [verifier(setting, one, view) for one in (SERVER, API, LEDGER)]
+    began = time.monotonic()
+    until(
+        lambda: all(
+            is_refused(verify, token) for verify, token in zip(verifiers, tokens, strict=True)
+        ),
+        seconds=10,
+        what="they are refused",
+    )
+    return time.monotonic() - began
+
+
+@pytest.mark.requirement("RPL-07")
+def test_a_token_revoked_over_http_ends_what_is_two_hops_away_within_a_second(
+    broker: RunningBroker,
+) -> None:
+    setting = broker.setting
+    tokens, others = family(setting), family(setting)
+    with listening(setting) as view:
+        verifiers = [verifier(setting, one, view) for one in (SERVER, API, LEDGER)]
+        for verify, token in zip(verifiers, tokens, strict=True):
+            verify(token)
+
+        revoke(setting, tokens[0])
+
+        assert wait_until_all_are_refused(setting, view, tokens) < SECOND
+        for verify, token in zip(verifiers, others, strict=True):
+            verify(token)
+
+
+@pytest.mark.requirement("RPL-07")
+def test_withdrawing_for_a_person_ends_all_of_theirs_within_a_second(
+    broker: RunningBroker,
+) -> None:
+    setting = broker.setting
+    tokens, others = family(setting), family(setting)
+    with listening(setting) as view:
+        view.refuses(decode_claims(tokens[2]))
+
+        withdraw(setting, decode_claims(tokens[2])["sub"])
+
+        assert wait_until_all_are_refused(setting, view, tokens) < SECOND
+        assert not any(view.refuses(decode_claims(token)) for token in others)
+
+
+def test_what_was_withdrawn_before_anybody_listened_is_known_too(broker: RunningBroker) -> None:
+    tokens = family(broker.setting)
+    revoke(broker.setting, tokens[0])
+
+    with listening(broker.setting) as view:
+        assert wait_until_all_are_refused(broker.setting, view, tokens) < SECOND
+
+
+def test_every_stream_is_on_record_in_a_chain_that_verifies(broker: RunningBroker) -> None:
+    before = len(broker.records("revocations.watch"))
+    key = write_key(broker.setting.directory / "crm.pem", signer(CRM))
+    with listening(broker.setting, KeyFile(CRM, key, kid=CRM)):
+        pass
+    with pytest.raises(StaleView), listening(broker.setting, Secret(TICKETS, "bks_wrong")):
+        pass
+
+    opened, *refused = broker.records("revocations.watch")[before:]
+    assert (opened["decision"], opened["client_id"]) == ("permit", CRM)
+    assert (opened["writer"], opened["face"]) == ("control", "grpc")
+    assert {one["decision"] for one in refused} == {"deny"}
+    assert broker.verify_audit().returncode == 0
+
+
+def test_readiness_and_measures_speak_of_the_streams(broker: RunningBroker) -> None:
+    with listening(broker.setting):
+        until(
+            lambda: 'event="revocations.watch",face="grpc"' in broker.page("/metrics"),
+            seconds=10,
+            what="the stream is counted",
+        )
+
+    assert {"[+]control ok", "[+]control/revocations ok"} <= set(broker.findings().splitlines())
+    assert 'broker_worker_up{worker="control"} 1.0' in broker.page("/metrics")
+
+
+@pytest.mark.requirement("CAU-15")
+def test_a_reload_that_disables_the_client_ends_its_stream_within_two_seconds(
+    tmp_path: Path,
+) -> None:
+    setting = new_stream_setting(tmp_path)
+    with running(setting) as broker, listening(setting) as view:
+        clients = [
+            {**one, "disabled": True} if one["id"] == TICKETS else one
+            for one in setting.document["clients"]
+        ]
+        setting.write({**setting.document, "clients": clients})
+        broker.send(signal.SIGHUP)
+
+        until(lambda: "invalid_client" in view.failure, seconds=2, what="the stream has ended")
+        until(lambda: is_stale(view), seconds=MAX_AGE + 1, what="the view is stale")
+
+        records = [one for one in broker.records("config.loaded") if one["writer"] == "control"]
+        assert len(records) == 1
+
+
+@pytest.mark.requirement("RPL-03")
+def test_a_view_outlives_the_control_process_goes_stale_without_a_broker_and_heals(
+    tmp_path: Path,
+) -> None:
+    setting = new_stream_setting(tmp_path)
+    with ExitStack() as closing:
+        broker = closing.enter_context(running(setting))
+        view = closing.enter_context(listening(setting))
+        verify = verifier(setting, LEDGER, view)
+        tokens = family(setting)
+        verify(tokens[2])
+
+        # It is started again before anything known is too old.
+        os.kill(broker.worker_process("control"), signal.SIGKILL)
+        until(lambda: stream_count(broker) == 2, seconds=MAX_AGE, what="another stream is opened")
+        assert not is_stale(view)
+        revoke(setting, tokens[0])
+        assert wait_until_all_are_refused(setting, view, tokens) < SECOND
+
+        broker.send(signal.SIGKILL)
+        killed_at = time.monotonic()
+        until(lambda: is_stale(view), seconds=MAX_AGE + 2, what="the view is stale")
+        assert time.monotonic() - killed_at < MAX_AGE + 0.5
+        with pytest.raises(Unverifiable):
+            verify(tokens[2])
+        broker.close()
+
+        closing.enter_context(running(setting))
+        until(lambda: not is_stale(view), seconds=10, what="the view heals")
+        assert is_refused(verify, tokens[2])
+        third = family(setting)[2]
+        verify(third)
+
+
+def test_without_the_setting_nobody_listens_for_streams(
+    starting: Callable[..., RunningBroker],
+) -> None:
+    broker = starting()
+
+    assert "control" not in broker.findings()
+    assert not list(broker.setting.audit_directory.glob("control*"))

@@ -357,10 +357,15 @@ def test_a_token_is_redacted_whatever_stands_around_it(before: str, after: str) 
     assert JWS[60:90] not in redact(before + JWS + after)
 
 
-def test_libraries_take_the_same_way_and_never_debug(stream: Callable[..., io.StringIO]) -> None:
+def test_libraries_take_the_same_way_and_never_debug(
+    stream: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = stream("json", "debug")
 
     for name in ("urllib3.connectionpool", "uvicorn.error", "grpc._server", "hvac"):
+        # A server that another test ran in this process may have set a level of its own.
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+        logging.getLogger(name).manager._clear_cache()  # type: ignore[attr-defined] # it remembers the level.
         logging.getLogger(name).debug("secret things")
         logging.getLogger(name).info("started")
     structlog.get_logger("broker.test").debug("ours")

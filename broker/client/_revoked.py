@@ -71,11 +71,9 @@ def _text(value: object) -> str:
 
 def _key(*parts: str) -> bytes:
     """The digest that the broker knows them by; each part is told apart by its length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.digest()
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    counted = b"".join(len(one).to_bytes(8, "big") + one for one in encoded)
+    return hashlib.sha256(counted).digest()
 
 
 class Stream:

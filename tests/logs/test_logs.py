@@ -362,10 +362,17 @@ def test_libraries_take_the_same_way_and_never_debug(
 ) -> None:
     out = stream("json", "debug")
 
-    for name in ("urllib3.connectionpool", "uvicorn.error", "grpc._server", "hvac"):
-        # A server that another test ran in this process may have set a level of its own.
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
-        logging.getLogger(name).manager._clear_cache()  # type: ignore[attr-defined] # it remembers the level.
+    names = ("urllib3.connectionpool", "uvicorn.error", "grpc._server", "hvac")
+    for name in ("uvicorn", *names):
+        # A server that another test ran in this process may have set up its logs in its own way.
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+        monkeypatch.setattr(logger, "level", logging.NOTSET)
+        monkeypatch.setattr(logger, "disabled", False)
+        logger.manager._clear_cache()  # type: ignore[attr-defined] # it remembers the level.
+
+    for name in names:
         logging.getLogger(name).debug("secret things")
         logging.getLogger(name).info("started")
     structlog.get_logger("broker.test").debug("ours")

@@ -327,7 +327,7 @@ def test_all_together_hold_so_many_streams_and_no_more() -> None:
         assert streaming.audit.records[-1]["reason"] == "overloaded"
 
 
-@pytest.mark.requirement("R-18")
+@pytest.mark.requirement("R-30")
 def test_who_cannot_be_recorded_gets_no_stream_and_keeps_no_place(streaming: Streaming) -> None:
     streaming.audit.is_available = False
 

@@ -11,7 +11,7 @@ from broker.verify_server.issuer import pretend_issuer
 from tests.e2e.running import environment
 from tests.verify_kit.servers import SCOPE, Plain, serving_plainly
 
-ONE_LINE = "def test_tokens(broker_verify): broker_verify()\n"
+ONE_LINE = "def test_tokens(broker_verify):\n    broker_verify()\n"
 _PLUGIN = ("-p", "no:broker-verify", "-p", "broker.verify_server.pytest_plugin")
 OWN_SERVER = """
 import pytest

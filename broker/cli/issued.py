@@ -12,13 +12,13 @@ from broker.cli.output import console, echo_json
 from broker.cli.stop import Negative
 from broker.cli.token_tree import draw
 from broker.errors import TokenRejected
+from broker.jws import read_token as take_apart
 from broker.oauth import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_JAG,
     TOKEN_TYPE_ID_TOKEN,
     TOKEN_TYPE_JWT,
 )
-from broker.tokens.jws import read_token as take_apart
 from broker.v1.token_pb2 import IssuedToken, TokenType
 
 TYPE_NUMBERS: Final = {

@@ -11,8 +11,8 @@ from broker.cli.stop import Negative
 from broker.config.files import UnusableFile, read_key_set
 from broker.errors import TokenRejected
 from broker.issuers import key_set
+from broker.jws import UnverifiedToken
 from broker.oauth import VERIFICATION_ALGORITHMS
-from broker.tokens.jws import UnverifiedToken
 
 
 @dataclass(frozen=True, slots=True)

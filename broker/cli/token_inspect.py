@@ -14,8 +14,8 @@ from broker.cli.stop import Negative
 from broker.cli.token_checks import Check, check_token, read_keys
 from broker.cli.token_tree import draw
 from broker.errors import TokenRejected
-from broker.tokens.jws import UnverifiedToken
-from broker.tokens.jws import read_token as take_apart
+from broker.jws import UnverifiedToken
+from broker.jws import read_token as take_apart
 
 _BANNER = "UNVERIFIED: nobody has proved any of this. Do not rely on it."
 

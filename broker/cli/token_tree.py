@@ -10,8 +10,8 @@ from broker.cli.output import plain
 from broker.cli.token_checks import Check
 from broker.drawing import token_tree
 from broker.errors import TokenRejected
+from broker.jws import UnverifiedToken
 from broker.tokens.claims import read_act
-from broker.tokens.jws import UnverifiedToken
 
 _ALSO: Final = (
     "typ",

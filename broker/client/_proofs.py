@@ -9,10 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from broker.client._claims import read_text, read_time
-from broker.client._container import Container, read_container
 from broker.client._key_set import KeyUnusable, PublicKey, read_key
 from broker.client.refusals import Unverifiable
 from broker.errors import Reason, TokenRejected
+from broker.jws import UnverifiedToken, read_token_with_key
 from broker.oauth import PROOF_ALGORITHMS, TYP_DPOP
 
 _LONGEST_PROOF: Final = 4096
@@ -100,9 +100,9 @@ class _Said:
 def _read(value: str) -> _Said:
     """What the proof says; whatever is wrong with its form makes it malformed, or badly signed."""
     try:
-        container = read_container(value, carries_key=True)
-        key = _key_of(container)
-        claims = container.unverified_claims
+        unverified = read_token_with_key(value)
+        key = _key_of(unverified)
+        claims = unverified.unverified_claims
         said = _Said(
             key.thumbprint,
             method=read_text(claims, "htm"),
@@ -114,16 +114,17 @@ def _read(value: str) -> _Said:
     except (TokenRejected, KeyUnusable):
         raise TokenRejected(Reason.POP_MALFORMED) from None
     try:
-        key.check(container.signing_input, container.signature)
+        key.check(unverified.signing_input, unverified.signature)
     except TokenRejected:
         raise TokenRejected(Reason.POP_SIGNATURE) from None
     return said
 
 
-def _key_of(container: Container) -> PublicKey:
+def _key_of(unverified: UnverifiedToken) -> PublicKey:
     """The key that the proof carries: a public one, spelt in the one way that thumbprints agree on."""
-    algorithm, jwk = container.unverified_algorithm, container.unverified_jwk
-    if container.unverified_typ != TYP_DPOP or algorithm not in PROOF_ALGORITHMS:
+    header = unverified.header
+    algorithm, jwk = header.unverified_algorithm, header.unverified_jwk
+    if header.unverified_typ != TYP_DPOP or algorithm not in PROOF_ALGORITHMS:
         raise KeyUnusable("It is no proof, or by no key that can make one.")
     if not _MEMBERS.issuperset(jwk) or jwk.get("alg", algorithm) != algorithm:
         raise KeyUnusable("The key has members besides a public key's, or is for something else.")

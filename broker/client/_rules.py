@@ -15,7 +15,6 @@ from broker.client._claims import (
     read_confirmation,
     read_delegation,
 )
-from broker.client._container import Container, read_container
 from broker.client._documents import Documents
 from broker.client._incoming import Incoming
 from broker.client._key_places import load_from
@@ -25,6 +24,7 @@ from broker.client.delegation import Delegation
 from broker.client.refusals import InvalidProof, InvalidToken, NoToken
 from broker.client.resource import ResourceMetadata, metadata_url
 from broker.errors import Reason, TokenRejected
+from broker.jws import UnverifiedToken, read_token
 from broker.oauth import PROOF_ALGORITHMS, TYP_ACCESS_TOKEN, VERIFICATION_ALGORITHMS
 
 _log = logging.getLogger("broker.client")
@@ -110,16 +110,16 @@ class Rules:
             name=name,
         )
 
-    def _read(self, token: str) -> Container:
+    def _read(self, token: str) -> UnverifiedToken:
         """The token taken apart, if its outside is that of an access token for here; nothing is proved."""
-        container = read_container(token)
-        if container.unverified_typ != TYP_ACCESS_TOKEN:
+        unverified = read_token(token)
+        if unverified.header.unverified_typ != TYP_ACCESS_TOKEN:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
-        if container.unverified_algorithm not in self.algorithms:
+        if unverified.header.unverified_algorithm not in self.algorithms:
             raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-        if container.unverified_claims.get("iss") != self.issuer:
+        if unverified.unverified_claims.get("iss") != self.issuer:
             raise TokenRejected(Reason.ISS_UNKNOWN)
-        return container
+        return unverified
 
     def _presented(self, incoming: Incoming) -> tuple[str, Proof | None]:
         with self._as_refusals():
@@ -128,15 +128,17 @@ class Rules:
             raise NoToken(self.resource, self.required_scopes)
         return presented
 
-    def _flight(self, container: Container) -> "Future[None] | None":
+    def _flight(self, unverified: UnverifiedToken) -> "Future[None] | None":
         """What to wait for before the token is judged."""
-        return self._keys.flight_for(container.unverified_kid, container.unverified_algorithm)
+        header = unverified.header
+        return self._keys.flight_for(header.unverified_kid, header.unverified_algorithm)
 
-    def _judge(self, token: str, container: Container, proof: Proof | None) -> Delegation:
+    def _judge(self, token: str, unverified: UnverifiedToken, proof: Proof | None) -> Delegation:
         """What the token says, now that its key should be known; the signature comes first."""
-        key = self._keys.find(container.unverified_kid, container.unverified_algorithm)
-        key.check(container.signing_input, container.signature)
-        claims = container.unverified_claims
+        header = unverified.header
+        key = self._keys.find(header.unverified_kid, header.unverified_algorithm)
+        key.check(unverified.signing_input, unverified.signature)
+        claims = unverified.unverified_claims
         check_audience(claims, self.resource)
         check_times(claims, now=self.clock(), leeway=self.leeway.total_seconds())
         bound_to = read_confirmation(claims)

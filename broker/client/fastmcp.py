@@ -11,11 +11,12 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from pydantic import AnyHttpUrl, Field, InstanceOf
 
 from broker.client import in_progress
+from broker.client._access_token import verified_members
 from broker.client.broker import Broker
 from broker.client.current import subject_token
 from broker.client.delegation import Delegation
 from broker.client.failures import BrokerError
-from broker.client.refusals import NotServed, Unverifiable
+from broker.client.refusals import NotServed
 from broker.client.resource import ResourceMetadata, origin_of
 from broker.client.verify import TokenVerifier
 
@@ -34,23 +35,8 @@ class _Verifier(FastMCPTokenVerifier):
         self._verifier = verifier
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        try:
-            # FastMCP asks for the required scopes itself, since a token that lacks them is a 403.
-            found = await self._verifier.verify(token, scopes=())
-        except Unverifiable:
-            raise
-        except NotServed:
-            return None
-        return VerifiedAccessToken(
-            token=token,
-            client_id=found.client_id,
-            scopes=sorted(found.scopes),
-            expires_at=found.expires_at,
-            resource=found.resource,
-            subject=found.subject,
-            claims=dict(found.claims),
-            delegation=found,
-        )
+        members = await verified_members(self._verifier, token)
+        return None if members is None else VerifiedAccessToken(**members)
 
 
 class BrokerAuthProvider(RemoteAuthProvider):

@@ -13,9 +13,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import AnyHttpUrl, Field, InstanceOf
 
 from broker.client import in_progress
+from broker.client._access_token import verified_members
 from broker.client.delegation import Delegation
 from broker.client.failures import BrokerError
-from broker.client.refusals import NotServed, Unverifiable
+from broker.client.refusals import NotServed
 from broker.client.verify import TokenVerifier
 
 __all__ = ["BrokerTokenVerifier", "auth_settings", "delegation", "protected", "tell_refusals"]
@@ -45,23 +46,8 @@ class BrokerTokenVerifier:
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """What the token says, or ``None`` when it is not good here."""
-        try:
-            # The SDK asks for the required scopes itself, since a token that lacks them is a 403.
-            found = await self._verifier.verify(token, scopes=())
-        except Unverifiable:
-            raise
-        except NotServed:
-            return None
-        return VerifiedAccessToken(
-            token=token,
-            client_id=found.client_id,
-            scopes=sorted(found.scopes),
-            expires_at=found.expires_at,
-            resource=found.resource,
-            subject=found.subject,
-            claims=dict(found.claims),
-            delegation=found,
-        )
+        members = await verified_members(self._verifier, token)
+        return None if members is None else VerifiedAccessToken(**members)
 
 
 class Protection(TypedDict):

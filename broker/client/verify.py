@@ -41,11 +41,11 @@ class TokenVerifier(Rules):
         ``InvalidProof``, ``InsufficientScope``, or ``Unverifiable`` while nobody can tell.
         """
         with self._as_refusals():
-            container = self._read(token)
-            flight = self._flight(container)
+            unverified = self._read(token)
+            flight = self._flight(unverified)
             if flight is not None:
                 await _landing(flight, within=self.schedule.attempt)
-            delegation = self._judge(token, container, proof)
+            delegation = self._judge(token, unverified, proof)
         self._check_scopes(delegation, scopes)
         return delegation
 
@@ -65,11 +65,11 @@ class SyncTokenVerifier(Rules):
     ) -> Delegation:
         """What the token says, when it is good here; raises ``NotServed``."""
         with self._as_refusals():
-            container = self._read(token)
-            flight = self._flight(container)
+            unverified = self._read(token)
+            flight = self._flight(unverified)
             if flight is not None:
                 wait([flight], timeout=self.schedule.attempt)
-            delegation = self._judge(token, container, proof)
+            delegation = self._judge(token, unverified, proof)
         self._check_scopes(delegation, scopes)
         return delegation
 

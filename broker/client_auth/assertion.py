@@ -8,6 +8,7 @@ from broker.client_auth.audience import is_for_one_of, names_of
 from broker.client_auth.known_clients import KnownClients
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import Now, VerificationKey
+from broker.jws import UnverifiedToken, read_token
 from broker.model import Client, JsonObject, OneTimeId
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
@@ -17,7 +18,6 @@ from broker.oauth import (
 from broker.tokens.claims import LONGEST_URI, read_text, read_times
 from broker.tokens.client_url import is_url_like
 from broker.tokens.jwk import decoy_key
-from broker.tokens.jws import UnverifiedToken, read_token
 
 LONGEST_ASSERTION_LIFETIME: Final = timedelta(hours=1)
 """What a client's registration can allow; most are allowed much less."""

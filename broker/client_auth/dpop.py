@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from broker.errors import InvalidDpopProof, Reason, TokenRejected
 from broker.interfaces import Now
+from broker.jws import UnverifiedToken, read_token_with_key
 from broker.model import OneTimeId, ProvedKey
 from broker.oauth import PROOF_ALGORITHMS, TYP_DPOP
 from broker.tokens.claims import LONGEST_URI, read_text, read_time
 from broker.tokens.jwk import JwkRejected, JwkVerificationKey, check_strength, verification_key
-from broker.tokens.jws import UnverifiedToken, read_token_with_key
 
 ONE_TIME_KIND: Final = "dpop"
 LONGEST_PROOF: Final = 4096

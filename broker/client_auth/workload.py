@@ -8,6 +8,7 @@ from broker.client_auth.audience import is_for_one_of, names_of
 from broker.client_auth.workload_rules import client_named
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import KeyRing, Now, Registry
+from broker.jws import UnverifiedToken, read_token
 from broker.model import (
     Client,
     InputToken,
@@ -19,7 +20,6 @@ from broker.model import (
 )
 from broker.oauth import GRANT_JWT_BEARER, TYP_ID_JAG
 from broker.tokens.claims import LONGEST_URI, Times, read_optional_text, read_text, read_times
-from broker.tokens.jws import UnverifiedToken, read_token
 from broker.tokens.spiffe_id import is_trust_domain, trust_domain_of
 
 ONE_TIME_KIND: Final = "workload"

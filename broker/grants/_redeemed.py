@@ -15,6 +15,8 @@ from broker.model import (
     InputToken,
     JsonObject,
     OneTimeId,
+    Party,
+    PartyKind,
     Relation,
     Subject,
     TrustedIssuer,
@@ -51,7 +53,9 @@ def redeem(tools: GrantTools, assertion: str, *, authenticated: AuthenticatedCli
     caller = CallingActor(tools.issuer, client, tools.max_actors)
     caller_id = id_of_caller(verified, client)
     check_may_act(caller, claims, issuer=verified.issuer, caller_id=caller_id)
-    subject = _account(tools, verified, trusted)
+    subject = _account(verified, trusted)
+    given_to = Party(PartyKind.CLIENT, client.client_id)
+    tools.tokens.standing.check_foreign(subject, verified.issued_at, others=frozenset({given_to}))
     check_tenants(subject, client)
     return Delegation(
         subject=subject,
@@ -67,7 +71,7 @@ def redeem(tools: GrantTools, assertion: str, *, authenticated: AuthenticatedCli
     )
 
 
-def _account(tools: GrantTools, verified: VerifiedToken, trusted: TrustedIssuer) -> Subject:
+def _account(verified: VerifiedToken, trusted: TrustedIssuer) -> Subject:
     """
     The account of (issuer, tenant, sub) here (ID-JAG 6).
 
@@ -82,7 +86,6 @@ def _account(tools: GrantTools, verified: VerifiedToken, trusted: TrustedIssuer)
         subject = _listed(verified, trusted, trusted.accounts)
     if read_optional_text(verified.claims, "aud_tenant") not in (None, subject.tenant):
         raise TokenRejected(Reason.SUBJECT_UNRESOLVED, "it is for another tenant of ours")
-    tools.tokens.standing.check_foreign(subject, verified.issued_at)
     return subject
 
 

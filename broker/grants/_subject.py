@@ -92,7 +92,7 @@ def prove_subject(
         tools, verified, own_object, relation=relation, client=client
     )
     return ProvedSubject(
-        subject=_subject(tools, verified, own_object, client=client),
+        subject=_subject(tools, verified, own_object, relation=relation, client=client),
         relation=relation,
         scopes=verified.scopes,
         audience=verified.audience,
@@ -170,7 +170,12 @@ def _heritage(
 
 
 def _subject(
-    tools: GrantTools, verified: VerifiedToken, own_object: JsonObject, *, client: Client
+    tools: GrantTools,
+    verified: VerifiedToken,
+    own_object: JsonObject,
+    *,
+    relation: Relation,
+    client: Client,
 ) -> Subject:
     trusted = verified.trusted_issuer
     if trusted is None:
@@ -179,18 +184,26 @@ def _subject(
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
     subject = foreign_subject(verified, trusted)
-    others = _named_here(tools, verified)
+    given_to = client if relation is Relation.IDENTITY else _client_named(tools, verified)
+    others = _named_here(tools, verified, given_to)
     tools.tokens.standing.check_foreign(subject, verified.issued_at, others=others)
     return subject
 
 
-def _named_here(tools: GrantTools, verified: VerifiedToken) -> frozenset[Party]:
+def _client_named(tools: GrantTools, verified: VerifiedToken) -> Client | None:
+    """The client of ours that another issuer's access token was given to, as that issuer calls it."""
+    if verified.client_id is None:
+        return None
+    return tools.registry.client_at(verified.issuer, verified.client_id)
+
+
+def _named_here(
+    tools: GrantTools, verified: VerifiedToken, given_to: Client | None
+) -> frozenset[Party]:
     """The client and the MCP server of ours that another issuer's token names, if it does."""
     named = set()
-    if verified.client_id is not None:
-        known = tools.registry.client_at(verified.issuer, verified.client_id)
-        if known is not None:
-            named.add(Party(PartyKind.CLIENT, known.client_id))
+    if given_to is not None:
+        named.add(Party(PartyKind.CLIENT, given_to.client_id))
     if tools.registry.resource(verified.audience) is not None:
         named.add(Party(PartyKind.MCP_SERVER, verified.audience))
     return frozenset(named)

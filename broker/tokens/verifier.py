@@ -7,6 +7,7 @@ from typing import Final
 
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import KeyRing, Now, Registry, VerificationKey
+from broker.jws import UnverifiedToken, read_token
 from broker.model import (
     Authentication,
     Client,
@@ -26,7 +27,6 @@ from broker.tokens.claims import (
     read_text,
     read_times,
 )
-from broker.tokens.jws import UnverifiedToken, read_token
 from broker.tokens.own_keys import OwnKeys
 from broker.tokens.standing import Standing
 

@@ -128,7 +128,7 @@ def test_others_are_spared_whatever_they_are_called(
 def test_what_is_issued_after_a_withdrawal_counts(staging: Staging) -> None:
     stage = staging(deep_cast())
     withdraw(stage.broker, CLIENT, "agent-x")
-    covered = stage.grant(login(exp=NOW + 600)).token
+    covered = stage.grant(client_parameters()).token
     untold(stage, covered, reason="revoked")
 
     stage.broker.clock.at = NOW + LEEWAY + 1
@@ -208,6 +208,32 @@ def test_another_issuers_tokens_of_that_time_give_nothing_new(
 
     stage.grant(stage.good(subject_token=good_access_token(iat=NOW - 101)))
     stage.grant(redeem_parameters(good_id_jag(iat=NOW - 101, exp=NOW + 99)))
+
+
+@pytest.mark.requirement("REV-06", "TEX-16")
+@pytest.mark.parametrize("azp", [{}, {"azp": "agent-x"}])
+def test_what_other_issuers_gave_a_client_goes_with_the_client(
+    stage: Stage, azp: dict[str, str]
+) -> None:
+    """A client has nothing new for what it held, however late, and others go on as before."""
+    held = login(**azp), redeem_parameters()
+    withdraw(stage.broker, CLIENT, "agent-x")
+    stage.broker.clock.at = late = NOW + LEEWAY + 1
+
+    for parameters, error in zip(held, (IR, "invalid_grant"), strict=True):
+        stage.refuse(parameters | _by("agent-x", late), error=error, reason="revoked")
+
+    fresh = good_id_jag(iat=late, exp=late + 200, jti="made-since")
+    stage.grant(redeem_parameters(fresh) | _by("agent-x", late))
+    stage.grant(login(**good_at(late), **azp) | _by("agent-x", late))
+
+
+@pytest.mark.requirement("REV-06")
+def test_what_other_issuers_gave_a_client_outlives_another_client(stage: Stage) -> None:
+    withdraw(stage.broker, CLIENT, "agent-n")
+
+    stage.grant(login())
+    stage.grant(redeem_parameters())
 
 
 @pytest.mark.requirement("REV-06")

@@ -1,7 +1,7 @@
 """Whatever the verifier accepts, another library accepts as well, and nothing breaks it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from broker.client._container import read_container
 from broker.client.refusals import InvalidToken
 from broker.client.verify import SyncTokenVerifier
-from broker.errors import Reason, TokenRejected
-from broker.tokens.jws import read_token
 from tests.client.key_server import running_key_server
 from tests.client.receiving import BROKER_KEY, NOW, RESOURCE, good_claims, good_token
 from tests.idp import encode
@@ -93,28 +90,6 @@ def test_what_is_accepted_another_library_accepts_with_the_same_key(
         assume(condition=False)
     if is_accepted(verifier, token):
         assert judge_by_another_library(token)["iss"] == verifier.issuer
-
-
-@_ORDINARY
-@given(header=_HEADER, payload=_JSON, change=st.tuples(st.integers(0, 400), st.characters()))
-def test_the_library_and_the_broker_read_the_same_containers(
-    header: dict[str, Any], payload: Any, change: tuple[int, str]
-) -> None:
-    members = {"alg": "ES256", "typ": "at+jwt", "kid": BROKER_KEY.kid, **header}
-    parts = [json.dumps(part).encode() for part in (members, {"sub": payload})]
-    token = ".".join(encode(part).decode() for part in (*parts, b"signature"))
-    position, letter = change
-    for text in (token, token[:position] + letter + token[position + 1 :]):
-        assert reason_of(read_container, text) == reason_of(read_token, text)
-
-
-def reason_of(read: Callable[[str], object], token: str) -> Reason | None:
-    """Why a reader refuses a token, if it does."""
-    try:
-        read(token)
-    except TokenRejected as rejected:
-        return rejected.reason
-    return None
 
 
 @_ORDINARY

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from broker.tokens.jws import read_token
+from broker.jws import read_token
 from docs.operations_tables import is_measured, measures
 from tests.docs.markdown import DOCUMENTS, ROOT, Block, blocks, name
 from tests.docs.shell import environment, run

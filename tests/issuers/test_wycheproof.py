@@ -11,9 +11,9 @@ import pytest
 
 from broker.errors import TokenRejected
 from broker.issuers import SourceRefused, read_key_set
+from broker.jws import decode_segment
 from broker.oauth import VERIFICATION_ALGORITHMS
 from broker.strict_json import StrictJsonError, loads_strict
-from broker.tokens.jws import decode_segment
 
 _VECTORS = Path(os.environ.get("BROKER_VECTORS", Path(__file__).parents[3] / "shared" / "vectors"))
 _FILES = ("json_web_signature_test.json", "json_web_key_test.json")

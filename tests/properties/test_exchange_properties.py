@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from broker.errors import OAuthError, Reason, TokenRejected
 from broker.interfaces import PolicyEngine
+from broker.jws import read_token
 from broker.model import ClientCredential, IssuedToken, TokenRequest
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TYP_ACCESS_TOKEN
-from broker.tokens.jws import read_token
 from tests.harness import Broker, Face, GrpcFace, HttpFace
 from tests.idp import encode, signer
 from tests.world import (

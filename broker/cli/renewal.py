@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import rich_click as click
+
 from broker.cli.issued import Issued
-from broker.cli.stop import Negative
+from broker.cli.stop import Stop
 
 _SHARE: Final = 0.7
 _SHORTEST_PAUSE: Final = 1.0
@@ -21,7 +23,8 @@ class TokenFile:
     """
     The token as it stands in ``path``, for its owner alone; each new one takes the old one's place at once.
 
-    ``fetch`` gets one from the broker, or ends as ``Negative``. ``clock`` is monotonic, in seconds.
+    ``fetch`` gets one from the broker, or ends as commands do (``Stop``, ``click.ClickException``).
+    ``clock`` is monotonic, in seconds.
     """
 
     path: Path
@@ -31,7 +34,7 @@ class TokenFile:
     failures: int = field(default=0, init=False)
 
     def renew(self) -> Issued:
-        """Fetch a token and put it in place; raises ``Negative``, and leaves the old one, otherwise."""
+        """Fetch a token and put it in place, or leave the old one and raise what ``fetch`` does or ``OSError``."""
         asked_at = self.clock()
         issued = self.fetch()
         draft = self.path.with_suffix(".new")
@@ -49,10 +52,11 @@ class TokenFile:
             return ""
         try:
             self.renew()
-        except Negative as refusal:
+        except (Stop, click.ClickException, OSError) as failure:
+            # Files that are read for it may be just being replaced, and a full disk may be emptied.
             self.failures += 1
             pause = min(_LONGEST_RETRY, 2.0 ** min(self.failures, 5))
             jitter = 0.5 + random.random() / 2  # noqa: S311 - nothing secret depends on it.
             self.due = self.clock() + pause * jitter
-            return str(refusal)
+            return str(failure)
         return ""

@@ -63,7 +63,7 @@ def run(
         issued = token_file.renew()
         environment = {name: text for name, text in os.environ.items() if name not in _OURS}
         environment |= {TOKEN: issued.access_token, TOKEN_FILE: str(token_file.path)}
-        status = _supervise(command, environment, token_file)
+        status = supervise(command, environment, token_file)
     sys.exit(status)
 
 
@@ -77,9 +77,7 @@ def _fetch(
     return exchanged_token(connection, token, resource=resource, scopes=scopes)
 
 
-def _supervise(
-    command: Sequence[str], environment: Mapping[str, str], token_file: TokenFile
-) -> int:
+def supervise(command: Sequence[str], environment: Mapping[str, str], token_file: TokenFile) -> int:
     """Run the command to its end and keep its token fresh; returns its exit status."""
     try:
         process = subprocess.Popen(command, env=dict(environment))
@@ -91,16 +89,25 @@ def _supervise(
 
     before = {one: signal.signal(one, pass_on) for one in _PASSED_ON}
     try:
-        while True:
-            try:
-                ended = process.wait(_TICK)
-            except subprocess.TimeoutExpired:
-                problem = token_file.renew_if_due()
-                if problem:
-                    click.echo(f"The token could not be renewed: {problem}", err=True)
-            else:
-                # A shell tells of a signal by a status above 128.
-                return ended if ended >= 0 else 128 - ended
+        return _wait(process, token_file)
+    except BaseException:
+        # Nothing is left behind with a token that nobody renews.
+        process.terminate()
+        process.wait()
+        raise
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _wait(process: subprocess.Popen[bytes], token_file: TokenFile) -> int:
+    while True:
+        try:
+            ended = process.wait(_TICK)
+        except subprocess.TimeoutExpired:
+            problem = token_file.renew_if_due()
+            if problem:
+                click.echo(f"The token could not be renewed: {problem}", err=True)
+        else:
+            # A shell tells of a signal by a status above 128.
+            return ended if ended >= 0 else 128 - ended

@@ -11,6 +11,7 @@ import pytest
 
 from broker.cli.issued import Issued
 from broker.cli.renewal import TokenFile
+from broker.cli.run import supervise
 from broker.cli.stop import Negative
 from tests.cli.conftest import Run, WebServer
 from tests.e2e.patience import until
@@ -113,6 +114,54 @@ def test_a_token_that_is_about_to_end_is_replaced_in_the_file(
     _, errors = process.communicate(timeout=40)
 
     assert process.returncode == 0, errors
+
+
+def test_a_program_outlives_a_moment_without_a_subject_token(
+    web: WebServer, tmp_path: Path
+) -> None:
+    """Whoever logs the user in may be just replacing the file."""
+    web.answer("/token", ANSWER | {"expires_in": 2})
+    subject_token = tmp_path / "subject-token"
+    subject_token.write_text(TOKEN)
+    ready = tmp_path / "ready"
+    follow = (
+        "import os, pathlib, sys, time\n"
+        "end = time.monotonic() + 30\n"
+        "path = os.environ['BROKER_TOKEN_FILE']\n"
+        "first = os.stat(path).st_ino\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "while os.stat(path).st_ino == first and time.monotonic() < end: time.sleep(0.05)\n"
+        "sys.exit(7 if os.stat(path).st_ino != first else 1)\n"
+    )
+    options = ("--subject-token", f"@{subject_token}")
+    process = started(web, tmp_path, sys.executable, "-c", follow, options=options)
+    until(lambda: ready.exists() or process.poll() is not None, seconds=20, what="it runs")
+
+    subject_token.unlink()
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    subject_token.write_text(TOKEN)
+    _, errors = process.communicate(timeout=40)
+
+    assert "could not be renewed" in told
+    assert process.returncode == 7, errors
+
+
+def test_no_program_is_left_behind(tmp_path: Path) -> None:
+    """Whatever goes wrong, nothing lives on with a token that nobody renews."""
+    pid = tmp_path / "pid"
+    wait = f"import os, time, pathlib; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+
+    def fetch() -> Issued:
+        until(lambda: pid.exists() and pid.read_text() != "", seconds=20, what="it runs")
+        raise ZeroDivisionError
+
+    command = [sys.executable, "-c", f"{wait}; time.sleep(60)"]
+    with pytest.raises(ZeroDivisionError):
+        supervise(command, os.environ, TokenFile(tmp_path / "token", fetch))
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_without_a_token_nothing_is_started(web: WebServer, tmp_path: Path) -> None:

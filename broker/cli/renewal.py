@@ -34,7 +34,7 @@ class TokenFile:
     failures: int = field(default=0, init=False)
 
     def renew(self) -> Issued:
-        """Fetch a token and put it in place, or leave the old one and raise what ``fetch`` does or ``OSError``."""
+        """Fetch a token and put it in place; raises as ``fetch`` or ``OSError``, and the old one stays."""
         asked_at = self.clock()
         issued = self.fetch()
         draft = self.path.with_suffix(".new")

@@ -5,6 +5,7 @@ from typing import Final
 from broker.verify_server.cases import Case, Failed, Stage
 from broker.verify_server.challenge_cases import CHALLENGE_CASES
 from broker.verify_server.claim_cases import CLAIM_CASES
+from broker.verify_server.proof_cases import PROOF_CASES
 from broker.verify_server.signature_cases import SIGNATURE_CASES
 from broker.verify_server.use_cases import USE_CASES
 
@@ -50,6 +51,7 @@ CASES: Final = (
     *CLAIM_CASES,
     *SIGNATURE_CASES,
     *USE_CASES,
+    *PROOF_CASES,
     _GOOD_TOKEN_AGAIN,
 )
 

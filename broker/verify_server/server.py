@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 import httpx2
 
-from broker.client._challenges import bearer_challenges
+from broker.client._challenges import challenges
+from broker.oauth import TOKEN_TYPE_BEARER
 from broker.strict_json import StrictJsonError, loads_strict
 from broker.verify_server.options import MCP
 
@@ -48,9 +49,12 @@ class Answer:
     @property
     def challenge(self) -> Mapping[str, str] | None:
         """The parameters of its Bearer challenge, ``None`` if it has none (RFC 6750 3)."""
+        return self.challenge_of(TOKEN_TYPE_BEARER)
+
+    def challenge_of(self, scheme: str) -> Mapping[str, str] | None:
+        """The parameters of its first challenge of a scheme, ``None`` if it has none (RFC 9110 11.6.1)."""
         values = [value for name, value in self.headers if name.lower() == "www-authenticate"]
-        challenges = bearer_challenges(values)
-        return challenges[0] if challenges else None
+        return next(iter(challenges(values, scheme)), None)
 
     def header(self, name: str) -> str:
         """The value of a header, empty if there is none."""
@@ -67,10 +71,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """How a token is presented: under which scheme, or in the query instead."""
+    """How a token is presented: under which scheme and with which proofs, or in the query instead."""
 
-    scheme: str = "Bearer"
+    scheme: str = TOKEN_TYPE_BEARER
     is_in_query: bool = False
+    proofs: tuple[str, ...] = ()
 
 
 AS_BEARER: Final = Presentation()
@@ -99,6 +104,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
+
+    @property
+    def method(self) -> str:
+        """The HTTP method by which it is asked."""
+        return "POST" if self._method == MCP else self._method
 
     def wait(self, seconds: float) -> None:
         """Return when the server answers at all; raises ``NoAnswer`` after so many seconds."""
@@ -165,7 +175,8 @@ class Server:
         if token is not None and presentation.is_in_query:
             url += ("&" if "?" in url else "?") + urlencode({"access_token": token})
             borne = {}
-        sent = {**_ACCEPT, **headers, **borne}
+        proofs = [("DPoP", proof) for proof in presentation.proofs]
+        sent = [*({**_ACCEPT, **headers, **borne}).items(), *proofs]
         try:
             with self._client.stream(method, url, content=content, headers=sent) as came:
                 headers_told = tuple((name, value) for name, value in came.headers.multi_items())

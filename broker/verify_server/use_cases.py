@@ -95,13 +95,6 @@ def _play_withdrawn(stage: Stage) -> str:
     return f"{before.status}, then {after.status}"
 
 
-def _play_replayed(_stage: Stage) -> str:
-    raise NotShown(
-        "a bearer token may be used again until it expires (RFC 6750); only proofs and assertions "
-        "are used once, and this server is sent none"
-    )
-
-
 def _play_not_told(stage: Stage) -> str:
     for token in (
         stage.mint.token({"exp": 1, "iat": 0}),
@@ -172,14 +165,6 @@ USE_CASES: Final = (
         "401",
         mend="Introspect every token, and keep no answer longer than withdrawal may take.",
         play=_play_withdrawn,
-    ),
-    Case(
-        "replayed",
-        "a token that was used before",
-        "whatever the server likes",
-        mend="",
-        play=_play_replayed,
-        needs_good_token=False,
     ),
     Case(
         "token-not-told",

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -119,6 +120,32 @@ def _hears_any_scheme(asked: Asked) -> Asked:
     return asked.bearing(*(f"Bearer {asked.token}" for _ in asked.authorization))
 
 
+def proved_otherwise(is_so: Callable[[Asked], bool]) -> Fault:
+    """A server that takes proofs of a kind, however they are."""
+    return Fault(takes=lambda asked, reason: reason is Reason.POP_MALFORMED and is_so(asked))
+
+
+def _proof_is(**members: Any) -> Callable[[Asked], bool]:
+    """Whether a request has one proof, whose header has these members."""
+
+    def is_so(asked: Asked) -> bool:
+        header = part_of("".join(asked.proofs), 0)
+        return len(asked.proofs) == 1 and all(
+            header.get(name) == value for name, value in members.items()
+        )
+
+    return is_so
+
+
+def _proof_lacks_hash(asked: Asked) -> bool:
+    claims = part_of("".join(asked.proofs), 1)
+    return bool(claims) and "ath" not in claims
+
+
+def _proof_has_private_key(asked: Asked) -> bool:
+    return "d" in part_of("".join(asked.proofs), 0).get("jwk", {})
+
+
 def _tells_token(_refused: NotServed, asked: Asked, told: Refusal) -> Refusal:
     return (*told[:2], json.dumps({"bad token": asked.token}).encode())
 
@@ -188,12 +215,32 @@ FAULTS = {
     "needs no jti": (lacking("jti"), "no-jti"),
     "takes bound tokens": (
         ignoring(Reason.POP_REQUIRED, Reason.CNF_UNSUPPORTED),
-        "bound-as-bearer",
+        "bound-as-bearer proof-as-bearer",
     ),
     "takes duplicate members": (ignoring(Reason.DUPLICATE_MEMBER), "duplicate-members"),
     "ignores critical headers": (ignoring(Reason.CRIT_UNSUPPORTED), "critical-header"),
     "reads the query": (Fault(hears=_hears_query), "token-in-query"),
-    "reads any scheme": (Fault(hears=_hears_any_scheme), "other-scheme"),
+    "reads any scheme": (Fault(hears=_hears_any_scheme), "other-scheme good-proof"),
+    "ignores the request of a proof": (
+        ignoring(Reason.POP_HTM, Reason.POP_HTU),
+        "proof-of-other-request",
+    ),
+    "ignores the time of a proof": (ignoring(Reason.POP_STALE), "proof-of-other-time"),
+    "does not verify proofs": (ignoring(Reason.POP_SIGNATURE), "proof-of-other-key"),
+    "compares nothing of a proof": (
+        ignoring(Reason.POP_MISMATCH),
+        "proof-without-binding proof-of-other-key proof-of-other-token",
+    ),
+    "needs no hash in a proof": (proved_otherwise(_proof_lacks_hash), "proof-of-other-token"),
+    "takes JWTs as proofs": (proved_otherwise(_proof_is(typ="JWT")), "proof-of-other-type"),
+    "takes unsigned proofs": (proved_otherwise(_proof_is(alg="none")), "proof-unsigned"),
+    "takes proofs by secrets": (proved_otherwise(_proof_is(alg="HS256")), "proof-by-secret"),
+    "takes private keys": (proved_otherwise(_proof_has_private_key), "proof-with-private-key"),
+    "needs no proof": (proved_otherwise(lambda asked: not "".join(asked.proofs)), "proof-missing"),
+    "takes the first of two proofs": (
+        proved_otherwise(lambda asked: len(asked.proofs) > 1),
+        "two-proofs",
+    ),
     "tells the token": (Fault(answers=_tells_token), "token-not-told"),
     "tells the signature": (Fault(answers=_tells_signature), "token-not-told"),
     "needs no scopes": (Fault(answers=_needs_no_scopes), "insufficient-scope"),

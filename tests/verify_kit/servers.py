@@ -49,6 +49,8 @@ class Asked:
     url: str
     authorization: tuple[str, ...]
     query: str
+    proofs: tuple[str, ...] = ()
+    method: str = "POST"
 
     def bearing(self, *authorization: str) -> "Asked":
         """The same request with other headers."""
@@ -120,7 +122,9 @@ class Plain:
 
     def _check(self, asked: Asked) -> None:
         try:
-            self._verifier.verify_request(Incoming(asked.authorization))
+            self._verifier.verify_request(
+                Incoming(asked.authorization, asked.proofs, method=asked.method, url=asked.url)
+            )
         except InvalidToken as refused:
             if not self.fault.takes(asked, refused.reason):
                 raise
@@ -154,7 +158,8 @@ def serving_plainly(build: Callable[[str], Plain]) -> Iterator[str]:
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
             values = tuple(self.headers.get_all("Authorization") or ())
             query = urlsplit(self.path).query
-            asked = Asked(server.issuer, server.url, values, query)
+            proofs = tuple(self.headers.get_all("DPoP") or ())
+            asked = Asked(server.issuer, server.url, values, query, proofs, self.command)
             served = (200, "", b'{"jsonrpc": "2.0", "id": 1, "result": {"tools": []}}')
             self._answer(*(server.refusal(asked) or served))
 

@@ -6,7 +6,8 @@ import pytest
 
 from broker.errors import Reason
 from broker.verify_server.cases import Verdict
-from tests.verify_kit.faults import FAULTS, NO_CHALLENGE
+from broker.verify_server.proof_cases import PROOF_CASES
+from tests.verify_kit.faults import FAULTS, NO_CHALLENGE, ignoring
 from tests.verify_kit.servers import Asked, Fault, fetched, part_of
 from tests.verify_kit.trials import happened, named, plainly, results_of
 
@@ -26,6 +27,12 @@ _OWN_REASONS = {
     "unknown-kid": "unknown_key",
     "critical-header": "crit_unsupported",
     "bound-as-bearer": "pop_required",
+    "proof-as-bearer": "pop_required",
+    "two-proofs": "pop_malformed",
+    "proof-of-other-key": "pop_signature",
+    "proof-of-other-token": "pop_mismatch",
+    "proof-of-other-time": "pop_stale",
+    "replayed": "replay",
 }
 
 
@@ -42,7 +49,7 @@ def test_a_server_without_fault_fails_nothing() -> None:
 
     assert named(results, Verdict.FAIL) == set()
     assert named(results, Verdict.WARN) == set()
-    assert named(results, Verdict.SKIP) == {"withdrawn", "replayed"}
+    assert named(results, Verdict.SKIP) == {"withdrawn"}
 
 
 def test_what_is_recommended_is_only_warned_about() -> None:
@@ -52,6 +59,34 @@ def test_what_is_recommended_is_only_warned_about() -> None:
         "challenge-scope",
         "challenge-error",
         "insufficient-scope-named",
+        "proof-challenge",
+    }
+
+
+def test_a_proof_that_is_taken_twice_is_only_warned_about() -> None:
+    """Remembering proofs is allowed and not demanded (RFC 9449 11.1)."""
+    results = results_of(plainly(ignoring(Reason.REPLAY)))
+
+    assert named(results, Verdict.FAIL) == set()
+    assert named(results, Verdict.WARN) == {"replayed"}
+    assert happened(results)["replayed"] == "accepted with 200 (the same proof again)"
+
+
+def test_of_a_server_that_takes_no_proofs_nothing_is_asked_about_them() -> None:
+    silent = Fault(tells=lambda told: told | {"dpop_signing_alg_values_supported": []})
+
+    results = results_of(plainly(silent))
+
+    assert named(results, Verdict.FAIL) == set()
+    assert named(results, Verdict.SKIP) >= {case.name for case in PROOF_CASES}
+
+
+def test_of_a_server_that_takes_no_good_proof_nothing_is_shown_about_bad_ones() -> None:
+    results = results_of(plainly(Fault(serves=lambda asked: not asked.proofs)))
+
+    assert named(results, Verdict.FAIL) == {"good-proof"}
+    assert named(results, Verdict.SKIP) >= {
+        case.name for case in PROOF_CASES if case.name not in {"good-proof", "proof-challenge"}
     }
 
 

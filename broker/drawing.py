@@ -8,8 +8,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from broker.model import actors_of
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 
 _LONGEST = 200
+_MCP_CLIENT = "MCP client"
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -25,24 +27,38 @@ def visible(value: object) -> str:
 
 def token_tree(claims: Mapping[str, Any], *, now: int) -> Tree:
     """
-    The chain of a token: the person on top, then each actor down to whoever acts now, then the target.
+    The chain of a token: the person or client on top, then whoever acts for it, newest last, then the target.
 
     ``claims`` must have the form of a token of this broker or of any RFC 8693 chain; what they say is
     shown as text whatever it contains. ``now`` is in unix seconds.
     """
     mcp = _mcp_object(claims)
-    tree = Tree(_line("person", claims.get("sub", "?"), claims_note(mcp)), guide_style="dim")
+    subject = str(claims.get("sub", "?"))
+    label = "person" if _client_of(subject) is None else "client"
+    tree = Tree(_line(label, _client_of(subject) or subject, claims_note(mcp)), guide_style="dim")
     branch = tree
     act = claims.get("act")
     actors = actors_of(act) if isinstance(act, Mapping) else ()
+    # A list, since what a token claims need not be text.
+    shown = [_client_of(subject), *(actor.get("sub") for actor in actors)]
+    client = mcp.get("client")
+    if client is not None and client not in shown:
+        branch = branch.add(_line(_MCP_CLIENT, client, ""))
+        shown.append(client)
     for actor in reversed(actors):
         branch = branch.add(_actor_line(actor, claims, mcp))
-    if not actors:
+    if not actors and claims.get("client_id") not in shown:
         branch = branch.add(_line("client", claims.get("client_id", "?"), ""))
     target = branch.add(_line("resource", claims.get("aud", "?"), ""))
     target.add(_line("scopes", claims.get("scope") or "none", ""))
     target.add(_line("lifetime", _lifetime(claims, now), ""))
     return tree
+
+
+def _client_of(subject: str) -> str | None:
+    """The client that a token is about, if it is about one."""
+    is_client = subject.startswith(CLIENT_SUBJECT_PREFIX)
+    return subject.removeprefix(CLIENT_SUBJECT_PREFIX) if is_client else None
 
 
 def claims_note(mcp: Mapping[str, Any]) -> str:
@@ -63,7 +79,7 @@ def _actor_line(
 ) -> Text:
     sub = actor.get("sub", "?")
     if sub == mcp.get("client"):
-        return _line("MCP client", sub, "")
+        return _line(_MCP_CLIENT, sub, "")
     if sub == claims.get("client_id") and "server" in mcp:
         return _line("MCP server", sub, visible(mcp["server"]))
     return _line("actor", sub, visible(actor.get("iss", "")))

@@ -20,6 +20,9 @@ TOKEN_TYPE_SAML2: Final = _TOKEN_TYPE + "saml2"
 TOKEN_TYPE_JWT: Final = _TOKEN_TYPE + "jwt"
 TOKEN_TYPE_ID_JAG: Final = _TOKEN_TYPE + "id-jag"
 
+CLIENT_SUBJECT_PREFIX: Final = "client:"
+"""What the subject of a client's own token begins with; no user's subject may."""
+
 AUTH_SECRET_BASIC: Final = "client_secret_basic"
 AUTH_SECRET_POST: Final = "client_secret_post"
 AUTH_PRIVATE_KEY_JWT: Final = "private_key_jwt"

@@ -18,6 +18,7 @@ from broker.model import (
     Resource,
     Subject,
 )
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 from broker.registry import FileRegistry
 from broker.tokens.resource_uri import normalise_resource
 
@@ -89,7 +90,7 @@ def _subject(settings: Settings, supposed: Supposition) -> Subject:
     issuer = supposed.issuer
     if issuer is None and len(settings.issuers) == 1:
         issuer = settings.issuers[0].issuer
-    kind = "client" if supposed.subject.startswith("client:") else "user"
+    kind = "client" if supposed.subject.startswith(CLIENT_SUBJECT_PREFIX) else "user"
     trusted = next((one for one in settings.issuers if one.issuer == issuer), None)
     tenant = None if trusted is None else trusted.tenant
     return Subject(supposed.subject, issuer or settings.issuer, kind, tenant)

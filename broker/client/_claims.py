@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from broker.client.delegation import Actor, Delegation, Login, Person
 from broker.errors import Reason, TokenRejected
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 
 _LONGEST: Final = 2048
 _LATEST: Final = 253_402_300_799
 _MOST_SCOPES: Final = 100
 _MOST_AMR: Final = 16
-_MACHINE: Final = "client:"
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 
 Claims = Mapping[str, Any]
@@ -54,7 +54,7 @@ def read_delegation(claims: Claims, *, mcp_claim: str, token: str, key: str | No
     if told.get("resource", resource) != resource:
         raise TokenRejected(Reason.CLAIM_INCONSISTENT, "it tells of another resource")
     subject = read_text(claims, "sub")
-    is_machine = subject.startswith(_MACHINE)
+    is_machine = subject.startswith(CLIENT_SUBJECT_PREFIX)
     voucher = _optional(told, "subject_issuer") or read_text(claims, "iss")
     return Delegation(
         subject=subject,

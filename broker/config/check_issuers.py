@@ -8,6 +8,7 @@ from broker.config.check_clients import check_key_set
 from broker.config.declarations import IssuerEntry
 from broker.config.findings import Finding, Scene
 from broker.config.problems import Path
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 from broker.tokens.spiffe_id import is_trust_domain
 
 _NAME_USERS: Final = frozenset({"user", "access_token", "id_jag"})
@@ -80,7 +81,7 @@ def _check_accounts(path: Path, entry: IssuerEntry) -> Iterator[Finding]:
 
 
 def _check_account(path: Path, subject: str) -> Iterator[Finding]:
-    if subject.startswith("client:"):
+    if subject.startswith(CLIENT_SUBJECT_PREFIX):
         sentence = "must not begin with 'client:', which marks the subjects of clients"
         yield Finding(path, sentence)
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from broker.config.durations import parse_duration
 from broker.config.settings import Address
 from broker.errors import InvalidTarget
-from broker.oauth import VERIFICATION_ALGORITHMS
+from broker.oauth import CLIENT_SUBJECT_PREFIX, VERIFICATION_ALGORITHMS
 from broker.tokens.resource_uri import normalise_resource
 from broker.tokens.spiffe_id import TRUST_DOMAIN_SCHEME, is_trust_domain
 
@@ -158,7 +158,7 @@ def read_identifier(value: str) -> str:
 def read_client_id(value: str) -> str:
     """A client id; subjects of clients are minted as ``client:<id>``, so no id may begin so."""
     read_identifier(value)
-    if value.lower().startswith("client:"):
+    if value.lower().startswith(CLIENT_SUBJECT_PREFIX):
         raise refusal("must not begin with 'client:', which marks the subjects of clients")
     return value
 
@@ -167,7 +167,8 @@ def read_subject_prefix(value: str) -> str:
     """What is put before the subjects of an issuer; it may not make them look like clients."""
     if value:
         read_identifier(value)
-    if value.lower().startswith("client:") or "client:".startswith(value.lower() or "-"):
+    folded = value.lower() or "-"
+    if folded.startswith(CLIENT_SUBJECT_PREFIX) or CLIENT_SUBJECT_PREFIX.startswith(folded):
         raise refusal("must not begin like 'client:', which marks the subjects of clients")
     return value
 

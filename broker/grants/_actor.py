@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.grants._grant import GrantTools
-from broker.grants._names import CLIENT_SUBJECT_PREFIX
 from broker.model import AuthenticatedClient, InputToken, OneTimeId, TokenRequest
-from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
+from broker.oauth import CLIENT_SUBJECT_PREFIX, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
 from broker.tokens.verifier import ACCESS_TOKEN
 
 _SLOT_REASONS = {

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from broker.errors import Reason, TokenRejected
-from broker.grants._names import CLIENT_SUBJECT_PREFIX
 from broker.grants._subject import ProvedSubject
 from broker.model import Client, JsonObject, actors_of
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

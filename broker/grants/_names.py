@@ -1,13 +1,10 @@
 """Who is who here: the names of other issuers' users, which never meet each other or our clients."""
 
-from typing import Final
-
 from broker.errors import Reason, TokenRejected
 from broker.model import Client, Subject, TrustedIssuer
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 from broker.tokens.claims import LONGEST_TEXT, read_text
 from broker.tokens.verifier import VerifiedToken
-
-CLIENT_SUBJECT_PREFIX: Final = "client:"
 
 
 def check_tenants(subject: Subject, client: Client) -> None:

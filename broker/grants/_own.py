@@ -2,7 +2,6 @@
 
 from broker.errors import Reason, UnauthorizedClient
 from broker.grants._grant import GrantTools
-from broker.grants._names import CLIENT_SUBJECT_PREFIX
 from broker.model import (
     Action,
     AuthenticatedClient,
@@ -10,6 +9,7 @@ from broker.model import (
     Relation,
     Subject,
 )
+from broker.oauth import CLIENT_SUBJECT_PREFIX
 
 
 def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Delegation:

@@ -6,7 +6,7 @@ from typing import Final
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.grants._grant import GrantTools
-from broker.grants._names import CLIENT_SUBJECT_PREFIX, foreign_subject
+from broker.grants._names import foreign_subject
 from broker.model import (
     AuthenticatedClient,
     Authentication,
@@ -21,7 +21,12 @@ from broker.model import (
     TokenRequest,
     actors_of,
 )
-from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from broker.oauth import (
+    CLIENT_SUBJECT_PREFIX,
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT,
+)
 from broker.tokens.lineage import lineage_after, parties_of, read_lineage, statements_of
 from broker.tokens.verifier import ACCESS_TOKEN, FOREIGN_JWT, ID_TOKEN, Profile, VerifiedToken
 

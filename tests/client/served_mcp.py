@@ -126,6 +126,28 @@ async def _read(downstream: Downstream, scope: str) -> str:
         return (await client.get("")).text
 
 
+class ServedAt(httpx2.AsyncBaseTransport):
+    """Asks the server at ``address``, whatever host a request is for, as a private name server would."""
+
+    def __init__(self, address: str) -> None:
+        self._address = httpx2.URL(address)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it there, over the network."""
+        there = {part: getattr(self._address, part) for part in ("scheme", "host", "port")}
+        sent = httpx2.Request(
+            request.method,
+            request.url.copy_with(**there),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        async with httpx2.AsyncHTTPTransport(trust_env=False) as transport:
+            answer = await transport.handle_async_request(sent)
+            await answer.aread()
+            return answer
+
+
 def closing(app: Application, downstream: Downstream) -> Application:
     """The same application, which ends what its tools held when it ends itself."""
 
@@ -185,6 +207,17 @@ class Caller:
                 return {tool.name: tool.input_schema for tool in found.tools}
 
         return asyncio.run(listing())
+
+    def call_at_once(self, tool: str, *, times: int) -> list[tuple[str, bool]]:
+        """The same call so many times in one session, without waiting for any of them."""
+
+        async def calling() -> list[tuple[str, bool]]:
+            async with self._connected() as client:
+                calls = (client.call_tool(tool, {}) for _ in range(times))
+                results = await asyncio.gather(*calls)
+            return [(_text(result), bool(result.is_error)) for result in results]
+
+        return asyncio.run(calling())
 
     async def _call(self, *calls: tuple[str, dict[str, Any]]) -> list[tuple[str, bool]]:
         async with self._connected() as client:

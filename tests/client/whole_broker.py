@@ -58,7 +58,9 @@ permit (
 """
 
 
-def new_broker(directory: Path, *, nightly_keys: Document | None = None) -> RunningBroker:
+def new_broker(
+    directory: Path, *, nightly_keys: Document | None = None, **sections: Any
+) -> RunningBroker:
     """
     A broker with everything that the library can ask for; it may not be ready yet.
 
@@ -67,7 +69,7 @@ def new_broker(directory: Path, *, nightly_keys: Document | None = None) -> Runn
     policies = directory / "policies"
     shutil.copytree(POLICIES, policies)
     (policies / "further.cedar").write_text(_FURTHER_POLICIES)
-    setting = new_setting(directory)
+    setting = new_setting(directory, **sections)
     document = setting.document
     document |= {
         "policies": str(policies),
@@ -87,10 +89,10 @@ def new_broker(directory: Path, *, nightly_keys: Document | None = None) -> Runn
 
 @contextmanager
 def whole_broker(
-    directory: Path, *, nightly_keys: Document | None = None
+    directory: Path, *, nightly_keys: Document | None = None, **sections: Any
 ) -> Iterator[RunningBroker]:
     """The same, ready until the end of the block."""
-    broker = new_broker(directory, nightly_keys=nightly_keys)
+    broker = new_broker(directory, nightly_keys=nightly_keys, **sections)
     try:
         broker.wait_until_ready()
         yield broker

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.setting import Setting, new_setting
+from tests.e2e.setting import Document, Setting, new_setting
 from tests.openbao import AppRole, OpenBao
 
 KEYS: Final = {"ES256": "broker-es256", "RS256": "broker-rs256"}
@@ -19,16 +19,19 @@ class Vault:
     bao: OpenBao
     role: AppRole
 
-    def setting(self, directory: Path, **sections: Any) -> Setting:
-        """A broker that logs in with the role."""
+    def keys(self) -> Document:
+        """The settings of a broker that logs in with the role and signs here."""
         auth = {
             "method": "approle",
             "role_id_file": str(self.role.auth.role_id_file),
             "secret_id_file": str(self.role.auth.secret_id_file),
         }
         vault = {"url": self.bao.url, "keys": KEYS, "auth": auth}
-        keys = {"store": "vault-transit", "algorithm": "ES256", "also": ["RS256"], "vault": vault}
-        return new_setting(directory, keys=keys, **sections)
+        return {"store": "vault-transit", "algorithm": "ES256", "also": ["RS256"], "vault": vault}
+
+    def setting(self, directory: Path, **sections: Any) -> Setting:
+        """A broker that does so."""
+        return new_setting(directory, keys=self.keys(), **sections)
 
 
 @contextmanager

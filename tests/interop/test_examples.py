@@ -13,7 +13,7 @@ _PAGE = (ROOT / "examples" / "README.md").read_text()
 
 def drawn(said: str, *, of: str) -> str:
     """The chain that arrived at the API, as the agent printed it, without what differs."""
-    lines = said.partition(f"person     {of}")[2].splitlines()[1:5]
+    lines = said.partition(f"     {of}   known")[2].splitlines()[1:6]
     return "\n".join(line.rstrip() for line in lines)
 
 

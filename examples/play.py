@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 LOG = Path(".broker-examples/play.log")
+KEY = Path(".broker-examples/agent-nightly.pem")
 ANSWERS = (
     "http://127.0.0.1:18961/jwks",
     "http://127.0.0.1:18942/readyz",
@@ -61,7 +62,10 @@ def wait_for(url: str, *, seconds: float = 40.0) -> None:
 
 def main() -> None:
     """Play all of it once."""
-    subprocess.run([sys.executable, "examples/agents/make_key.py"], check=True)
+    if not KEY.exists():
+        public = ("--public", str(KEY.with_suffix(".jwks.json")))
+        command = [sys.executable, "-m", "broker", "client", "key", "--pem", str(KEY), *public]
+        subprocess.run(command, check=True)
     with ExitStack() as stack:
         for arguments in BACKGROUND:
             stack.enter_context(running(*arguments))

@@ -21,7 +21,10 @@ _NOUNS: Final = {
     ),
     "client": (
         "Clients.",
-        {"secret": Verb("broker.cli.client_secret:secret", "Make a secret and its hash.")},
+        {
+            "secret": Verb("broker.cli.client_secret:secret", "Make a secret and its hash."),
+            "key": Verb("broker.cli.client_key:key", "Make a private key and its public half."),
+        },
     ),
     "token": (
         "Tokens.",

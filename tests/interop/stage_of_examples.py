@@ -16,6 +16,13 @@ from tests.e2e.setting import ROOT, free_ports
 
 _PORT: Final = re.compile(r"\b(189[456][0-9])\b")
 _SECONDS: Final = 30.0
+KEY_FILES: Final = (
+    "--pem",
+    ".broker-examples/agent-nightly.pem",
+    "--public",
+    ".broker-examples/agent-nightly.jwks.json",
+)
+"""The nightly job's key, as the page of the examples has it made."""
 _METADATA: Final = "/.well-known/oauth-protected-resource/mcp"
 _API_METADATA: Final = "/.well-known/oauth-protected-resource/index"
 
@@ -99,7 +106,7 @@ class Examples:
 def running_examples(folder: Path) -> Iterator[Examples]:
     """All of the examples' programs that agents talk to, until the end of the block."""
     examples = _copy(folder)
-    examples.agent("examples/agents/make_key.py")
+    examples.agent("-m", "broker", "client", "key", *KEY_FILES)
     idp_port = examples.at("18961")
     with ExitStack() as closing:
         idp = examples.background("-m", "broker.dev.idp", idp_port)

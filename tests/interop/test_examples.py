@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.markdown import ROOT
 from tests.e2e.running import read_records
-from tests.interop.stage_of_examples import Examples
+from tests.interop.stage_of_examples import KEY_FILES, Examples
 
 _PAGE = (ROOT / "examples" / "README.md").read_text()
 
@@ -53,6 +53,12 @@ def test_the_same_server_with_fastmcp_calls_the_api_for_whoever_calls_it(
         "acme|ann through desk-at-wiki, may pages.read",
         "mcp-wiki for acme|ann at http://127.0.0.1:18962/index",
     ]
+
+
+def test_the_key_is_made_as_the_page_says() -> None:
+    command = " ".join(("broker client key", *KEY_FILES))
+
+    assert command in re.sub(r"\s*\\\n\s*", " ", _PAGE)
 
 
 def test_every_program_of_the_examples_is_named_on_their_page() -> None:

@@ -1,13 +1,12 @@
 """Where a command finds the broker, as which client it asks, and how it asks on either face."""
 
-import base64
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import grpc
 import rich_click as click
@@ -18,6 +17,9 @@ from grpc_status import rpc_status
 from broker.cli.fetching import Answer, Fetcher
 from broker.cli.inputs import read_secret
 from broker.cli.stop import Negative
+from broker.client._grpc import authenticated, metadata_of
+from broker.client.credentials import Credential, KeyFile, Presented, Secret
+from broker.client.failures import CredentialUnusable
 from broker.config.problems import printable
 
 _SECONDS: Final = 10.0
@@ -42,7 +44,10 @@ def grpc_options(function: _Function) -> _Function:
     address = click.option(
         "--grpc", envvar="BROKER_GRPC", required=True, help="The broker's gRPC address, HOST:PORT."
     )
-    return address(_caller_options(function))
+    issuer = click.option(
+        "--broker-issuer", envvar="BROKER_ISSUER", help="Its issuer, which --key-file needs."
+    )
+    return address(issuer(_caller_options(function)))
 
 
 def _caller_options(function: _Function) -> _Function:
@@ -61,6 +66,12 @@ def _caller_options(function: _Function) -> _Function:
             envvar="BROKER_CLIENT_SECRET_FILE",
             help="A file with its secret; else BROKER_CLIENT_SECRET is taken.",
         ),
+        click.option(
+            "--key-file",
+            type=click.Path(path_type=Path),
+            envvar="BROKER_CLIENT_KEY_FILE",
+            help="A file with its private key instead, as JWK or PEM.",
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -72,20 +83,13 @@ class Connection:
     """
     The broker's two faces, the authorities of its certificate, and the client's credential.
 
-    ``grpc`` is asked where it is set, ``issuer`` else.
+    ``grpc`` is asked where it is set, ``issuer`` else. What a key signs is for ``issuer`` on both.
     """
 
     issuer: str | None
     grpc: str | None
     ca_file: Path | None
-    client_id: str
-    client_secret: str = field(repr=False)
-
-    @property
-    def authorization(self) -> str:
-        """The Basic credential, each part form-encoded (RFC 6749 2.3.1)."""
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
+    credential: Credential = field(repr=False)
 
     def post(self, endpoint: str, form: Sequence[tuple[str, str | None]]) -> Answer:
         """
@@ -93,10 +97,12 @@ class Connection:
 
         Raises ``Negative`` with the broker's refusal.
         """
+        presented = self._present()
+        told = [(name, value) for name, value in form if value]
         answer = Fetcher(ca_file=self.ca_file).post(
             f"{(self.issuer or '').rstrip('/')}/{endpoint}",
-            [(name, value) for name, value in form if value],
-            authorization=self.authorization,
+            [*told, *presented.form.items()],
+            authorization=presented.authorization,
         )
         if answer.status != 200:
             body = answer.json()
@@ -120,8 +126,15 @@ class Connection:
 
     def call(self, method: Callable[..., Any], message: Any) -> Any:
         """The response of a method of a stub."""
-        metadata = (("authorization", self.authorization),)
-        return method(message, timeout=_SECONDS, metadata=metadata)
+        presented = self._present()
+        sent = authenticated(message, presented)
+        return method(sent, timeout=_SECONDS, metadata=metadata_of(presented))
+
+    def _present(self) -> Presented:
+        try:
+            return self.credential.present(self.issuer or "")
+        except CredentialUnusable as unusable:
+            raise Negative(printable(unusable.description)) from None
 
     def _open(self) -> Channel:
         target = self.grpc or ""
@@ -140,13 +153,21 @@ def connection_from(
     ca_file: Path | None,
     client: str,
     secret_file: Path | None,
+    key_file: Path | None,
     issuer: str | None = None,
     **_other: Any,
 ) -> Connection:
     """The connection that the options describe; ends the command when they do not."""
     if not issuer and not grpc:
         raise click.UsageError("Say where the broker is: --issuer URL or --grpc HOST:PORT.")
-    return Connection(issuer, grpc, ca_file, client, read_secret(secret_file))
+    if key_file is None:
+        return Connection(issuer, grpc, ca_file, Secret(client, read_secret(secret_file)))
+    if not issuer:
+        raise click.UsageError(
+            "Say the broker's issuer as well (--issuer, or --broker-issuer of `broker revoke`): what a "
+            "key signs is for one broker."
+        )
+    return Connection(issuer, grpc, ca_file, KeyFile(client, key_file))
 
 
 def _is_loopback(target: str) -> bool:

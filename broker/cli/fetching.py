@@ -56,12 +56,13 @@ class Fetcher:
         """The answer to a GET."""
         return self._request("GET", url, fields=query)
 
-    def post(self, url: str, form: Sequence[tuple[str, str]], *, authorization: str) -> Answer:
-        """The answer to a form that is posted with credentials."""
-        headers = {
-            "authorization": authorization,
-            "content-type": "application/x-www-form-urlencoded",
-        }
+    def post(
+        self, url: str, form: Sequence[tuple[str, str]], *, authorization: str | None
+    ) -> Answer:
+        """The answer to a form that is posted, with credentials in it or in the header."""
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        if authorization is not None:
+            headers["authorization"] = authorization
         return self._request("POST", url, body=urlencode(form), headers=headers)
 
     def _request(self, method: str, url: str, **arguments: Any) -> Answer:

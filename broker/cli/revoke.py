@@ -41,7 +41,8 @@ def revoke(*, since: str | None, output: str, **given: Any) -> None:
     """
     party, name = _party(given)
     issued_since = 0 if since is None else _moment(since, now=int(time.time()))
-    connection = connection_from(**{option: given[option] for option in given.keys() - _KINDS})
+    others = {option: given[option] for option in given.keys() - _KINDS.keys()}
+    connection = connection_from(issuer=given["broker_issuer"], **others)
     message = RevokeIssuedTokensRequest(party=_KINDS[party], name=name, issued_since=issued_since)
     with connection.channel() as channel:
         response = connection.call(AdminServiceStub(channel).RevokeIssuedTokens, message)

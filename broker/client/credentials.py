@@ -17,6 +17,7 @@ from broker.oauth import (
     CLIENT_ASSERTION_JWT_BEARER,
     CLIENT_ASSERTION_JWT_SPIFFE,
     TYP_CLIENT_AUTHENTICATION,
+    VERIFICATION_ALGORITHMS,
 )
 
 _ASSERTION_SECONDS: Final = 60
@@ -118,6 +119,9 @@ class KeyFile:
             return text, self._kid, self._algorithm
         document = json.loads(text)
         key = jwt.PyJWK(document)
+        if key.algorithm_name not in VERIFICATION_ALGORITHMS:
+            # A secret signs as well, and whoever verifies by it could sign the same.
+            raise ValueError("It is not a private key.")
         return key.key, document.get("kid") or self._kid, key.algorithm_name
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import grpc
+import jwt
 import pytest
 import trustme
 from click.testing import Result
@@ -135,6 +136,86 @@ def test_an_exchange_over_grpc_carries_the_same(
     assert base64.b64decode(metadata["authorization"].removeprefix("Basic ")) == (
         b"mcp+tickets:s%3Acr%2Bt"
     )
+
+
+@pytest.fixture
+def key(run: Run) -> dict[str, Any]:
+    """The public half of a key whose private half is in the file ``key``."""
+    made = run("client", "key", "key")
+    jwk: dict[str, Any] = json.loads(made.stdout)["keys"][0]
+    return jwk
+
+
+def asserted(assertion: str, key: dict[str, Any], issuer: str) -> Any:
+    """Whom an assertion by this key, for this issuer, is about."""
+    public = jwt.PyJWK(key)
+    return jwt.decode(assertion, public, algorithms=["ES256"], audience=issuer)["sub"]
+
+
+@pytest.mark.requirement("CA-07")
+def test_a_client_with_a_key_asserts_itself_over_http(
+    run: Run, web: WebServer, key: dict[str, Any]
+) -> None:
+    web.answer("/token", ANSWER)
+
+    result = run(
+        *("token", "exchange", "--issuer", web.url, *AS_CLIENT, "--key-file", "key"),
+        stdin="subject.jwt.x\n",
+    )
+
+    assert result.exit_code == 0, result.stderr
+    ((_, _, body, headers),) = web.requests
+    form = dict(parse_qsl(body.decode()))
+    assert "authorization" not in headers
+    assert form["client_assertion_type"].endswith(":jwt-bearer")
+    assert asserted(form["client_assertion"], key, web.url) == "mcp tickets"
+
+
+def test_a_client_with_a_key_asserts_itself_over_grpc(
+    run: Run, service: tuple[RecordingService, str], key: dict[str, Any]
+) -> None:
+    recording, address = service
+
+    result = run(
+        *("token", "exchange", "--grpc", address, "--issuer", "https://broker.example"),
+        *(*AS_CLIENT, "--key-file", "key"),
+        stdin="subject.jwt.x\n",
+    )
+
+    assert result.exit_code == 0, result.stderr
+    ((request, metadata),) = recording.calls
+    assertion = request.client_authentication.client_assertion
+    assert "authorization" not in metadata
+    assert asserted(assertion, key, "https://broker.example") == "mcp tickets"
+
+
+def test_a_key_without_the_issuer_that_it_is_for_is_of_no_use(
+    run: Run, key: dict[str, Any]
+) -> None:
+    assert key["kid"]
+
+    result = run("token", "exchange", "--grpc", "127.0.0.1:1", *AS_CLIENT, "--key-file", "key")
+
+    assert result.exit_code == 2
+    assert "what a key signs is for one broker" in " ".join(result.output.replace("│", "").split())
+
+
+@pytest.mark.parametrize("content", [None, "", "no key", '{"kty":"oct","k":"c2VjcmV0"}'])
+def test_a_file_without_a_key_ends_the_command_and_is_not_shown(
+    run: Run, web: WebServer, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "key").write_text(content)
+
+    result = run(
+        *("token", "exchange", "--issuer", web.url, *AS_CLIENT, "--key-file", "key"),
+        stdin="subject.jwt.x\n",
+    )
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(("key ", "The key in key "))
+    assert "c2VjcmV0" not in result.output
+    assert not web.requests
 
 
 def test_the_issued_token_is_drawn_by_default(run: Run, web: WebServer) -> None:

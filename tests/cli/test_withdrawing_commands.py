@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import grpc
+import jwt
 import pytest
 from click.testing import Result
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -277,6 +278,25 @@ def test_everything_issued_for_a_party_is_withdrawn(
     ((_, request, metadata),) = recording.calls
     assert (request.party, request.name, request.issued_since) == (party, name, 0)
     assert metadata["authorization"].startswith("Basic ")
+
+
+def test_an_operator_may_have_a_key(run: Run, service: tuple[Recording, str]) -> None:
+    recording, address = service
+    recording.answers["RevokeIssuedTokens"] = RevokeIssuedTokensResponse(issued_until=1)
+    asked = ("revoke", "--grpc", address, *AS_OPERATOR, "--issuer", "https://idp.example")
+    run("client", "key", "key")
+
+    without_issuer = run(*asked, "--key-file", "key")
+    result = run(*asked, "--key-file", "key", "--broker-issuer", "https://broker.example")
+
+    assert without_issuer.exit_code == 2
+    assert result.exit_code == 0, result.stderr
+    ((_, request, metadata),) = recording.calls
+    assert request.name == "https://idp.example"
+    assertion = request.client_authentication.client_assertion
+    claims = jwt.decode(assertion, options={"verify_signature": False})
+    assert (claims["sub"], claims["aud"]) == ("operator", "https://broker.example")
+    assert "authorization" not in metadata
 
 
 @pytest.mark.parametrize(

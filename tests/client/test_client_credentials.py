@@ -95,6 +95,7 @@ def test_a_jwk_says_itself_how_it_signs(tmp_path: Path, algorithm: str) -> None:
         b"\xff\xfe",
         b'{"kty": "EC"}',
         b'{"kid": "secret-member", "d": "secret-member"}',
+        b'{"kty": "oct", "k": "secret-member", "alg": "HS256"}',
         b"{" + b'"a":{' * 10_000,
         b"-----BEGIN PRIVATE KEY-----\n" * 10_000,
     ],

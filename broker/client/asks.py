@@ -43,12 +43,24 @@ def names_of(scopes: Sequence[str]) -> list[str]:
     return scopes.split() if isinstance(scopes, str) else list(scopes)
 
 
+class IdToken(str):
+    """An ID token, which is exchanged as what it is wherever a subject token may stand (RFC 8693 3)."""
+
+    __slots__ = ()
+
+
+def type_of(subject_token: str) -> str:
+    """What a subject token is taken for: an access token, unless it says otherwise."""
+    is_identity = isinstance(subject_token, IdToken)
+    return TOKEN_TYPE_ID_TOKEN if is_identity else TOKEN_TYPE_ACCESS_TOKEN
+
+
 def exchange(
     subject_token: str,
     *,
     resource: str,
     scopes: Sequence[str] = (),
-    subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+    subject_token_type: str | None = None,
     actor_token: str | None = None,
     actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
 ) -> Ask[Token]:
@@ -66,7 +78,7 @@ def exchange(
         [
             ("grant_type", GRANT_TOKEN_EXCHANGE),
             ("subject_token", subject_token),
-            ("subject_token_type", subject_token_type),
+            ("subject_token_type", subject_token_type or type_of(subject_token)),
             *actor,
             ("resource", resource),
             *_scope(scopes),

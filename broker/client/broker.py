@@ -58,11 +58,15 @@ class Broker:
         *,
         resource: str,
         scopes: Sequence[str] = (),
-        subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+        subject_token_type: str | None = None,
         actor_token: str | None = None,
         actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
     ) -> Token:
-        """A token for the resource, made of the subject token (RFC 8693)."""
+        """
+        A token for the resource, made of the subject token (RFC 8693).
+
+        That is an access token, or what its type says; an ``IdToken`` says so itself.
+        """
         return await self._ask(
             asks.exchange(
                 subject_token,

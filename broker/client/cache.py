@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from broker.client.answers import Token
-from broker.client.asks import names_of
+from broker.client.asks import IdToken, names_of
 from broker.client.failures import Refused, anew
 
 Key = tuple[bytes, str, frozenset[str]]
@@ -32,6 +32,9 @@ def key_of(subject_token: str | None, resource: str, scopes: Sequence[str]) -> K
     A client's own token is made of none.
     """
     digest = b"" if subject_token is None else _digest(subject_token)
+    if isinstance(subject_token, IdToken):
+        # The same text as another kind of token is another question.
+        digest = b"id_token " + digest
     return digest, resource, frozenset(names_of(scopes))
 
 
@@ -180,7 +183,7 @@ class TokenCache:
         digest = _digest(token)
         with self._lock:
             for key, held in list(self._held.items()):
-                if digest == key[0] or held.token.access_token == token:
+                if key[0].endswith(digest) or held.token.access_token == token:
                     del self._held[key]
 
 

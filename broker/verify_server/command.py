@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     if not all(find_spec(name) for name in _NEEDED):
-        parser.error('it needs more packages: pip install "delegation-broker[client]"')
+        parser.error('it needs more packages: install this package with its extra "client"')
     from broker.verify_server.report import has_failed, print_json, print_report  # noqa: PLC0415 - it needs packages.
     from broker.verify_server.server import NoAnswer  # noqa: PLC0415 - the same.
 

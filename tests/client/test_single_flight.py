@@ -16,6 +16,7 @@ import pytest
 from broker.client import (
     BadAnswer,
     Broker,
+    IdToken,
     Patience,
     Refused,
     Secret,
@@ -479,6 +480,17 @@ def dripping() -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         accepting.join(10)
+
+
+def test_an_id_token_is_exchanged_as_what_it_is_and_is_another_question(scene: Scene) -> None:
+    with scene.sync_broker() as broker:
+        broker.token_for("subject", resource=API)
+        broker.token_for(IdToken("subject"), resource=API)
+        broker.token_for(IdToken("subject"), resource=API)
+        broker.exchange(IdToken("subject"), resource=API)
+
+    kinds = [one.form["subject_token_type"].rpartition(":")[2] for one in scene.server.asked]
+    assert kinds == ["access_token", "id_token", "id_token"]
 
 
 def test_what_is_revoked_is_not_handed_out_any_more(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from broker.bounded import BoundedMemory
 from broker.model import (
     Decision,
     PolicyQuery,
@@ -11,7 +12,6 @@ from broker.model import (
     ScopeExplanation,
     Verdict,
 )
-from broker.policy.bounded import BoundedMemory
 from broker.policy.deciding import decide, is_any_permitted
 from broker.policy.explain import explain
 from broker.policy.facts import Facts

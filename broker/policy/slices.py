@@ -8,8 +8,8 @@ from typing import Any, Self
 import cedarpy
 from cedarpy import pst
 
+from broker.bounded import BoundedMemory
 from broker.model import Action, Client
-from broker.policy.bounded import BoundedMemory
 from broker.policy.entities import entities_of, json_text
 from broker.policy.facts import Facts, Sight
 from broker.policy.policies import Policy, handle

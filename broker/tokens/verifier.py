@@ -7,7 +7,6 @@ from typing import Final
 
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import KeyRing, Now, Registry, VerificationKey
-from broker.jws import UnverifiedToken, read_token
 from broker.model import (
     Authentication,
     Client,
@@ -28,8 +27,10 @@ from broker.tokens.claims import (
     read_times,
 )
 from broker.tokens.own_keys import OwnKeys
+from broker.tokens.seen import SeenTokens, TakenToken
 from broker.tokens.standing import Standing
 
+_OWN_ALGORITHMS: Final = frozenset(SIGNING_ALGORITHMS)
 LONGEST_OWN_LIFETIME: Final = timedelta(minutes=15)
 LONGEST_ASSERTION_LIFETIME: Final = timedelta(minutes=5)
 
@@ -121,6 +122,7 @@ class TokenVerifier:
     standing: Standing
     now: Now
     leeway: timedelta
+    seen: SeenTokens = field(default_factory=SeenTokens)
 
     def verify(
         self, token: str, profile: Profile, *, client: Client, proved_key: str | None = None
@@ -132,7 +134,8 @@ class TokenVerifier:
         token that is bound to a key is refused. Raises ``TokenRejected``, or
         ``TemporarilyUnavailable`` where keys or revocations cannot be had.
         """
-        unverified = read_token(token)
+        taken = self.seen.take(token)
+        unverified = taken.unverified
         is_of_kind = profile.foreign_claims.isdisjoint(unverified.unverified_claims)
         if unverified.header.unverified_typ not in profile.typs or not is_of_kind:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
@@ -140,10 +143,10 @@ class TokenVerifier:
         if unverified_issuer == self.issuer:
             if not profile.is_own_accepted:
                 raise TokenRejected(profile.own_refusal)
-            verified = self._read_own(unverified, profile)
+            verified = self._read_own(taken, profile)
             self.standing.check_own(verified.claims)
         else:
-            verified = self._verify_foreign(unverified, profile, client)
+            verified = self._verify_foreign(taken, profile, client)
         _check_holder(verified, proved_key)
         return verified
 
@@ -154,28 +157,27 @@ class TokenVerifier:
         Whoever asks does not present it: it is read whether or not it was withdrawn, and though it may be
         bound to a key. Raises ``TokenRejected``.
         """
-        unverified = read_token(token)
-        if unverified.header.unverified_typ not in profile.typs:
+        taken = self.seen.take(token)
+        if taken.unverified.header.unverified_typ not in profile.typs:
             raise TokenRejected(Reason.WRONG_TOKEN_TYPE)
-        if unverified.unverified_claims.get("iss") != self.issuer:
+        if taken.unverified.unverified_claims.get("iss") != self.issuer:
             raise TokenRejected(Reason.ISS_UNKNOWN)
-        return self._read_own(unverified, profile)
+        return self._read_own(taken, profile)
 
-    def _read_own(self, unverified: UnverifiedToken, profile: Profile) -> VerifiedToken:
-        _check_signature(unverified, frozenset(SIGNING_ALGORITHMS), self.own_keys.key)
-        return self._read(unverified, profile, None, LONGEST_OWN_LIFETIME)
+    def _read_own(self, taken: TakenToken, profile: Profile) -> VerifiedToken:
+        self._check_signature(taken, _OWN_ALGORITHMS, self.own_keys.key)
+        return self._read(taken.unverified.unverified_claims, profile, None, LONGEST_OWN_LIFETIME)
 
-    def _verify_foreign(
-        self, unverified: UnverifiedToken, profile: Profile, client: Client
-    ) -> VerifiedToken:
-        trusted = self._trusted_issuer(unverified.unverified_claims.get("iss"), profile, client)
+    def _verify_foreign(self, taken: TakenToken, profile: Profile, client: Client) -> VerifiedToken:
+        claims = taken.unverified.unverified_claims
+        trusted = self._trusted_issuer(claims.get("iss"), profile, client)
 
         def find_key(kid: str | None, algorithm: str) -> VerificationKey:
             return self.key_ring.key(trusted.keys, kid, algorithm)
 
-        _check_signature(unverified, trusted.algorithms, find_key)
+        self._check_signature(taken, trusted.algorithms, find_key)
         longest = min(trusted.max_token_lifetime, profile.longest or trusted.max_token_lifetime)
-        return self._read(unverified, profile, trusted, longest)
+        return self._read(claims, profile, trusted, longest)
 
     def _trusted_issuer(self, issuer: object, profile: Profile, client: Client) -> TrustedIssuer:
         trusted = self.registry.issuer(issuer) if isinstance(issuer, str) else None
@@ -191,13 +193,12 @@ class TokenVerifier:
 
     def _read(
         self,
-        unverified: UnverifiedToken,
+        claims: JsonObject,
         profile: Profile,
         trusted: TrustedIssuer | None,
         longest: timedelta,
     ) -> VerifiedToken:
         """Read the claims, whose signature has been checked by now."""
-        claims = unverified.unverified_claims
         now, leeway = self.now(), int(self.leeway.total_seconds())
         times = read_times(
             claims,
@@ -223,23 +224,23 @@ class TokenVerifier:
             claims=claims,
         )
 
+    def _check_signature(
+        self,
+        taken: TakenToken,
+        algorithms: frozenset[str],
+        find_key: Callable[[str | None, str], VerificationKey],
+    ) -> None:
+        """Check the signature with the one key that the header names, under the issuer's pin."""
+        header = taken.unverified.header
+        if header.unverified_algorithm not in algorithms:
+            raise TokenRejected(Reason.ALG_NOT_ALLOWED)
+        key = find_key(header.unverified_kid, header.unverified_algorithm)
+        if not self.seen.is_signed_by(taken, key):
+            raise TokenRejected(Reason.SIG_INVALID)
+
 
 def _check_holder(verified: VerifiedToken, proved_key: str | None) -> None:
     """A token that is bound to a key is never taken for a bearer token (RFC 9449 7.1, 9)."""
     if verified.confirmation in (None, proved_key):
         return
     raise TokenRejected(Reason.POP_REQUIRED if proved_key is None else Reason.POP_MISMATCH)
-
-
-def _check_signature(
-    unverified: UnverifiedToken,
-    algorithms: frozenset[str],
-    find_key: Callable[[str | None, str], VerificationKey],
-) -> None:
-    """Check the signature with the one key that the header names, under the issuer's pin."""
-    header = unverified.header
-    if header.unverified_algorithm not in algorithms:
-        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-    key = find_key(header.unverified_kid, header.unverified_algorithm)
-    if not key.verify(unverified.signing_input, unverified.signature):
-        raise TokenRejected(Reason.SIG_INVALID)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from broker.errors import InvalidRequest, OAuthError, Reason, RequestTooLarge
 from broker.model import ClientCredential, TokenInquiry, TokenRequest
@@ -118,9 +118,20 @@ def _fields(text: str) -> Fields:
     if text.count("&") >= _MOST_FIELDS:
         raise RequestTooLarge(Reason.BODY_TOO_LARGE)
     try:
-        return parse_qsl(text, keep_blank_values=True, errors="strict")
+        # An empty piece, as between two ampersands, is no field.
+        return [
+            (_unescaped(name), _unescaped(value))
+            for name, _, value in (piece.partition("=") for piece in text.split("&") if piece)
+        ]
     except ValueError:
         raise InvalidRequest(Reason.BODY_MALFORMED) from None
+
+
+def _unescaped(text: str) -> str:
+    """A name or a value without its escapes; few have any, and tokens never do."""
+    if "%" not in text and "+" not in text:
+        return text
+    return unquote_plus(text, errors="strict")
 
 
 def _check_query(asked: Fields) -> None:

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from broker.bounded import BoundedMemory
 from broker.model import Resource, Scope, Subject
-from broker.policy.bounded import BoundedMemory
 from broker.policy.cedar import CedarPolicyEngine
 from tests.policy.queries import CRM, NOW, PERMIT_ALL, READ, WRITE, LoadSet, client, login, query
 

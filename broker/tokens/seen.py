@@ -1,0 +1,58 @@
+"""Tokens that were taken apart and whose signature was right a moment ago, so that neither is done again."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from broker.bounded import BoundedMemory
+from broker.interfaces import VerificationKey
+from broker.jws import UnverifiedToken, read_token
+
+DEFAULT_CAPACITY: Final = 4_096
+_LONGEST_REMEMBERED: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class TakenToken:
+    """
+    A token taken apart, and the key by which its signature was right before, if it was.
+
+    ``digest`` is the SHA-256 of the token's text; ``None`` for one that is too long to be remembered.
+    """
+
+    unverified: UnverifiedToken
+    digest: bytes | None = None
+    verified_with: VerificationKey | None = field(default=None, repr=False)
+
+
+class SeenTokens:
+    """
+    Remembers the container and the signature of at most ``capacity`` tokens, and no judgement.
+
+    Whatever else decides about a token is asked each time anew: its times, its issuer and what that one
+    may vouch for, whether its key is still published, whether it was withdrawn, who presents it. Only
+    tokens whose signature was right are remembered, by the hash of their text, so nobody can fill the
+    memory who cannot have tokens signed. Tokens of more than 4,096 characters are not.
+    """
+
+    def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+        self.memory: BoundedMemory[bytes, TakenToken] = BoundedMemory(capacity)
+
+    def take(self, token: str) -> TakenToken:
+        """The token taken apart; raises ``TokenRejected`` as ``read_token`` does."""
+        if len(token) > _LONGEST_REMEMBERED:
+            return TakenToken(read_token(token))
+        # Whatever cannot be encoded is refused when it is taken apart, by whatever name it is known.
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return self.memory.get(digest) or TakenToken(read_token(token), digest)
+
+    def is_signed_by(self, taken: TakenToken, key: VerificationKey) -> bool:
+        """Whether the signature is right by this very key, which is still good for it."""
+        if taken.verified_with == key:
+            return True
+        unverified = taken.unverified
+        if not key.verify(unverified.signing_input, unverified.signature):
+            return False
+        if taken.digest is not None:
+            self.memory.put(taken.digest, replace(taken, verified_with=key))
+        return True

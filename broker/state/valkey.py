@@ -48,6 +48,8 @@ from broker.state.valkey_scripts import (
 DEFAULT_CAPACITY: Final = 10_000_000
 _CLOSEST: Final = timedelta(seconds=5)
 _PAGE: Final = 500
+# The server looks ten times a second whether somebody has waited for long enough, in seconds.
+_ROUNDING: Final = 0.15
 _NO_EVICTION: Final = "noeviction"
 _CHANGED: Final = frozenset({"lost", "moved", "older", "other"})
 """What a script says when the store may not remember what it did."""
@@ -324,7 +326,7 @@ class ValkeyState:
         """Return once so many replicas have it too."""
         if self._replicas == 0:
             return
-        patience = max(1, int(talk.remaining * 900))
+        patience = max(1, int((talk.remaining - _ROUNDING) * 1000))
         if int(talk.ask("WAIT", self._replicas, patience)) < self._replicas:
             raise ValkeyFault("too few replicas have it", is_answer=True)
 

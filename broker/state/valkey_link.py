@@ -42,6 +42,7 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "OOM"),
     (ReadOnlyError, "READONLY"),
 )
+_LACKS_RIGHTS: Final = "ACL failure in script"
 NOT_THE_PRIMARY: Final = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN"})
 """Errors by which a server says that somebody else is to be asked."""
 
@@ -308,5 +309,8 @@ def _code(error: ResponseError) -> str:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    found = _WORD.match(str(error))
+    text = str(error)
+    if text.startswith(_LACKS_RIGHTS):
+        return "NOPERM"
+    found = _WORD.match(text)
     return found[0] if found else "ERR"

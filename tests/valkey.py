@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
+import structlog
 from valkey import Valkey
 from valkey.exceptions import ValkeyError
 
@@ -42,7 +44,9 @@ class ValkeyServer:
         self._program = binary.get_binary_path()
         self.folder = folder
         self._options = options
-        self.port = port or free_ports().http
+        free = free_ports()
+        self.port = port or free.http
+        self.bus_port = free.grpc
         self._process: subprocess.Popen[bytes] | None = None
         password = dict(zip(options, options[1:], strict=False)).get("--requirepass")
         self.client = Valkey(port=self.port, password=password, socket_timeout=5, protocol=2)
@@ -57,12 +61,38 @@ class ValkeyServer:
         bind = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
         # A replica that had to fork for every copy would make the tests wait.
         swift = ("--save", "", "--repl-diskless-sync-delay", "0")
+        bus = ("--cluster-port", str(self.bus_port))
         with (self.folder / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, *bind, *swift, *self._options], stdout=log, stderr=log
+                [self._program, *bind, *bus, *swift, *self._options], stdout=log, stderr=log
             )
         if is_awaited:
             until(self._answers, seconds=20, what="the server answers")
+
+    def start_as_sentinel(self, service: str, primary: "ValkeyServer", *, epoch: int = 0) -> None:
+        """Watch a primary, as one of three, after so many failovers."""
+        self.folder.mkdir()
+        settings = self.folder / "sentinel.conf"
+        settings.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor {service} 127.0.0.1 {primary.port} 2\n"
+            f"sentinel down-after-milliseconds {service} 1000\n"
+            f"sentinel failover-timeout {service} 4000\n"
+            f"sentinel config-epoch {service} {epoch}\n"
+        )
+        with (self.folder / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, settings, "--sentinel"], stdout=log, stderr=log
+            )
+        until(self._answers, seconds=20, what="the sentinel answers")
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it leads, as far as it knows; one that does not answer does not."""
+        try:
+            return bool(self.ask("INFO", "replication")["role"] == "master")
+        except ValkeyError:
+            return False
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -115,6 +145,11 @@ class ValkeyServer:
         """End it for good."""
         self.client.close()  # type: ignore[no-untyped-call]
         self.kill()
+
+
+def log_to_stderr() -> None:
+    """Leave standard output to those who talk over it."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def new_prefix() -> str:

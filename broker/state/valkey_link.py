@@ -43,8 +43,6 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (ReadOnlyError, "READONLY"),
 )
 _LACKS_RIGHTS: Final = "ACL failure in script"
-NOT_THE_PRIMARY: Final = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN"})
-"""Errors by which a server says that somebody else is to be asked."""
 
 Reply = Any
 """What a server answers: bytes, a whole number, ``None``, or a list of these."""

@@ -9,7 +9,6 @@ from typing import Final
 
 from broker.state.breaker import Breaker, BreakerOpen
 from broker.state.valkey_link import (
-    NOT_THE_PRIMARY,
     Access,
     Endpoint,
     Link,
@@ -18,8 +17,8 @@ from broker.state.valkey_link import (
 )
 from broker.state.valkey_places import OpenLink, Places
 
-# Errors after which every caller would only be told the same, or by another server something better.
-_HOPELESS: Final = NOT_THE_PRIMARY | {"CLUSTERDOWN", "NOAUTH", "LOADING"}
+# Errors by which a server says that somebody else is to be asked, now or soon.
+_ELSEWHERE: Final = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN"})
 
 
 class Conversation:
@@ -115,9 +114,9 @@ class Primary:
         try:
             yield
         except ValkeyFault as fault:
-            if fault.detail in NOT_THE_PRIMARY:
+            if not fault.is_answer or fault.detail in _ELSEWHERE:
                 self._forget()
-            if fault.is_answer and fault.detail not in _HOPELESS:
+            if fault.is_answer and fault.detail not in _ELSEWHERE:
                 self._breaker.succeed()
             else:
                 self._breaker.fail(fault.detail)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -48,7 +48,7 @@ class ValkeyServer:
         self.port = port or free.http
         self.bus_port = free.grpc
         self._process: subprocess.Popen[bytes] | None = None
-        password = dict(zip(options, options[1:], strict=False)).get("--requirepass")
+        password = dict(pairwise(options)).get("--requirepass")
         self.client = Valkey(port=self.port, password=password, socket_timeout=5, protocol=2)
 
     def set_options(self, *options: str) -> None:

@@ -1,8 +1,9 @@
 """
 A process that spends ids from one store, for tests that need several processes.
 
-The store is a SQLite file, or ``valkey:PORT:PREFIX``. It opens it, says ``ready``, waits for a line, and then each of its threads goes through all
-ids from a place of its own. Every id that it won is told, on a line, once the store has said so.
+The store is a SQLite file, or ``valkey:PORT:PREFIX``. The process opens it, says ``ready``, waits for a
+line, and then each of its threads goes through all ids from a place of its own. Every id that it won is
+told, on a line, once the store has said so.
 """
 
 import os

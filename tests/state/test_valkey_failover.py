@@ -79,7 +79,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 def _knows_all(sentinel: ValkeyServer) -> bool:
     told = sentinel.ask("SENTINEL", "MASTER", SERVICE)
     facts = dict(zip(told[::2], told[1::2], strict=True))
-    return facts[b"num-slaves"] == b"2" and facts[b"num-other-sentinels"] == b"2"
+    return bool(facts[b"num-slaves"] == b"2" and facts[b"num-other-sentinels"] == b"2")
 
 
 def one_time_id(clock: Clock, jti: str) -> OneTimeId:
@@ -296,8 +296,8 @@ def test_after_a_failover_in_a_cluster_nothing_works_twice(
     with pytest.raises(TemporarilyUnavailable) as caught:
         state.spend((one_time_id(clock, "newer"),))
     assert "too few replicas" in caught.value.detail
-    for one in (state, alone):
-        one.close()
+    state.close()
+    alone.close()
 
 
 @pytest.mark.requirement("R-12")

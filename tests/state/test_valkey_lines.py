@@ -264,14 +264,11 @@ def open_over(
 ) -> str:
     """What becomes of a store there: why it is refused, or that it was reached."""
     state = open_state(Servers([(host, proxy.port)], tls=tls), now=Clock())
-    try:
+    with pytest.raises(TemporarilyUnavailable) as caught:
         state.check()
-    except TemporarilyUnavailable as refused:
-        assert refused.reason is Reason.REPLAY_STORE_UNAVAILABLE
-        return refused.detail.removeprefix("state: ")
-    finally:
-        state.close()
-    raise AssertionError("a new store is not ready")
+    state.close()
+    assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+    return caught.value.detail.removeprefix("state: ")
 
 
 REACHED = "it began anew just now"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import Reason
-from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
+from broker.model import OneTimeId, Party, PartyKind, Withdrawal
 from broker.state.valkey import StoreTerms, ValkeyState
 from tests.state.spender import NOW
 from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state

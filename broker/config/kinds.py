@@ -45,7 +45,7 @@ def holding(least: int, most: int, *, reason: str = "") -> AfterValidator:
         if not least <= len(found) <= most:
             because = f": {reason}" if reason and len(found) < least else ""
             raise values.refusal(f"must have {least} to {most} entries{because}")
-        names = [entry for entry in found if isinstance(entry, str)]
+        names = [entry for entry in found if isinstance(entry, str | ServerAddress)]
         if len(names) != len(set(names)):
             raise values.refusal("names an entry twice")
         return found

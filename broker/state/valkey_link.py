@@ -42,7 +42,7 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "OOM"),
     (ReadOnlyError, "READONLY"),
 )
-_LACKS_RIGHTS: Final = "ACL failure in script"
+_LACKS_RIGHTS: Final = ("ACL failure in script", "The user executing the script")
 
 Reply = Any
 """What a server answers: bytes, a whole number, ``None``, or a list of these."""
@@ -307,7 +307,7 @@ def _code(error: ResponseError) -> str:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    text = str(error)
+    text = str(error).removeprefix("ERR ")
     if text.startswith(_LACKS_RIGHTS):
         return "NOPERM"
     found = _WORD.match(text)

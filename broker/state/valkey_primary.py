@@ -20,6 +20,8 @@ from broker.state.valkey_places import OpenLink, Places
 # Errors by which a server says that somebody else is to be asked, now or soon.
 _ELSEWHERE: Final = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN"})
 
+_LOOK_EVERY: Final = 2.0
+
 
 class Conversation:
     """Some commands to one server over one connection, which must all be answered by one moment."""
@@ -68,6 +70,7 @@ class Primary:
         self._endpoint: Endpoint | None = None
         self._process = os.getpid()
         self._is_closed = False
+        self._look_at = 0.0
 
     @contextmanager
     def conversation(self) -> Iterator[Conversation]:
@@ -97,10 +100,16 @@ class Primary:
             self._room.release()
 
     def look_again(self) -> None:
-        """Ask where the primary is, if others know; raises ``ValkeyFault`` when they cannot be asked."""
-        if not self._places.is_told:
+        """
+        Ask where the primary is, if others know, every other second.
+
+        Raises ``ValkeyFault`` when they cannot be asked.
+        """
+        now = time.monotonic()
+        if not self._places.is_told or now < self._look_at:
             return
-        found = self._places.primary(moment=time.monotonic() + self._deadline)
+        found = self._places.primary(moment=now + self._deadline)
+        self._look_at = now + _LOOK_EVERY
         if found != self._endpoint:
             self._forget()
 

@@ -40,10 +40,10 @@ local function fault()
   for at = 1, #names do
     if not fact[names[at]] then return 'lost' end
   end
-  if not redis.call('ZSCORE', spent, 'epoch') or not redis.call('ZSCORE', numbers, 'epoch')
-    or redis.call('HEXISTS', revoked, 'epoch') == 0 then
-    return 'lost'
+  for _, key in ipairs({spent, numbers, ends}) do
+    if not redis.call('ZSCORE', key, 'epoch') then return 'lost' end
   end
+  if redis.call('HEXISTS', revoked, 'epoch') == 0 then return 'lost' end
   if fact.replid ~= replid then return 'moved' end
 end
 
@@ -95,13 +95,14 @@ local function read(known)
   return tonumber(last), tonumber(first_issued), tonumber(last_issued), number
 end
 
--- A second withdrawal widens the first. What is only told again, and is known, gets no new number.
+-- A second withdrawal widens the first. What is only told again, and is known in full, gets no new number.
 local function record(key, last, first_issued, last_issued, is_told_again)
   local known = redis.call('HGET', revoked, key)
   if known then
     local known_last, known_first_issued, known_last_issued = read(known)
     if is_told_again and known_last >= last and known_first_issued <= first_issued
-      and known_last_issued >= last_issued then
+      and known_last_issued >= last_issued
+      and redis.call('ZSCORE', numbers, key) and redis.call('ZSCORE', ends, key) then
       return
     end
     last = math.max(last, known_last)
@@ -239,6 +240,7 @@ if wrong then
   redis.call('HSETNX', facts, 'revoked_forgotten', -1)
   redis.call('ZADD', spent, '+inf', 'epoch')
   redis.call('ZADD', numbers, -1, 'epoch')
+  redis.call('ZADD', ends, '+inf', 'epoch')
   redis.call('HSET', revoked, 'epoch', '')
   return {'well', ARGV[4], wrong}
 end

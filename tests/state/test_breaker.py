@@ -92,7 +92,7 @@ def test_those_who_were_under_way_do_not_make_the_pause_longer(
 @pytest.mark.requirement("R-13")
 def test_many_processes_do_not_come_back_at_once(clock: Clock) -> None:
     chances = [number / 50 for number in range(50)]
-    breakers = [Breaker(monotonic=clock, chance=lambda chance=chance: chance) for chance in chances]
+    breakers = [Breaker(monotonic=clock, chance=iter([chance]).__next__) for chance in chances]
     for breaker in breakers:
         breaker.fail("unreachable")
 

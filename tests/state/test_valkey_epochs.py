@@ -167,7 +167,7 @@ def test_a_flush_lets_nothing_work_twice(
 
 
 @pytest.mark.requirement("R-12")
-@pytest.mark.parametrize("name", ["facts", "spent", "revoked", "numbers"])
+@pytest.mark.parametrize("name", ["facts", "spent", "revoked", "numbers", "ends"])
 def test_one_key_removed_lets_nothing_work_twice(
     server: ValkeyServer, state: ValkeyState, clock: Clock, name: str
 ) -> None:
@@ -177,6 +177,7 @@ def test_one_key_removed_lets_nothing_work_twice(
     assert_nothing_came_back(state, clock, ids)
     told = [one.key for one in state.revocations_after(0, most=99)]
     assert revoked_key("revoked") in told, "whoever makes a copy now misses nothing"
+    assert server.ask("ZCARD", "{epochs}:ends") == 1 + len(told), "and all of it is let go one day"
 
 
 @pytest.mark.requirement("R-11")

@@ -160,8 +160,14 @@ def check_state(settings: Settings) -> None:
 
     Raises ``StateRefused`` when it cannot be used as it is.
     """
-    if settings.state.store == "valkey":
-        _open_state(settings).close()
+    valkey = settings.state.valkey
+    if settings.state.store != "valkey" or valkey is None:
+        return
+    state = _open_valkey(settings, valkey)
+    try:
+        state.check_policy()
+    finally:
+        state.close()
 
 
 def _open_state(settings: Settings) -> "State":

@@ -46,7 +46,7 @@ from broker.state.valkey_scripts import (
 )
 
 DEFAULT_CAPACITY: Final = 10_000_000
-_CLOSEST: Final = timedelta(seconds=5)
+_LEAST_TOLERANCE: Final = 5
 _PAGE: Final = 500
 # The server looks ten times a second whether somebody has waited for long enough, in seconds.
 _ROUNDING: Final = 0.15
@@ -100,7 +100,7 @@ class ValkeyState:
     to be withdrawn is withdrawn again, or, where none knew it all, everything issued up to then.
 
     The server's own clock decides, which all brokers share, or ``now`` if not ``is_server_time``. ``check``
-    has to be called every few seconds. Raises ``StateRefused`` when the server forgets on purpose.
+    has to be called every few seconds. A server that is away, or forgets on purpose, is waited for.
     """
 
     def __init__(
@@ -221,8 +221,13 @@ class ValkeyState:
         if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
             raise replay_store_unavailable("state: it began anew just now")
         difference = abs(tended.now - self._now()) if self._is_server_time else 0
-        if difference > max(self._leeway, _CLOSEST.total_seconds()):
+        if difference > max(self._leeway, _LEAST_TOLERANCE):
             raise replay_store_unavailable(f"state: its clock differs by {difference} s")
+
+    def check_policy(self) -> None:
+        """Raise ``StateRefused`` when the server was found to forget on purpose."""
+        if self._doubt.startswith(_POLICY):
+            raise StateRefused(f"the state store cannot be used: {self._doubt}")
 
     def close(self) -> None:
         self._primary.close()
@@ -233,9 +238,6 @@ class ValkeyState:
             with self._tending:
                 self._tend()
         except ValkeyFault as fault:
-            if self._doubt.startswith(_POLICY):
-                self._primary.close()
-                raise StateRefused(f"the state store cannot be used: {self._doubt}") from None
             _log.warning("state_away", detail=fault.detail)
 
     def _tend(self) -> _Tended:
@@ -366,7 +368,9 @@ class ValkeyState:
             if fault.detail != "NOSCRIPT":
                 raise
             reply = talk.ask("EVAL", script.text, *rest)
-        verdict = reply[0].decode()
+        if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
+            raise ValkeyFault(_MALFORMED)
+        verdict = reply[0].decode(errors="replace")
         if verdict == "replica":
             raise ValkeyFault("READONLY", is_answer=True)
         if verdict in _CHANGED:
@@ -374,6 +378,7 @@ class ValkeyState:
         return verdict, reply[1:]
 
 
+_MALFORMED: Final = "its memory is not as the broker writes it"
 _POLICY: Final = "maxmemory-policy"
 _REFUSALS: Final = {
     "clock": CLOCK_WENT_BACK,
@@ -391,7 +396,11 @@ def _facts(reply: Reply) -> dict[str, str]:
 
 def _revocations(found: Sequence[bytes]) -> list[Revocation]:
     """Keys and what is held under them, in turn."""
-    return [_revocation(key, value) for key, value in zip(found[::2], found[1::2], strict=True)]
+    try:
+        return [_revocation(key, value) for key, value in zip(found[::2], found[1::2], strict=True)]
+    except (AttributeError, TypeError, ValueError):
+        # Somebody else has written there, or removed a part of it.
+        raise ValkeyFault(_MALFORMED) from None
 
 
 def _revocation(key: bytes, value: bytes) -> Revocation:

@@ -61,31 +61,29 @@ if wrong then return {wrong} end
 """
 
 _PURGE: Final = f"""
-local function last_of(over)
-  return whole_number(over[#over])
+-- A few keys whose second was before the given one, having noted the latest such second.
+local function let_go(ordered, before, forgotten)
+  local over = redis.call('ZRANGE', ordered, '-inf', '(' .. whole_number(before), 'BYSCORE',
+    'LIMIT', 0, {PURGE_STEP}, 'WITHSCORES')
+  if #over == 0 then return nil end
+  fact[forgotten] = math.max(fact[forgotten], tonumber(over[#over]))
+  redis.call('HSET', facts, forgotten, whole_number(fact[forgotten]))
+  local keys = {{}}
+  for at = 1, #over, 2 do keys[#keys + 1] = over[at] end
+  return keys
 end
 
 local function purge_spent()
-  local over = redis.call('ZRANGE', spent, '-inf', '(' .. whole_number(now), 'BYSCORE',
-    'LIMIT', 0, {PURGE_STEP}, 'WITHSCORES')
-  if #over == 0 then return end
-  fact.spent_forgotten = math.max(fact.spent_forgotten, tonumber(over[#over]))
-  redis.call('HSET', facts, 'spent_forgotten', last_of(over))
-  for at = 1, #over, 2 do redis.call('ZREM', spent, over[at]) end
+  local keys = let_go(spent, now, 'spent_forgotten')
+  if keys then redis.call('ZREM', spent, unpack(keys)) end
 end
 
 local function purge_revoked()
-  local before = now - {REVOCATION_GRACE}
-  local over = redis.call('ZRANGE', ends, '-inf', '(' .. whole_number(before), 'BYSCORE',
-    'LIMIT', 0, {PURGE_STEP}, 'WITHSCORES')
-  if #over == 0 then return end
-  fact.revoked_forgotten = math.max(fact.revoked_forgotten, tonumber(over[#over]))
-  redis.call('HSET', facts, 'revoked_forgotten', last_of(over))
-  for at = 1, #over, 2 do
-    redis.call('HDEL', revoked, over[at])
-    redis.call('ZREM', numbers, over[at])
-    redis.call('ZREM', ends, over[at])
-  end
+  local keys = let_go(ends, now - {REVOCATION_GRACE}, 'revoked_forgotten')
+  if not keys then return end
+  redis.call('HDEL', revoked, unpack(keys))
+  redis.call('ZREM', numbers, unpack(keys))
+  redis.call('ZREM', ends, unpack(keys))
 end
 """
 

@@ -386,6 +386,22 @@ def test_what_one_process_alone_knew_is_back_before_anybody_answers(
         assert reason(one, "never", issued_at=issued_at) is None
 
 
+@pytest.mark.requirement("R-11")
+def test_what_this_process_withdrew_and_no_look_has_found_is_withdrawn_again(
+    server: ValkeyServer, state: ValkeyState, clock: Clock
+) -> None:
+    """As when it was told to a primary that had just been replaced, after the epoch was joined."""
+    state.revoke("late", clock.at + 300)
+    server.ask("HDEL", "{epochs}:revoked", revoked_key("late"))
+    for name in ("numbers", "ends"):
+        server.ask("ZREM", f"{{epochs}}:{name}", revoked_key("late"))
+    assert reason(state, "late", issued_at=clock.at) is None
+
+    state.check()
+
+    assert reason(state, "late", issued_at=clock.at) is Reason.REVOKED
+
+
 @pytest.mark.requirement("RPL-07")
 def test_who_keeps_a_copy_misses_nothing_over_a_flush(
     server: ValkeyServer, state: ValkeyState, clock: Clock

@@ -94,9 +94,46 @@ def test_a_server_that_forgets_on_purpose_refuses_the_start(
     server: ValkeyServer, policy: str
 ) -> None:
     server.ask("CONFIG", "SET", "maxmemory-policy", policy)
+    state = open_state(servers_at(server.port))
 
     with pytest.raises(StateRefused, match=f"maxmemory-policy is {policy}; it must be noeviction"):
-        open_state(servers_at(server.port))
+        state.check_policy()
+    assert_unavailable(
+        lambda: state.spend((one_time_id(),)), Reason.REPLAY_STORE_UNAVAILABLE, detail=policy
+    )
+    state.close()
+
+
+def test_a_server_that_does_not_forget_refuses_nothing(state: ValkeyState) -> None:
+    state.check_policy()
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.parametrize("value", ["", "soon", "1 2 3", "1 2 3 4 5"])
+def test_what_somebody_else_has_written_there_is_not_believed(
+    server: ValkeyServer, state: ValkeyState, value: str
+) -> None:
+    state.revoke("jti", NOW + 300)
+    (key,) = [name for name in server.ask("HKEYS", _revoked(server)) if name != b"epoch"]
+    server.ask("HSET", _revoked(server), key, value)
+
+    for call in (lambda: state.revocations_after(0, most=9), lambda: state.reason_against(TOKEN)):
+        assert_unavailable(call, Reason.REVOCATION_UNAVAILABLE)
+
+
+def test_what_somebody_else_has_removed_there_is_missed(
+    server: ValkeyServer, state: ValkeyState
+) -> None:
+    state.revoke("jti", NOW + 300)
+    (key,) = [name for name in server.ask("HKEYS", _revoked(server)) if name != b"epoch"]
+    server.ask("HDEL", _revoked(server), key)
+
+    assert_unavailable(lambda: state.revocations_after(0, most=9), Reason.REVOCATION_UNAVAILABLE)
+
+
+def _revoked(server: ValkeyServer) -> str:
+    (name,) = server.ask("KEYS", "*:revoked")
+    return str(name.decode())
 
 
 @pytest.mark.requirement("RPL-04")
@@ -369,7 +406,7 @@ def test_what_too_few_replicas_have_is_not_acknowledged(
         replica.follow(server)
         settled_again(server, clock, prefix)
         terms = StoreTerms(prefix, replicas=size)
-        state = open_state(servers_at(server.port), now=clock, terms=terms)
+        state = open_state(servers_at(server.port), now=clock, terms=terms, deadline=1.0)
 
         if size == 1:
             assert state.spend((one_time_id(),)) is None

@@ -33,8 +33,10 @@ def changed(values: Mapping[str, Any], change: Mapping[str, Any]) -> Document:
     result = copy.deepcopy(dict(values))
     for name, value in change.items():
         old = result.get(name)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
-        result[name] = changed(old, value) if both else copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            result[name] = changed(old, value)
+        else:
+            result[name] = copy.deepcopy(value)
     return result
 
 

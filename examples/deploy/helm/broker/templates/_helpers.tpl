@@ -93,7 +93,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $own "grpc" (dict "tls" $tls) -}}
 {{- end -}}
 {{- $auth := dict "method" "kubernetes" "role" .Values.vault.role "mount" .Values.vault.mount "jwt_file" "/var/run/secrets/vault/token" -}}
-{{- $_ := set $own "keys" (dict "store" "vault-transit" "vault" (dict "auth" $auth)) -}}
+{{- $_ := set $own "keys" (dict "store" (dig "keys" "store" "vault-transit" .Values.settings) "vault" (dict "auth" $auth)) -}}
 {{- if .Values.policies -}}
 {{- $_ := set $own "policies" "/etc/broker/policies" -}}
 {{- end -}}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -11,6 +12,7 @@ from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
+from broker.config.settings import ServerAddress, ValkeySettings
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable
 from broker.fetch import GuardedFetcher
 from broker.in_force import Configuration, InForce, OneConfigurationPerEntry
@@ -22,6 +24,11 @@ from broker.monitor import Check
 from broker.orders import Order
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
+
+if TYPE_CHECKING:
+    from broker.state.valkey import ValkeyState
+
+    State = MemoryState | SqliteState | ValkeyState
 
 _log = structlog.get_logger("broker.foundation")
 
@@ -147,10 +154,56 @@ def _key_sources(settings: Settings) -> list[KeySource]:
     return of_issuers + [keys for keys in of_clients if keys.document is None]
 
 
-def _open_state(settings: Settings) -> MemoryState | SqliteState:
-    if settings.state.store == "memory":
+def check_state(settings: Settings) -> None:
+    """
+    Look at a store that brokers share before anything is started; one that is away may come later.
+
+    Raises ``StateRefused`` when it cannot be used as it is.
+    """
+    if settings.state.store == "valkey":
+        _open_state(settings).close()
+
+
+def _open_state(settings: Settings) -> "State":
+    state = settings.state
+    if state.store == "memory":
         return MemoryState(now=now)
-    return SqliteState(settings.state.directory / "state.sqlite", now=now)
+    if state.store == "valkey" and state.valkey is not None:
+        return _open_valkey(settings, state.valkey)
+    return SqliteState(state.directory / "state.sqlite", now=now)
+
+
+def _open_valkey(settings: Settings, valkey: ValkeySettings) -> "ValkeyState":
+    # What it takes is loaded where it is used: the other stores do without.
+    from broker.state.valkey import StoreTerms, ValkeyState  # noqa: PLC0415 - see above.
+    from broker.state.valkey_opening import Servers, primary_of  # noqa: PLC0415 - the same.
+
+    sentinel, tls = valkey.sentinel, valkey.tls
+    servers = Servers(
+        hosts=[(one.host, one.port) for one in _hosts(valkey)],
+        service=None if sentinel is None else sentinel.service,
+        is_cluster=bool(valkey.cluster),
+        tls=None if tls is None else (tls.ca_file, tls.cert_file, tls.key_file),
+        credential=(valkey.username, valkey.password_file),
+        sentinel_credential=(
+            (None, None) if sentinel is None else (sentinel.username, sentinel.password_file)
+        ),
+        database=valkey.database,
+    )
+    primary = primary_of(
+        servers,
+        prefix=valkey.prefix,
+        connections=valkey.connections,
+        deadline=valkey.deadline.total_seconds(),
+    )
+    terms = StoreTerms(valkey.prefix, valkey.replicas)
+    return ValkeyState(primary, terms, now=now, leeway=settings.tokens.leeway)
+
+
+def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:
+    if valkey.sentinel is not None:
+        return valkey.sentinel.hosts
+    return valkey.cluster or ((valkey.host,) if valkey.host is not None else ())
 
 
 def _open_fetcher(settings: Settings) -> GuardedFetcher:

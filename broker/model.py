@@ -370,13 +370,15 @@ class OneTimeId:
     """
     An id that may be spent once: ``kind`` is the sort of token, so that ids never meet across sorts.
 
-    ``until`` is the unix second after which the token could not be accepted anyway.
+    ``until`` is the unix second after which the token could not be accepted anyway, and before ``since``
+    nobody can have spent it, by clocks that differ by the leeway at most; 0 says that this is not known.
     """
 
     kind: str
     issuer: str
     jti: str
     until: int
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)

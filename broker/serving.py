@@ -18,6 +18,7 @@ from broker import __version__
 from broker.app import Process
 from broker.config import Settings
 from broker.config.settings import Address, ListenSettings
+from broker.foundation import check_state
 from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING
@@ -44,10 +45,12 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
 
     Everything is loaded before the first fork, and nothing that starts a thread is imported until
     after it. Raises ``PolicyLoadError`` when the policies are not good and ``AddressUnavailable``
-    when a port is taken: no process is started then.
+    when a port is taken, and ``StateRefused`` when a shared store forgets on purpose: no process is
+    started then.
     """
     accepted = Accepted(Configuration.load(settings), environ)
     _check_addresses(settings.listen)
+    check_state(settings)
     # Whatever the broker writes is its owner's alone.
     os.umask(0o077)
     metrics = settings.state.directory / "metrics"

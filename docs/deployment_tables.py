@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from docs.tables import table
 
-RULES: Final = Path(__file__).parents[1] / "examples" / "deploy" / "alerts" / "broker.yaml"
+RULES: Final = Path(__file__).parents[1] / "examples" / "deploy" / "alerts" / "rules.yaml"
 _TEMPLATE: Final = re.compile(r"\{\{ \$(?:labels\.)?(\w+)(?: \| \w+)? \}\}")
 
 

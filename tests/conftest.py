@@ -1,3 +1,3 @@
 """Fixtures that any test may use."""
 
-pytest_plugins = ["tests.openbao", "tests.stagehands"]
+pytest_plugins = ["tests.openbao", "tests.stagehands", "tests.valkey"]

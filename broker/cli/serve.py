@@ -13,6 +13,7 @@ from broker.logs import configure_logs
 from broker.policy.problems import PolicyLoadError
 from broker.serving import AddressUnavailable
 from broker.serving import serve as run_broker
+from broker.state.database import StateRefused
 
 
 @click.command()
@@ -31,6 +32,6 @@ def serve(config: Path) -> None:
     except PolicyLoadError as error:
         problems = (printable(f"{settings.policies}/{problem}") for problem in error.problems)
         raise Misconfigured("\n".join(problems)) from None
-    except AddressUnavailable as error:
+    except (AddressUnavailable, StateRefused) as error:
         raise Stop(str(error)) from None
     sys.exit(status)

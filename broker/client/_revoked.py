@@ -19,10 +19,11 @@ def keys_of(claims: Claims, *, issuer: str, mcp_claim: str) -> Iterator[bytes]:
     """
     Everything by which an access token of ``issuer`` may have been withdrawn.
 
-    Those are the token, all that it derives from, and all who stand in it. Raises ``KeyError``,
+    Those are the token, all that it derives from, all who stand in it, and everybody. Raises ``KeyError``,
     ``TypeError`` or ``ValueError`` for claims that the broker cannot have written.
     """
     told = claims[mcp_claim]
+    yield _key("withdrawn")
     yield _key("revoked", _text(claims["jti"]))
     for ancestor in _names(told.get("lineage", [])):
         yield _key("revoked", ancestor)

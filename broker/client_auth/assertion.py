@@ -36,10 +36,11 @@ class VerifiedAssertion:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What an assertion says of itself; the expiry is in unix seconds, the lifetime in seconds."""
+    """What an assertion says of itself; moments are in unix seconds, the lifetime is in seconds."""
 
     unverified_id: str
     jti: str
+    issued_at: int | None
     expires_at: int
     lifetime: int
 
@@ -84,8 +85,20 @@ class AssertionVerifier:
         )
         # The id must be remembered through the last moment at which the assertion is acceptable.
         until = said.expires_at + int(self.leeway.total_seconds())
-        one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, said.jti, until)
+        since = self._earliest_use(said, client)
+        one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, said.jti, until, since)
         return VerifiedAssertion(client, one_time_id, said.expires_at)
+
+    def _earliest_use(self, said: _Said, client: Client) -> int:
+        """
+        The second before which nobody can have used it.
+
+        One that does not say when it was issued was refused for as long as it had more than the longest
+        lifetime before it.
+        """
+        if said.issued_at is None:
+            return said.expires_at - int(client.max_assertion_lifetime.total_seconds())
+        return said.issued_at - int(self.leeway.total_seconds())
 
     def _said(self, unverified: UnverifiedToken) -> _Said:
         """
@@ -113,7 +126,8 @@ class AssertionVerifier:
             raise TokenRejected(Reason.CNF_UNSUPPORTED)
         self._check_audience(claims, is_endpoint_accepted=True)
         starts_at = now - leeway if times.issued_at is None else times.issued_at
-        return _Said(unverified_id, jti, times.expires_at, times.expires_at - starts_at)
+        lifetime = times.expires_at - starts_at
+        return _Said(unverified_id, jti, times.issued_at, times.expires_at, lifetime)
 
     def _spend_time(self, unverified: UnverifiedToken) -> None:
         """Verify with a key of no meaning, so that a refusal takes as long as a wrong signature."""

@@ -81,16 +81,16 @@ class ProofVerifier:
             raise InvalidDpopProof(Reason.POP_HTM)
         if not _is_same_address(read_text(claims, "htu", longest=LONGEST_URI), target):
             raise InvalidDpopProof(Reason.POP_HTU)
-        until = self._last_second(claims)
+        since, until = self._seconds(claims)
         key = _embedded_key(header.unverified_jwk, header.unverified_algorithm)
         if not key.verify(unverified.signing_input, unverified.signature):
             raise TokenRejected(Reason.SIG_INVALID)
         thumbprint = key.thumbprint
-        return ProvedKey(thumbprint, OneTimeId(ONE_TIME_KIND, thumbprint, jti, until))
+        return ProvedKey(thumbprint, OneTimeId(ONE_TIME_KIND, thumbprint, jti, until, since))
 
-    def _last_second(self, claims: Mapping[str, Any]) -> int:
+    def _seconds(self, claims: Mapping[str, Any]) -> tuple[int, int]:
         """
-        The last second at which the proof is acceptable, which must not have passed.
+        The first and the last second at which the proof can be acceptable, which must be now.
 
         A proof needs neither ``exp`` nor ``nbf``, but what it says there holds (RFC 7519 4.1.4, 4.1.5).
         """
@@ -103,7 +103,7 @@ class ProofVerifier:
             last = min(last, read_time(claims, "exp") - 1)
         if not first - leeway <= now <= last + leeway:
             raise InvalidDpopProof(Reason.POP_STALE)
-        return last + leeway
+        return issued_at - leeway, last + leeway
 
 
 def _embedded_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationKey:

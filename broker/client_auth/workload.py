@@ -120,7 +120,7 @@ class WorkloadVerifier:
         read_text(claims, "sub", longest=LONGEST_URI)
         client = self._client(claims, trusted)
         as_input = InputToken(slot.name, trusted.issuer, _jti(claims, trusted), times.expires_at)
-        return VerifiedWorkload(client, as_input, self._one_time_id(as_input, trusted))
+        return VerifiedWorkload(client, as_input, self._one_time_id(as_input, trusted, times))
 
     def _issuer_of(self, claims: JsonObject, slot: _Slot) -> TrustedIssuer:
         """
@@ -182,12 +182,20 @@ class WorkloadVerifier:
             raise TokenRejected(Reason.TENANT_MISMATCH, "a tenant's issuer and another's client")
         return client
 
-    def _one_time_id(self, as_input: InputToken, trusted: TrustedIssuer) -> OneTimeId | None:
+    def _one_time_id(
+        self, as_input: InputToken, trusted: TrustedIssuer, times: Times
+    ) -> OneTimeId | None:
         """Platforms hand one token out again and again, so it is spent only where that is asked for."""
         if trusted.is_single_use is not True or as_input.jti is None:
             return None
-        until = as_input.expires_at + int(self.leeway.total_seconds())
-        return OneTimeId(ONE_TIME_KIND, trusted.issuer, as_input.jti, until)
+        leeway = int(self.leeway.total_seconds())
+        if times.issued_at is None:
+            # With more than the longest lifetime before it, it was refused.
+            since = times.expires_at - int(trusted.max_token_lifetime.total_seconds())
+        else:
+            since = times.issued_at - leeway
+        until = times.expires_at + leeway
+        return OneTimeId(ONE_TIME_KIND, trusted.issuer, as_input.jti, until, since)
 
 
 def _check_kind(unverified: UnverifiedToken, slot: _Slot) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path as FilePath
 
+from broker.config.building_state import build_state
 from broker.config.check_clients import methods_of
 from broker.config.declarations import (
     GRANTS,
@@ -33,7 +34,6 @@ from broker.config.settings import (
     ListenSettings,
     LogSettings,
     Settings,
-    StateSettings,
     TokenSettings,
     VaultAuthSettings,
     VaultSettings,
@@ -68,9 +68,7 @@ def build(scene: Scene) -> Settings:
         grpc=_grpc(scene),
         workers=WorkerSettings(http=file.workers.http, grpc=file.workers.grpc),
         keys=_keys(scene),
-        state=StateSettings(
-            file.state.store, _data(scene, ("state", "directory"), file.state.directory)
-        ),
+        state=build_state(scene, _data(scene, ("state", "directory"), file.state.directory)),
         audit=AuditSettings(
             directory=_data(scene, ("audit", "directory"), file.audit.directory),
             segment_size=file.audit.segment_size,

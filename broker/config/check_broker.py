@@ -5,6 +5,7 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from broker.config import files
+from broker.config.check_state import check_sharing, check_valkey
 from broker.config.file import TlsSection
 from broker.config.findings import Finding, Scene
 from broker.config.key_sections import AppRoleSection, TokenFileSection
@@ -105,25 +106,6 @@ def _check_vault_keys(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def _check_state(scene: Scene) -> Iterator[Finding]:
-    """What one process has spent, no other may spend again."""
-    file = scene.file
-    processes = (file.workers.http if file.listen.http else 0) + (
-        file.workers.grpc if file.listen.grpc else 0
-    )
-    if file.state.store == "memory" and processes > 1 and not scene.is_single_process:
-        yield Finding(
-            ("state", "store"),
-            f"memory is not shared by the {processes} worker processes, so an assertion could be"
-            " used once in each; use sqlite",
-        )
-    if file.state.store == "memory" and file.listen.streams:
-        yield Finding(
-            ("listen", "streams"),
-            "needs state.store: sqlite, since the process that serves it sees no other's memory",
-        )
-
-
 def _check_files(scene: Scene) -> Iterator[Finding]:
     """The files named are there, and those with secrets are closed to others."""
     file = scene.file
@@ -204,7 +186,8 @@ _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (_check_fetch, frozenset({"fetch"})),
     (_check_embedded_keys, frozenset({"keys", "issuer", "listen"})),
     (_check_vault_keys, frozenset({"keys"})),
-    (_check_state, frozenset({"state", "workers", "listen"})),
+    (check_sharing, frozenset({"state", "workers", "listen"})),
+    (check_valkey, frozenset({"state"})),
     (_check_files, frozenset({"keys", "http", "grpc"})),
     (_check_directories, frozenset({"keys", "state", "audit", "data_dir", "policies"})),
 )

@@ -30,6 +30,7 @@ from broker.config.kinds import (
 )
 from broker.config.section import Section
 from broker.config.settings import Address
+from broker.config.state_sections import StateSection
 
 
 class ListenSection(Section):
@@ -116,18 +117,6 @@ class WorkersSection(Section):
     )
     grpc: Annotated[int, between(1, 64)] = Field(
         default=1, description="Processes of the gRPC face."
-    )
-
-
-class StateSection(Section):
-    """What must be remembered: spent one-time ids and revoked tokens."""
-
-    store: Literal["sqlite", "memory"] = Field(
-        default="sqlite",
-        description="`memory` forgets on restart and serves a single process alone.",
-    )
-    directory: FileName | None = Field(
-        default=None, description="A directory on a local disk; `state` in `data_dir` when not set."
     )
 
 

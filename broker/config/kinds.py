@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from broker.config import values
-from broker.config.settings import Address
+from broker.config.settings import Address, ServerAddress
 from broker.oauth import VERIFICATION_ALGORITHMS
 
 
@@ -45,7 +45,7 @@ def holding(least: int, most: int, *, reason: str = "") -> AfterValidator:
         if not least <= len(found) <= most:
             because = f": {reason}" if reason and len(found) < least else ""
             raise values.refusal(f"must have {least} to {most} entries{because}")
-        names = [entry for entry in found if isinstance(entry, str)]
+        names = [entry for entry in found if isinstance(entry, str | ServerAddress)]
         if len(names) != len(set(names)):
             raise values.refusal("names an entry twice")
         return found
@@ -71,6 +71,12 @@ ListenAddress = Annotated[
     PlainValidator(values.read_address),
     _schema("address and port", examples=["127.0.0.1:8080"]),
 ]
+ServerPlace = Annotated[
+    ServerAddress,
+    PlainValidator(values.read_server),
+    _schema("host and port", examples=["valkey.example:6379"]),
+]
+KeyPrefix = Annotated[str, AfterValidator(values.read_key_prefix), _schema("name")]
 Url = Annotated[str, AfterValidator(values.read_url), _schema("URL", format="uri")]
 ForeignIssuer = Annotated[
     str, AfterValidator(values.read_foreign_issuer), _schema("URL or trust domain", format="uri")

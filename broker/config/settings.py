@@ -37,6 +37,25 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server of somebody else is: a name or an IP address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine, as an address or as ``localhost``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
 class ListenSettings:
     """The addresses of the faces; ``None`` turns a face off, or the streams."""
 
@@ -132,11 +151,56 @@ class KeySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ValkeyTlsSettings:
+    """TLS to the state's servers; without ``ca_file`` the system's authorities are believed."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelSettings:
+    """Who tells where the primary is, which they know as ``service``."""
+
+    service: str
+    hosts: tuple[ServerAddress, ...]
+    username: str | None = None
+    password_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeySettings:
+    """
+    Valkey or Redis as the state's store; one of ``host``, ``sentinel`` and ``cluster`` is set.
+
+    ``replicas`` is how many must have what is acknowledged, besides the primary.
+    """
+
+    host: ServerAddress | None
+    sentinel: SentinelSettings | None
+    cluster: tuple[ServerAddress, ...]
+    tls: ValkeyTlsSettings | None
+    username: str | None
+    password_file: Path | None
+    database: int
+    prefix: str
+    replicas: int
+    deadline: timedelta
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class StateSettings:
-    """What remembers spent ids and revocations: ``store`` is ``sqlite`` or ``memory``."""
+    """
+    What remembers spent ids and revocations: ``store`` is ``sqlite``, ``memory`` or ``valkey``.
+
+    ``valkey`` is set for the last.
+    """
 
     store: str
     directory: Path
+    valkey: ValkeySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +297,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, SecretHash):
         scheme = "argon2id" if value.encoded.startswith("$argon2id$") else "sha256"
         return {"hash": f"{scheme}:…", "not_after": value.not_after}
-    if is_dataclass(value) and not isinstance(value, Address):
+    if is_dataclass(value) and not isinstance(value, Address | ServerAddress):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
@@ -242,4 +306,4 @@ def _plain(value: Any) -> Any:
         return sorted(listed) if isinstance(value, frozenset) else listed
     if isinstance(value, timedelta):
         return write_duration(value)
-    return str(value) if isinstance(value, Address | Path | StrEnum) else value
+    return str(value) if isinstance(value, Address | ServerAddress | Path | StrEnum) else value

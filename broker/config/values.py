@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from broker.config.durations import parse_duration
-from broker.config.settings import Address
+from broker.config.settings import Address, ServerAddress
 from broker.errors import InvalidTarget
 from broker.oauth import CLIENT_SUBJECT_PREFIX, VERIFICATION_ALGORITHMS
 from broker.tokens.resource_uri import normalise_resource
@@ -32,6 +32,10 @@ _ARGON2ID_SECRET: Final = re.compile(
 )
 _IDENTIFIER: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
+)
+_KEY_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _VAULT_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}")
 _CLAIM_NAME: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 
@@ -89,6 +93,31 @@ def read_address(value: Any) -> Address:
         except ValueError:
             raise refusal("must begin with an IP address or localhost") from None
     return Address("127.0.0.1" if host == "localhost" else host, int(match["port"]))
+
+
+def read_server(value: Any) -> ServerAddress:
+    """Where a server is: a name or an address, and a port."""
+    match = _ADDRESS.fullmatch(text_of(value))
+    if match is None or not 0 < int(match["port"]) <= 65_535:
+        raise refusal("must be host:port, such as valkey.example:6379")
+    host = match["v6"] or match["v4"]
+    if not _is_host(host, is_in_brackets=match["v6"] is not None):
+        raise refusal("must begin with a host name or an address")
+    return ServerAddress(host, int(match["port"]))
+
+
+def _is_host(host: str, *, is_in_brackets: bool) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == (6 if is_in_brackets else 4)
+    except ValueError:
+        return not is_in_brackets and _HOST.fullmatch(host) is not None
+
+
+def read_key_prefix(value: str) -> str:
+    """How the keys of a deployment begin; braces would tear them apart in a cluster."""
+    if not _KEY_PREFIX.fullmatch(value):
+        raise refusal("must be 1 to 64 letters, digits, '-', '_', '.' or ':'")
+    return value
 
 
 def read_network(value: str) -> str:

@@ -136,5 +136,6 @@ def _one_time_ids(
     """An assertion is spent unless its issuer's registration lets it be used again."""
     if trusted.is_single_use is False or verified.jti is None:
         return
-    until = verified.expires_at + int(tools.leeway.total_seconds())
-    yield OneTimeId(ONE_TIME_KIND, verified.issuer, verified.jti, until)
+    leeway = int(tools.leeway.total_seconds())
+    until, since = verified.expires_at + leeway, verified.issued_at - leeway
+    yield OneTimeId(ONE_TIME_KIND, verified.issuer, verified.jti, until, since)

@@ -41,12 +41,18 @@ def withdrawn_key(party: Party) -> bytes:
     return _key("withdrawn", party.kind, party.name)
 
 
+def everything_key() -> bytes:
+    """The key under which all tokens of a time are withdrawn, whosever they are."""
+    return _key("withdrawn")
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """
     Under which keys a token may have been withdrawn.
 
-    ``own`` are those of the token and its parties, ``ancestral`` those of the tokens it derives from.
+    ``own`` are those of the token, its parties and everybody, ``ancestral`` those of the tokens it
+    derives from.
     """
 
     own: frozenset[bytes]
@@ -55,7 +61,7 @@ class Keys:
     @classmethod
     def of(cls, pedigree: Pedigree) -> Self:
         """All keys of a token."""
-        own = {withdrawn_key(party) for party in pedigree.parties}
+        own = {everything_key(), *(withdrawn_key(party) for party in pedigree.parties)}
         if pedigree.jti is not None:
             own.add(revoked_key(pedigree.jti))
         return cls(frozenset(own), frozenset(map(revoked_key, pedigree.ancestors)))

@@ -96,7 +96,8 @@ class Revocation(_message.Message):
     key: _builtins.bytes
     """Who: the SHA-256 of the following texts in UTF-8, each after its length in eight bytes, the highest
     first. Of a token and all that derives from it: "revoked" and its jti. Of a party: "withdrawn", its
-    kind (subject, client, mcp_server, issuer) and its name as it stands in tokens.
+    kind (subject, client, mcp_server, issuer) and its name as it stands in tokens. Of everybody, where
+    the broker lost its memory: "withdrawn" alone.
     """
     issued_since: _builtins.int
     """What is withdrawn was issued at this moment or later, in seconds since 1970."""

@@ -15,7 +15,7 @@ from broker.client._view import StaleView, View
 from broker.client.credentials import Secret
 from broker.client.failures import BadAnswer, BrokerError, Refused, Unavailable
 from broker.model import Party, PartyKind, Pedigree
-from broker.state.entries import LAST_SECOND, Keys, revoked_key, withdrawn_key
+from broker.state.entries import LAST_SECOND, Keys, everything_key, revoked_key, withdrawn_key
 from broker.tokens.lineage import parties_of, read_lineage
 from broker.v1.revocation_service_pb2 import Revocation, WatchRevocationsResponse
 
@@ -80,6 +80,7 @@ def party(kind: PartyKind, name: str) -> bytes:
 @pytest.mark.requirement("RPL-07")
 def test_a_token_is_known_by_itself_by_what_it_derives_from_and_by_all_who_stand_in_it() -> None:
     assert keys(claims()) == {
+        everything_key(),
         revoked_key("T-3"),
         revoked_key("T-2"),
         revoked_key("T-1"),

@@ -938,7 +938,7 @@ def test_a_problem_shows_its_line_with_a_caret(load: Callable[..., object], tmp_
         load(ISSUER + "state:\n    store: sqlit\n")
 
     assert str(refused.value) == (
-        f"{tmp_path}/broker.yaml:3:12: state.store: must be 'sqlite' or 'memory'"
+        f"{tmp_path}/broker.yaml:3:12: state.store: must be 'sqlite', 'memory' or 'valkey'"
         " — did you mean 'sqlite'?\n"
         "      store: sqlit\n"
         "             ^"

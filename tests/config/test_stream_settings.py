@@ -51,7 +51,7 @@ def test_streams_have_an_address_of_their_own(load: Load) -> None:
         ),
         (
             OWN + "listen: {grpc: null, streams: '127.0.0.1:8444'}\nstate: {store: memory}\n",
-            "listen.streams: needs state.store: sqlite",
+            "listen.streams: needs state.store: sqlite or valkey",
         ),
         (OWN + "listen: {streams: 8444}\n", "listen.streams: must be an address and a port"),
     ],

@@ -10,12 +10,14 @@ from broker.model import OneTimeId, Party, PartyKind, Revocation, Withdrawal
 from broker.state.entries import LAST_SECOND, REVOCATION_GRACE, revoked_key, withdrawn_key
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
+from broker.state.valkey import ValkeyState
+from tests.valkey import ValkeyServer, settled_state
 
 NOW = 1_800_000_000
 END = NOW + 300
 ALICE = Party(PartyKind.SUBJECT, "alice")
 
-State = MemoryState | SqliteState
+State = MemoryState | SqliteState | ValkeyState
 
 
 class Clock:
@@ -33,11 +35,14 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "valkey"])
 def state(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[State]:
     state: State
     if request.param == "memory":
         state = MemoryState(now=clock)
+    elif request.param == "valkey":
+        server: ValkeyServer = request.getfixturevalue("valkey_server")
+        state = settled_state(server, clock)
     else:
         state = SqliteState(tmp_path / "state.db", now=clock)
     yield state
@@ -101,7 +106,7 @@ def test_what_is_withdrawn_for_more_is_told_again(state: State) -> None:
 
 @pytest.mark.requirement("RPL-11")
 def test_spent_ids_are_not_told(state: State) -> None:
-    state.spend((OneTimeId("client_assertion", "agent-x", "one", END),))
+    state.spend((OneTimeId("client_assertion", "agent-x", "one", END, NOW),))
 
     assert all_of(state) == []
 

@@ -12,11 +12,13 @@ from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
+from broker.state.valkey import ValkeyState
+from tests.valkey import ValkeyServer, settled_state
 
 NOW = 1_800_000_000
 LIFE = 330
 
-State = MemoryState | SqliteState
+State = MemoryState | SqliteState | ValkeyState
 MakeState = Callable[[], State]
 
 
@@ -35,7 +37,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "valkey"])
 def make_state(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[MakeState]:
     """Make empty stores, each with room for a few hundred entries."""
     made: list[State] = []
@@ -44,6 +46,9 @@ def make_state(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> 
         state: State
         if request.param == "memory":
             state = MemoryState(now=clock, capacity=600)
+        elif request.param == "valkey":
+            server: ValkeyServer = request.getfixturevalue("valkey_server")
+            state = settled_state(server, clock)
         else:
             path = tmp_path / f"state-{len(made)}.db"
             state = SqliteState(path, now=clock, max_bytes=25 * 4096)
@@ -66,8 +71,9 @@ def one_time_id(
     kind: str = "client_assertion",
     issuer: str = "agent-x",
     until: int = NOW + LIFE,
+    since: int = NOW - 3600,
 ) -> OneTimeId:
-    return OneTimeId(kind, issuer, jti, until)
+    return OneTimeId(kind, issuer, jti, until, since)
 
 
 def spend_at_once(state: State, one_time_ids: Sequence[OneTimeId]) -> list[OneTimeId | None]:

@@ -118,7 +118,7 @@ class Machine:
 
     def start_broker(self) -> None:
         """Start the broker and wait until it is ready."""
-        self._file("broker", "broker.yaml", {})
+        self._file("broker", "settings.yaml", {})
         (self.folder / "broker-data").mkdir(exist_ok=True)
         self._start("broker", ["/usr/bin/env", *self._variables(), PYTHON, "-m", "broker", "serve"])
         self.wait_until_ready()
@@ -129,7 +129,7 @@ class Machine:
 
     def _variables(self) -> list[str]:
         given = {
-            "BROKER_CONFIG": str(self.folder / "broker.yaml"),
+            "BROKER_CONFIG": str(self.folder / "settings.yaml"),
             "BROKER_DATA_DIR": str(self.folder / "broker-data"),
             "BROKER_ISSUER": self.issuer,
             "BROKER_LISTEN__HTTP": f"127.0.0.1:{self._http}",

@@ -10,7 +10,7 @@ import pytest
 from tests.deploy.chart import DEPLOY, ROOT, Document, read_yaml
 from tests.deploy.promql import Selector, complaints, family, selectors, templates
 
-_FILE = DEPLOY / "alerts" / "broker.yaml"
+_FILE = DEPLOY / "alerts" / "rules.yaml"
 _MEMBERS = {"alert", "expr", "for", "labels", "annotations"}
 RULES: dict[str, Document] = {
     rule["alert"]: rule

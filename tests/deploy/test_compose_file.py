@@ -114,7 +114,7 @@ def test_every_image_has_a_version() -> None:
 
 
 def test_the_broker_has_the_time_that_it_takes_to_stop() -> None:
-    settings = read_yaml((DEPLOY / "compose" / "broker.yaml").read_text())
+    settings = read_yaml((DEPLOY / "compose" / "settings.yaml").read_text())
     drain = parse_duration(settings["drain_delay"])
     given = parse_duration(SERVICES["broker"]["stop_grace_period"])
 
@@ -131,7 +131,7 @@ def test_what_a_service_waits_for_can_tell_that_it_is_ready() -> None:
 
 
 def test_the_addresses_in_the_files_are_those_of_the_services() -> None:
-    settings = read_yaml((DEPLOY / "compose" / "broker.yaml").read_text())
+    settings = read_yaml((DEPLOY / "compose" / "settings.yaml").read_text())
 
     assert settings["keys"]["vault"]["url"] == "https://openbao:8200"
     assert settings["state"]["valkey"]["host"] == "valkey:6379"

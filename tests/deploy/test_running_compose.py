@@ -140,6 +140,15 @@ def test_valkey_talks_to_nobody_without_the_password(machine: Machine) -> None:
         assert connection.recv(64).startswith(b"-NOAUTH")
 
 
+def test_the_broker_may_do_in_valkey_what_the_page_about_it_gives_it(machine: Machine) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = [one for one in text.splitlines() if "ACL SETUSER broker" in one]
+
+    _, broker = (machine.made / "valkey" / "users.conf").read_text().splitlines()
+    # The password stands before what it opens.
+    assert broker.split()[4:] == shlex.split(line)[5:]
+
+
 def test_the_broker_may_do_what_the_page_about_vault_gives_it_and_nothing_else() -> None:
     def policy(file: Path) -> list[str]:
         (found,) = _POLICY.findall(file.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ Each service has a folder of its own in the directory, and sees no other's. What
 is, so that it can be run at every start.
 """
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -29,6 +30,11 @@ CLIENT: Final = "agent-nightly"
 OWNER: Final = 65532
 _SERVERS: Final = ("openbao", "valkey", "broker")
 _DATA: Final = ("openbao-data", "valkey-data")
+_KEYS: Final = "~{broker}:*"
+_COMMANDS: Final = (
+    "-@all +eval +evalsha +info +wait +time +hset +hsetnx +hget +hmget +hdel +hexists +hlen "
+    "+zadd +zrem +zcard +zscore +zrange"
+)
 _LIFETIME: Final = timedelta(days=397)
 _DONE: Final = "ca.pem"
 
@@ -67,12 +73,18 @@ def _files(directory: Path) -> Mapping[str, bytes]:
         "openbao/secret-id": secret_id,
         "broker/role-id": role_id,
         "broker/secret-id": secret_id,
-        "valkey/password.conf": b"requirepass " + password + b"\n",
+        "valkey/users.conf": _users(password),
         "broker/valkey-password": password,
         f"broker/{CLIENT}.jwks.json": public,
         f"client/{CLIENT}.pem": private,
         f"client/{_DONE}": _pem(authority[0]),
     }
+
+
+def _users(password: bytes) -> bytes:
+    """Whom Valkey admits: the broker, to its own keys and to what it does with them."""
+    digest = hashlib.sha256(password).hexdigest()
+    return f"user default off\nuser broker on #{digest} {_KEYS} {_COMMANDS}\n".encode()
 
 
 def _authority() -> Pair:

@@ -1,0 +1,283 @@
+"""Two brokers, as on two machines, with one issuer, one key and one Valkey."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Barrier
+from typing import Any, Final
+
+import pytest
+
+from tests.e2e.asserting import DESK_AT_WIKI, PAGES, WIKI, idp_entry, redeem
+from tests.e2e.patience import until
+from tests.e2e.running import RunningBroker, run_broker
+from tests.e2e.setting import (
+    TICKETS,
+    TICKETS_SECRET,
+    Document,
+    Setting,
+    assertion,
+    by_assertion,
+    exchange,
+    login,
+    new_setting,
+)
+from tests.e2e.wires import UNABLE, decision_id, settled, wire
+from tests.harness import Answer
+from tests.idp import signer
+from tests.valkey import ValkeyServer, running
+from tests.world import Parameters
+
+FACES: Final = ("http", "grpc")
+ACROSS: Final = [(first, second) for first in FACES for second in FACES]
+AT_ONCE: Final = 64
+PARTIES: Final = 16
+
+
+@dataclass
+class Pair:
+    """Two brokers that are one to their clients. The second answers elsewhere than its issuer says."""
+
+    valkey: ValkeyServer
+    first: RunningBroker
+    second: RunningBroker
+
+    @property
+    def setting(self) -> Setting:
+        """What clients have to know."""
+        return self.first.setting
+
+    @property
+    def both(self) -> tuple[RunningBroker, RunningBroker]:
+        return self.first, self.second
+
+    def wait_until_ready(self) -> None:
+        for broker in self.both:
+            broker.wait_until_ready(60)
+
+
+def valkey_state(server: ValkeyServer, directory: Path) -> Document:
+    valkey = {"host": f"127.0.0.1:{server.port}"}
+    return {"store": "valkey", "directory": str(directory / "state"), "valkey": valkey}
+
+
+def two_settings(folder: Path, server: ValkeyServer) -> tuple[Setting, Setting]:
+    """Both know the same clients, resources and issuers, and sign with the same key."""
+    found: list[Setting] = []
+    for name in ("first", "second"):
+        directory = folder / name
+        directory.mkdir()
+        # So that what was issued before the store began is soon a thing of the past.
+        sections: dict[str, Any] = {"tokens": {"leeway": "1s"}}
+        made = new_setting(directory, state=valkey_state(server, directory), **sections)
+        agent = {
+            "id": DESK_AT_WIKI,
+            "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
+            "grants": ["jwt_bearer"],
+        }
+        document = made.document
+        found.append(
+            made.with_document(
+                clients=[*document["clients"], agent],
+                resources=[*document["resources"], {"resource": WIKI, "scopes": {PAGES: {}}}],
+                issuers=[idp_entry(purposes=["user", "access_token", "id_jag"])],
+                issuer=(found[0] if found else made).issuer,
+                keys=(found[0] if found else made).document["keys"],
+            )
+        )
+    return found[0], found[1]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    with ExitStack() as closing:
+        server = closing.enter_context(running(folder / "valkey"))
+        brokers = []
+        for setting in two_settings(folder, server):
+            brokers.append(RunningBroker(setting))
+            closing.callback(brokers[-1].close)
+        (folder / "secret").write_text(TICKETS_SECRET)
+        pair = Pair(server, *brokers)
+        pair.wait_until_ready()
+        yield pair
+
+
+def is_unready(broker: RunningBroker) -> bool:
+    return not broker.is_ready()
+
+
+def reason_of(broker: RunningBroker, answer: Answer) -> str:
+    """Why it was refused, as the record says that the answer names."""
+    name = decision_id(answer)
+    (record,) = [one for one in broker.records() if one["event_id"] == name]
+    return str(record["reason"])
+
+
+@pytest.mark.requirement("RPL-02", "P-B")
+@pytest.mark.parametrize(("first", "second"), ACROSS)
+def test_a_client_assertion_spent_at_one_is_refused_at_the_other(
+    pair: Pair, first: str, second: str
+) -> None:
+    with wire(first, pair.first.setting) as one, wire(second, pair.second.setting) as other:
+        used: list[Parameters] = []
+
+        def fresh() -> Parameters:
+            used.append(by_assertion(assertion(pair.setting)))
+            return exchange(pair.setting) | used[-1]
+
+        assert settled(one, fresh).is_granted
+        again = settled(other, lambda: exchange(pair.setting) | used[-1])
+
+        assert again.error == "invalid_client"
+        assert reason_of(pair.second, again) == "replay"
+        assert settled(other, lambda: exchange(pair.setting)).is_granted
+
+
+@pytest.mark.requirement("RPL-02", "JAG-13", "IDJAG-R-07")
+@pytest.mark.parametrize(("first", "second"), ACROSS)
+def test_an_identity_assertion_redeemed_at_one_is_refused_at_the_other(
+    pair: Pair, first: str, second: str
+) -> None:
+    with wire(first, pair.first.setting) as one, wire(second, pair.second.setting) as other:
+        used: list[Parameters] = []
+
+        def fresh() -> Parameters:
+            used.append(redeem(pair.setting))
+            return used[-1]
+
+        assert settled(one, fresh).is_granted
+
+        def again_by_another() -> Parameters:
+            return used[-1] | by_assertion(assertion(pair.setting, DESK_AT_WIKI))
+
+        again = settled(other, again_by_another)
+
+        assert again.error == "invalid_grant"
+        assert reason_of(pair.second, again) == "replay"
+
+
+@pytest.mark.requirement("RPL-02", "P-B")
+def test_of_sixty_four_uses_at_once_at_both_brokers_one_gets_a_token(pair: Pair) -> None:
+    parameters = exchange(pair.setting)
+    gate = Barrier(PARTIES)
+
+    with ExitStack() as stack, ThreadPoolExecutor(PARTIES) as pool:
+        wires = [
+            stack.enter_context(wire(face, broker.setting))
+            for _ in range(PARTIES // 4)
+            for broker in pair.both
+            for face in FACES
+        ]
+
+        def use(number: int) -> Answer:
+            gate.wait(timeout=30)
+            return wires[number % PARTIES].exchange(parameters)
+
+        answers = list(pool.map(use, range(AT_ONCE)))
+
+    assert sum(answer.is_granted for answer in answers) == 1
+    refused = [answer for answer in answers if not answer.is_granted]
+    assert {answer.error for answer in refused} - {UNABLE} <= {"invalid_client"}
+
+
+def run_at(broker: RunningBroker, *arguments: str) -> Any:
+    """Run a command of ours against a broker as the tickets server."""
+    secret = broker.setting.directory.parent / "secret"
+    where = ("--grpc", f"127.0.0.1:{broker.setting.ports.grpc}")
+    return run_broker(*arguments, *where, "--client", TICKETS, "--secret-file", str(secret))
+
+
+def counts(broker: RunningBroker, token: str) -> bool:
+    found = run_at(broker, "token", "introspect", file_of(broker, token), "-o", "json")
+    return bool(json.loads(found.stdout)["active"])
+
+
+def file_of(broker: RunningBroker, token: str) -> str:
+    place = broker.setting.directory / hashlib.sha256(token.encode()).hexdigest()
+    place.write_text(token)
+    return f"@{place}"
+
+
+@pytest.mark.requirement("RPL-07", "REV-02")
+def test_a_token_revoked_at_one_is_refused_at_the_other_at_once(pair: Pair) -> None:
+    with wire("http", pair.first.setting) as one:
+        first = settled(one, lambda: login(pair.setting)).token
+        token = settled(one, lambda: exchange(pair.setting) | {"subject_token": first}).token
+    assert counts(pair.second, token)
+
+    done = run_at(pair.first, "token", "revoke", file_of(pair.first, token))
+
+    assert done.returncode == 0, done.stderr
+    assert not counts(pair.second, token)
+    for face in FACES:
+        with wire(face, pair.second.setting) as other:
+            again = settled(other, lambda: exchange(pair.setting) | {"subject_token": token})
+            assert again.error == "invalid_request"
+
+
+@pytest.mark.requirement("R-12", "R-38")
+def test_a_flush_under_both_brokers_lets_nothing_work_twice(pair: Pair) -> None:
+    with wire("http", pair.first.setting) as one, wire("grpc", pair.second.setting) as other:
+        used: list[Parameters] = []
+
+        def fresh() -> Parameters:
+            used.append(by_assertion(assertion(pair.setting)))
+            return exchange(pair.setting) | used[-1]
+
+        token = settled(one, fresh).token
+        assert run_at(pair.first, "token", "revoke", file_of(pair.first, token)).returncode == 0
+        alive = settled(other, lambda: exchange(pair.setting)).token
+
+        pair.valkey.ask("FLUSHALL")
+
+        again = other.exchange(exchange(pair.setting) | used[-1])
+        assert again.error in {UNABLE, "invalid_client"}
+        for broker in pair.both:
+            until(partial(is_unready, broker), seconds=10, what="it is not ready")
+        pair.wait_until_ready()
+        assert other.exchange(exchange(pair.setting) | used[-1]).error == UNABLE
+        assert settled(other, fresh).is_granted
+        for broker in pair.both:
+            assert not counts(broker, token), "it was given back"
+            assert counts(broker, alive), "and nothing else was withdrawn"
+
+
+@pytest.mark.requirement("R-09", "R-38")
+def test_without_the_store_nobody_is_served_and_with_it_everybody_is(pair: Pair) -> None:
+    pair.valkey.freeze()
+    try:
+        for broker in pair.both:
+            for face in FACES:
+                with wire(face, broker.setting) as one:
+                    assert one.exchange(exchange(pair.setting)).error == UNABLE
+            until(partial(is_unready, broker), seconds=10, what="it is not ready")
+            assert "replay_store_unavailable" in broker.findings()
+    finally:
+        pair.valkey.thaw()
+
+    for broker in pair.both:
+        until(broker.is_ready, seconds=10, what="it is ready again")
+        for face in FACES:
+            with wire(face, broker.setting) as one:
+                assert settled(one, lambda: exchange(pair.setting)).is_granted
+
+
+@pytest.mark.requirement("RPL-04")
+def test_a_broker_does_not_start_on_a_valkey_that_forgets_on_purpose(tmp_path: Path) -> None:
+    with running(tmp_path / "valkey", "--maxmemory-policy", "allkeys-lru") as server:
+        setting = new_setting(tmp_path, state=valkey_state(server, tmp_path))
+        broker = RunningBroker(setting)
+        try:
+            assert broker.session.end() == 1
+        finally:
+            broker.close()
+
+    assert "maxmemory-policy is allkeys-lru; it must be noeviction" in broker.session.text
+    assert "Traceback" not in broker.session.text
+    assert broker.events("worker_started") == []

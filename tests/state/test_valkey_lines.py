@@ -1,0 +1,356 @@
+"""Bad lines to a Valkey: every call ends in time, and whoever listens or poses as the server is refused."""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from broker.errors import Reason, TemporarilyUnavailable
+from broker.model import OneTimeId, Pedigree
+from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey_opening import Servers
+from tests.e2e.patience import until
+from tests.fault_proxy import Fault, FaultProxy, fault_proxy
+from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state
+
+NOW = 1_800_000_000
+DEADLINE = 0.3
+# A busy machine may notice later that the time is over.
+SLACK = 0.5
+CALLERS = 16
+
+
+class Clock:
+    """A clock that stands."""
+
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> int:
+        return self.at
+
+
+@pytest.fixture
+def proxy(valkey_server: ValkeyServer) -> Iterator[FaultProxy]:
+    with fault_proxy(valkey_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def state(valkey_server: ValkeyServer, proxy: FaultProxy) -> Iterator[ValkeyState]:
+    """A store behind the proxy."""
+    terms = StoreTerms(new_prefix())
+    settled_state(valkey_server, Clock(), prefix=terms.prefix).close()
+    state = open_state(
+        servers_at(proxy.port), now=Clock(), terms=terms, deadline=DEADLINE, connections=CALLERS
+    )
+    yield state
+    state.close()
+
+
+def one_time_id(number: int = 0) -> OneTimeId:
+    return OneTimeId("client_assertion", "agent-x", f"jti-{number}", NOW + 330, NOW - 30)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long it took to be refused."""
+    started = time.monotonic()
+    with pytest.raises(TemporarilyUnavailable):
+        call()
+    return time.monotonic() - started
+
+
+def is_well(state: ValkeyState) -> bool:
+    try:
+        state.check()
+    except TemporarilyUnavailable:
+        return False
+    return True
+
+
+def hang(proxy: FaultProxy) -> None:
+    proxy.fault = Fault.BLACKHOLE
+
+
+def drip(proxy: FaultProxy) -> None:
+    proxy.fault = Fault.DRIP
+
+
+def slow_down(proxy: FaultProxy) -> None:
+    proxy.delay = 5.0
+
+
+def cut(proxy: FaultProxy) -> None:
+    proxy.cut()
+
+
+def lose_answers(proxy: FaultProxy) -> None:
+    proxy.fault = Fault.LOST_ANSWERS
+
+
+@pytest.mark.requirement("R-13", "R-09", "RPL-03")
+@pytest.mark.parametrize("harm", [hang, drip, slow_down, cut, lose_answers])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_every_call_ends_in_time_and_works_again_when_the_line_does(
+    state: ValkeyState, proxy: FaultProxy, harm: Callable[[FaultProxy], None], *, is_new: bool
+) -> None:
+    assert state.spend((one_time_id(),)) is None
+    harm(proxy)
+    if is_new:
+        proxy.end_connections()
+
+    assert seconds(lambda: state.spend((one_time_id(1),))) < DEADLINE + SLACK
+    assert seconds(lambda: state.reason_against(Pedigree("jti", NOW, frozenset()))) < SLACK
+    assert seconds(lambda: state.revoke("jti", NOW)) < DEADLINE + SLACK
+    assert seconds(state.check) < 2 * DEADLINE + SLACK
+
+    proxy.mend()
+    mended = time.monotonic()
+    until(lambda: is_well(state), seconds=10, what="the store is well again")
+    assert time.monotonic() - mended < 5
+    assert state.spend((one_time_id(),)) == one_time_id()
+
+
+@pytest.mark.requirement("R-13")
+def test_while_a_server_hangs_callers_are_refused_at_once(
+    state: ValkeyState, proxy: FaultProxy
+) -> None:
+    """One pays for finding out, and now and then another."""
+    hang(proxy)
+    took: list[float] = []
+
+    def call_again_and_again(until_at: float) -> None:
+        while time.monotonic() < until_at:
+            took.append(seconds(lambda: state.spend((one_time_id(),))))
+            time.sleep(0.002)
+
+    at_once(call_again_and_again, time.monotonic() + 2.0)
+
+    slow = [one for one in took if one > DEADLINE / 2]
+    assert len(took) > 20 * len(slow)
+    assert max(took) < DEADLINE + SLACK
+
+
+@pytest.mark.requirement("R-13")
+def test_a_flapping_line_is_not_stormed(state: ValkeyState, proxy: FaultProxy) -> None:
+    """It is cut five times a second, and sixteen threads ask as fast as they can."""
+    before = proxy.accepted
+    stop_at = time.monotonic() + 3.0
+
+    def call_again_and_again(until_at: float) -> None:
+        number = 0
+        while time.monotonic() < until_at:
+            number += 1
+            with suppress(TemporarilyUnavailable):
+                state.spend((one_time_id(number),))
+            time.sleep(0.002)
+
+    def flap() -> None:
+        while time.monotonic() < stop_at:
+            proxy.cut()
+            time.sleep(0.1)
+            proxy.mend()
+            time.sleep(0.1)
+
+    flapping = threading.Thread(target=flap)
+    flapping.start()
+    at_once(call_again_and_again, stop_at)
+    flapping.join()
+
+    # One try after each cut, and one connection for each thread when it works.
+    assert proxy.accepted - before < 15 * (CALLERS + 4)
+
+
+@pytest.mark.requirement("R-13", "R-34")
+def test_a_line_that_stays_cut_is_tried_once_a_second_in_the_end(
+    state: ValkeyState, proxy: FaultProxy
+) -> None:
+    proxy.cut()
+    before = proxy.accepted
+
+    def call_again_and_again(until_at: float) -> None:
+        while time.monotonic() < until_at:
+            seconds(lambda: state.spend((one_time_id(),)))
+            time.sleep(0.002)
+
+    at_once(call_again_and_again, time.monotonic() + 3.0)
+
+    assert proxy.accepted - before <= 12
+
+
+def at_once(call: Callable[[float], None], until_at: float) -> None:
+    threads = [threading.Thread(target=call, args=(until_at,)) for _ in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.requirement("P-B")
+def test_an_id_whose_answer_was_lost_is_spent(state: ValkeyState, proxy: FaultProxy) -> None:
+    """It was asked for once, and nobody may have it twice."""
+    lose_answers(proxy)
+    seconds(lambda: state.spend((one_time_id(),)))
+    proxy.mend()
+
+    until(lambda: is_well(state), seconds=10, what="the store is well again")
+
+    assert state.spend((one_time_id(),)) == one_time_id()
+
+
+@pytest.mark.requirement("RPL-03")
+def test_who_finds_every_connection_taken_is_refused(
+    valkey_server: ValkeyServer, proxy: FaultProxy
+) -> None:
+    terms = StoreTerms(new_prefix())
+    settled_state(valkey_server, Clock(), prefix=terms.prefix).close()
+    state = open_state(
+        servers_at(proxy.port), now=Clock(), terms=terms, deadline=DEADLINE, connections=1
+    )
+    with state._primary.conversation():
+        assert seconds(lambda: state.spend((one_time_id(),))) < DEADLINE + SLACK
+    state.close()
+
+
+def test_an_idle_connection_that_was_closed_harms_nobody(
+    state: ValkeyState, proxy: FaultProxy
+) -> None:
+    """As firewalls and servers do; were it used, an id might be spent for nothing."""
+    for number in range(5):
+        proxy.end_connections()
+        time.sleep(0.05)
+        assert state.spend((one_time_id(number),)) is None
+
+
+AUTHORITY = trustme.CA()
+STRANGER = trustme.CA()
+
+
+@contextmanager
+def secured(
+    server: ValkeyServer, certificate: trustme.LeafCert, *, asks: trustme.CA | None = None
+) -> Iterator[FaultProxy]:
+    """The server behind TLS; with an authority it asks for a certificate of that one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    if asks is not None:
+        asks.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    with fault_proxy(server.port, tls=context) as proxy:
+        yield proxy
+
+
+def authorities(folder: Path, authority: trustme.CA = AUTHORITY) -> Path:
+    file = folder / "authorities.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return file
+
+
+def own_certificate(folder: Path, authority: trustme.CA) -> tuple[Path, Path]:
+    certificate = authority.issue_cert("broker.test")
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(str(key_file))
+    return cert_file, key_file
+
+
+def open_over(
+    proxy: FaultProxy, host: str, tls: tuple[Path | None, Path | None, Path | None]
+) -> str:
+    """What becomes of a store there: why it is refused, or that it was reached."""
+    state = open_state(Servers([(host, proxy.port)], tls=tls), now=Clock())
+    with pytest.raises(TemporarilyUnavailable) as caught:
+        state.check()
+    state.close()
+    assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+    return caught.value.detail.removeprefix("state: ")
+
+
+REACHED = "it began anew just now"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_that_proves_its_name_is_talked_to(
+    valkey_server: ValkeyServer, tmp_path: Path, host: str
+) -> None:
+    with secured(valkey_server, AUTHORITY.issue_cert("127.0.0.1", "localhost")) as proxy:
+        assert open_over(proxy, host, (authorities(tmp_path), None, None)) == REACHED
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted"),
+    [
+        (STRANGER.issue_cert("127.0.0.1"), AUTHORITY),
+        (AUTHORITY.issue_cert("valkey.example"), AUTHORITY),
+        (AUTHORITY.issue_cert("127.0.0.1"), None),
+    ],
+    ids=["of a stranger", "of another name", "not known to the system"],
+)
+def test_a_server_that_does_not_is_told_nothing(
+    valkey_server: ValkeyServer,
+    tmp_path: Path,
+    certificate: trustme.LeafCert,
+    trusted: trustme.CA | None,
+) -> None:
+    with secured(valkey_server, certificate) as proxy:
+        file = None if trusted is None else authorities(tmp_path, trusted)
+
+        assert open_over(proxy, "127.0.0.1", (file, None, None)) == "certificate not trusted"
+
+
+def test_a_server_without_tls_is_told_nothing(valkey_server: ValkeyServer, tmp_path: Path) -> None:
+    with fault_proxy(valkey_server.port) as proxy:
+        found = open_over(proxy, "127.0.0.1", (authorities(tmp_path), None, None))
+
+    assert found in {"no TLS", "timed out", "unreachable"}
+
+
+def test_a_server_that_wants_tls_is_not_talked_to_without(valkey_server: ValkeyServer) -> None:
+    with secured(valkey_server, AUTHORITY.issue_cert("127.0.0.1")) as proxy:
+        state = open_state(servers_at(proxy.port), now=Clock())
+
+        with pytest.raises(TemporarilyUnavailable):
+            state.check()
+        state.close()
+
+
+def test_the_broker_shows_its_certificate_where_one_is_asked_for(
+    valkey_server: ValkeyServer, tmp_path: Path
+) -> None:
+    certificate = AUTHORITY.issue_cert("127.0.0.1")
+    trusted = authorities(tmp_path)
+    with secured(valkey_server, certificate, asks=AUTHORITY) as proxy:
+        own = own_certificate(tmp_path, AUTHORITY)
+        assert open_over(proxy, "127.0.0.1", (trusted, *own)) == REACHED
+
+        strange = own_certificate(tmp_path, STRANGER)
+        assert open_over(proxy, "127.0.0.1", (trusted, *strange)) != REACHED
+        assert open_over(proxy, "127.0.0.1", (trusted, None, None)) != REACHED
+
+
+def test_a_handshake_that_is_never_finished_ends_in_time(
+    valkey_server: ValkeyServer, tmp_path: Path
+) -> None:
+    with fault_proxy(valkey_server.port) as proxy:
+        hang(proxy)
+        servers = servers_at(proxy.port, tls=(authorities(tmp_path), None, None))
+        started = time.monotonic()
+        state = open_state(servers, now=Clock(), deadline=DEADLINE)
+
+        assert time.monotonic() - started < DEADLINE + SLACK
+        state.close()
+
+
+def test_a_name_that_does_not_resolve_is_said_to_be_one() -> None:
+    state = open_state(Servers([("no-such-host.invalid", 6379)]), now=Clock(), deadline=2)
+
+    with pytest.raises(TemporarilyUnavailable) as caught:
+        state.check()
+
+    assert caught.value.detail in {"state: the name does not resolve", "state: timed out"}
+    state.close()

@@ -146,7 +146,7 @@ def test_the_broker_may_do_in_valkey_what_the_page_about_it_gives_it(machine: Ma
 
     _, broker = (machine.made / "valkey" / "users.conf").read_text().splitlines()
     # The password stands before what it opens.
-    assert broker.split()[4:] == shlex.split(line)[5:]
+    assert broker.split()[4:] == shlex.split(line)[6:]
 
 
 def test_the_broker_may_do_what_the_page_about_vault_gives_it_and_nothing_else() -> None:

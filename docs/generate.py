@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.audit.reader import UNDETECTED
 from broker.config.documents import json_schema, settings_page
 from docs.conformance_tables import deviations_table, requirement_gaps_table, requirement_tables
+from docs.deployment_tables import alerts_table
 from docs.errors_tables import classes_table, reasons_tables
+from docs.helm_values import CHART, values_schema
 from docs.operations_tables import events_table, fields_table, metrics_table
 from docs.regions import fill, names_in
 from docs.threats_tables import attack_tables, faults_table, gaps_list
@@ -22,6 +24,7 @@ def undetected_list() -> str:
 
 
 REGIONS: Final[Mapping[str, Callable[[], str]]] = {
+    "alerts": alerts_table,
     "attacks": attack_tables,
     "deviations": deviations_table,
     "errors": classes_table,
@@ -38,12 +41,16 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
 """What is made inside pages that are otherwise written by hand, by the name of the region."""
 
 
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
 def pages() -> Mapping[Path, str]:
     """Every generated page as it should be, and every page with a region that is generated."""
     made = {
         FOLDER / "settings.md": settings_page(),
-        FOLDER / "broker.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False)
-        + "\n",
+        FOLDER / "broker.schema.json": _json(json_schema()),
+        CHART / "values.schema.json": _json(values_schema()),
     }
     for path in sorted(FOLDER.glob("*.md")):
         text = path.read_text(encoding="utf-8")

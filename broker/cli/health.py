@@ -16,12 +16,17 @@ _SECONDS = 5.0
 @click.option(
     "--admin", envvar="BROKER_ADMIN", help="The admin port's URL; the settings' if unset."
 )
+@click.option(
+    "--live", "is_live", is_flag=True, help="Ask whether it lives, whatever it is waiting for."
+)
 @config_option()
-def health(admin: str | None, config: Path) -> None:
+def health(admin: str | None, config: Path, *, is_live: bool) -> None:
     """Ask a running broker whether it is ready; exit code 0 says yes."""
-    base = admin or f"http://{settings_from(config).listen.admin}"
-    answer = Fetcher(timeout=_SECONDS).get(base.rstrip("/") + "/readyz", verbose="")
+    base = (admin or f"http://{settings_from(config).listen.admin}").rstrip("/")
+    fetcher = Fetcher(timeout=_SECONDS)
+    answer = fetcher.get(f"{base}/livez") if is_live else fetcher.get(f"{base}/readyz", verbose="")
     for line in answer.text.splitlines():
         click.echo(printable(line))
     if answer.status != 200:
-        raise Negative(f"The broker is not ready (status {answer.status}).")
+        missing = "alive" if is_live else "ready"
+        raise Negative(f"The broker is not {missing} (status {answer.status}).")

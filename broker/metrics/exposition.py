@@ -29,24 +29,31 @@ class Exposition:
     """
     The page, made from the files of all workers.
 
-    ``render`` takes whether each expected worker is up. What a worker that is not up last told
-    about itself is left out, while what it counted stays.
+    ``render`` takes whether each expected worker is up, and whether each check of readiness passes,
+    by the worker that it is of (empty where it is nobody's) and its name. What a worker that is not up
+    last told about itself is left out, while what it counted stays.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def render(self, workers: Mapping[str, bool]) -> bytes:
+    def render(self, workers: Mapping[str, bool], checks: Mapping[tuple[str, str], bool]) -> bytes:
         """The page in Prometheus' text format, UTF-8."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(self._directory, workers))
+        registry.register(_Collector(self._directory, workers, checks))
         return generate_latest(registry)
 
 
 class _Collector(Collector):
-    def __init__(self, directory: Path, workers: Mapping[str, bool]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        workers: Mapping[str, bool],
+        checks: Mapping[tuple[str, str], bool],
+    ) -> None:
         self._directory = directory
         self._workers = workers
+        self._checks = checks
 
     def collect(self) -> Iterator[Metric]:
         yield from MultiProcessCollector.merge(self._files())  # type: ignore[no-untyped-call]
@@ -56,6 +63,17 @@ class _Collector(Collector):
         for worker, is_up in sorted(self._workers.items()):
             up.add_metric([worker], float(is_up))
         yield up
+        ready = GaugeMetricFamily("broker_ready", "Whether the broker is ready for requests.")
+        ready.add_metric([], float(all(self._workers.values()) and all(self._checks.values())))
+        yield ready
+        passed = GaugeMetricFamily(
+            "broker_check_passed",
+            "Whether a check of readiness passes.",
+            labels=["worker", "check"],
+        )
+        for (worker, check), has_passed in sorted(self._checks.items()):
+            passed.add_metric([worker, check], float(has_passed))
+        yield passed
         build = GaugeMetricFamily(
             "broker_build_info", "What is running; always 1.", labels=["version", "python"]
         )

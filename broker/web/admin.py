@@ -20,8 +20,8 @@ from broker.web.readiness import Readiness
 Beside = Callable[[], AbstractAsyncContextManager[object]]
 """Begins what is served in the same event loop, until the end of its block."""
 
-MetricsPage = Callable[[Mapping[str, bool]], bytes]
-"""Makes the page for Prometheus; it is told which workers are up."""
+MetricsPage = Callable[[Mapping[str, bool], Mapping[tuple[str, str], bool]], bytes]
+"""Makes the page for Prometheus; it is told which workers are up, and which checks pass."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _CONNECTION_LIMIT = 64
@@ -52,7 +52,10 @@ def admin_app(
         return PlainTextResponse(text, status_code=200 if is_ready else 503, headers=_HEADERS)
 
     async def metrics(_request: Request) -> Response:
-        page = await asyncio.to_thread(exposition, readiness.workers_up())
+        findings = await readiness.findings()
+        workers = readiness.workers_up()
+        checks = {one.check: not one.failure for one in findings if one.name not in workers}
+        page = await asyncio.to_thread(exposition, workers, checks)
         return Response(page, headers=_HEADERS, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     own = [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

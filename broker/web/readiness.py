@@ -48,18 +48,25 @@ class Finding:
     """
     One line of the answer. ``failure`` comes from a closed list and is empty when all is well.
 
-    ``seconds`` is for how long it has failed, where that is known.
+    ``seconds`` is for how long it has failed, where that is known. ``worker`` is the worker that said
+    so, and is empty for what was found here.
     """
 
     name: str
     failure: str = ""
     seconds: int | None = None
+    worker: str = ""
 
     def __str__(self) -> str:
         if not self.failure:
             return f"[+]{self.name} ok"
         age = "" if self.seconds is None else f" (for {self.seconds} s)"
         return f"[-]{self.name} failed: {self.failure}{age}"
+
+    @property
+    def check(self) -> tuple[str, str]:
+        """The worker, and what it looked at."""
+        return self.worker, self.name.removeprefix(f"{self.worker}/")
 
 
 class Readiness:
@@ -125,10 +132,10 @@ class Readiness:
             for check in status.checks if status else ():
                 name = f"{worker}/{check.name}"
                 if not check.reason:
-                    yield Finding(name)
+                    yield Finding(name, worker=worker)
                     continue
                 reason = check.reason if check.reason in _REASONS else Reason.INTERNAL_ERROR.code
-                yield Finding(name, reason, max(0, int(now - check.since)))
+                yield Finding(name, reason, max(0, int(now - check.since)), worker)
 
     async def _probe(self) -> tuple[Finding, ...]:
         # However often readiness is asked for, the ports are asked no more often than this.

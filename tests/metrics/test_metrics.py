@@ -30,6 +30,7 @@ from broker.metrics.measures import EVENTS
 from broker.model import RequestContext
 
 PERMIT = {"face": "grpc", "event": "token.issue", "decision": "permit"}
+CHECKS = {("grpc", "audit"): True, ("", "shutdown"): True}
 DENY = {"face": "http", "event": "token.issue", "decision": "deny", "reason": "replay"}
 
 
@@ -40,7 +41,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def page(directory: Path, **workers: bool) -> dict[str, Metric]:
-    text = Exposition(directory).render(workers).decode()
+    text = Exposition(directory).render(workers, CHECKS).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -79,12 +80,40 @@ def test_all_measures_appear_on_a_page_that_prometheus_reads(directory: Path) ->
         "broker_reloads",
         "broker_jwks_age_seconds",
         "broker_worker_up",
+        "broker_ready",
+        "broker_check_passed",
         "broker_build_info",
     }
     assert families["broker_requests"].type == "counter"
     assert families["broker_request_seconds"].type == "histogram"
     assert families["broker_build_info"].samples[0].labels["version"] == __version__
     assert value(directory, "broker_jwks_age_seconds", {"issuer": "https://idp.example"}) == 12.5
+
+
+@pytest.mark.parametrize(
+    ("workers", "checks", "is_ready"),
+    [
+        ({"grpc": True, "http": True}, CHECKS, 1),
+        ({"grpc": True, "http": False}, CHECKS, 0),
+        ({"grpc": True, "http": True}, {**CHECKS, ("grpc", "audit"): False}, 0),
+        ({"grpc": True, "http": True}, {**CHECKS, ("", "shutdown"): False}, 0),
+    ],
+    ids=["all is well", "a silent worker", "a check that fails", "it stops"],
+)
+def test_the_page_tells_whether_the_broker_is_ready(
+    directory: Path,
+    workers: Mapping[str, bool],
+    checks: Mapping[tuple[str, str], bool],
+    is_ready: float,
+) -> None:
+    text = Exposition(directory).render(workers, checks).decode()
+
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert [sample.value for sample in families["broker_ready"].samples] == [is_ready]
+    assert {
+        (sample.labels["worker"], sample.labels["check"]): bool(sample.value)
+        for sample in families["broker_check_passed"].samples
+    } == checks
 
 
 def test_a_histogram_counts_into_all_buckets_that_are_large_enough(directory: Path) -> None:
@@ -207,7 +236,7 @@ def test_no_label_is_made_for_a_person_or_a_client(directory: Path) -> None:
     metrics.observe_record(DENY | {"subject": "ann@acme.example", "client_id": "agent-7"})
     metrics.flush()
 
-    text = Exposition(directory).render({}).decode()
+    text = Exposition(directory).render({}, CHECKS).decode()
     assert "acme" not in text
     assert "agent-7" not in text
 

@@ -71,7 +71,7 @@ class World:
 
     @property
     def client(self) -> TestClient:
-        return TestClient(admin_app(self.readiness, lambda _: b"page"))
+        return TestClient(admin_app(self.readiness, lambda _workers, _checks: b"page"))
 
 
 @pytest.fixture
@@ -280,25 +280,56 @@ def test_there_is_nothing_else(world: World, path: str) -> None:
     assert world.client.get(path).status_code == 404
 
 
-def test_the_page_of_measures_is_told_who_is_up(world: World) -> None:
-    told: list[Mapping[str, bool]] = []
+Checks = Mapping[tuple[str, str], bool]
 
-    def exposition(workers: Mapping[str, bool]) -> bytes:
-        told.append(workers)
+
+def told_to_the_page_of_measures(world: World) -> tuple[Mapping[str, bool], Checks]:
+    """What the page is made from, when somebody fetches it."""
+    told: list[tuple[Mapping[str, bool], Checks]] = []
+
+    def exposition(workers: Mapping[str, bool], checks: Checks) -> bytes:
+        told.append((workers, checks))
         return b"broker_worker_up 1\n"
 
     answer = TestClient(admin_app(world.readiness, exposition)).get("/metrics")
 
     assert answer.content == b"broker_worker_up 1\n"
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert told == [{"grpc": True, "http": True}]
+    return told[0]
+
+
+def test_the_page_of_measures_is_told_who_is_up_and_what_is_well(world: World) -> None:
+    world.say("grpc", audit="audit_unavailable", keys="")
+
+    workers, checks = told_to_the_page_of_measures(world)
+
+    assert workers == {"grpc": True, "http": True}
+    assert checks == {
+        ("", "shutdown"): True,
+        ("grpc", "audit"): False,
+        ("grpc", "keys"): True,
+        ("http", "audit"): True,
+        ("http", "keys"): True,
+        ("", "face/grpc"): True,
+        ("", "face/http"): True,
+    }
+
+
+def test_the_page_of_measures_tells_that_the_broker_is_stopping(world: World) -> None:
+    drain(world)
+
+    _, checks = told_to_the_page_of_measures(world)
+
+    assert checks == {("", "shutdown"): False}
 
 
 def test_further_pages_can_be_added(world: World) -> None:
     async def audit(_request: Request) -> Response:
         return PlainTextResponse("audit")
 
-    app: Starlette = admin_app(world.readiness, lambda _: b"", routes=[Route("/audit", audit)])
+    app: Starlette = admin_app(
+        world.readiness, lambda _workers, _checks: b"", routes=[Route("/audit", audit)]
+    )
 
     assert TestClient(app).get("/audit").text == "audit"
 
@@ -452,7 +483,7 @@ def test_the_control_process_obeys_an_order_that_came_before_it_listened() -> No
         lifeline,
         listener=("127.0.0.1", 0),
         readiness=lambda: readiness,
-        exposition=lambda _: b"",
+        exposition=lambda _workers, _checks: b"",
     )
 
     anchor.close()

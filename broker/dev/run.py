@@ -60,7 +60,8 @@ def run_dev(directory: Path, *, policies: Path | None, is_once: bool, console: C
 def _alone_in(directory: Path) -> Iterator[None]:
     """Keep the directory to this run; another would change the secrets under it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
+    file = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

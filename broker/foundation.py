@@ -181,7 +181,8 @@ def _open_state(settings: Settings) -> "State":
 
 def _open_valkey(settings: Settings, valkey: ValkeySettings) -> "ValkeyState":
     # What it takes is loaded where it is used: the other stores do without.
-    from broker.state.valkey import StoreTerms, ValkeyState  # noqa: PLC0415 - see above.
+    from broker.state.valkey import ValkeyState  # noqa: PLC0415 - see above.
+    from broker.state.valkey_keeper import StoreTerms  # noqa: PLC0415 - the same.
     from broker.state.valkey_opening import Servers, primary_of  # noqa: PLC0415 - the same.
 
     sentinel, tls = valkey.sentinel, valkey.tls

@@ -17,7 +17,8 @@ from valkey import Valkey
 from valkey.exceptions import ValkeyError
 
 from broker.interfaces import Now
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from broker.state.valkey_opening import Servers, primary_of
 from tests.e2e.patience import until
 from tests.e2e.setting import free_ports

@@ -14,10 +14,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from broker.state.entries import PURGE_STEP, REVOCATION_GRACE
+from broker.state.entries import CLOCK_WENT_BACK, PURGE_STEP, REVOCATION_GRACE
 
 SETTLING: Final = 10
 """How long, in seconds, after an epoch began the other processes may add what they know."""
+
+REFUSALS: Final = {
+    "clock": CLOCK_WENT_BACK,
+    "fenced": "state: it was issued before the store began anew",
+    "full": "state: full",
+    "settling": "state: it began anew just now",
+}
+"""What is recorded of the words by which a script of a well store refuses."""
 
 # What is wrong is told in a word: a replica answered, something is missing (``lost``), the server began
 # anew or was promoted (``moved``), it fell back behind what was seen (``older``), or the epoch is another.

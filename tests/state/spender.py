@@ -13,7 +13,8 @@ from pathlib import Path
 
 from broker.model import OneTimeId
 from broker.state.sqlite import SqliteState
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from tests.valkey import log_to_stderr, open_state, servers_at
 
 NOW = 1_800_000_000

@@ -11,7 +11,8 @@ import pytest
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import OneTimeId, Party, PartyKind, Pedigree, Withdrawal
 from broker.state.entries import everything_key, revoked_key, spent_key
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from broker.state.valkey_scripts import SETTLING
 from tests.e2e.patience import until
 from tests.fault_proxy import FaultProxy, fault_proxy
@@ -454,6 +455,26 @@ def test_readiness_is_down_until_fresh_tokens_are_taken(
     clock.at = began + SECONDS + 1
     state.check()
     assert not is_refused(state, one_time_id(clock, "fresh"))
+
+
+@pytest.mark.requirement("R-12")
+def test_a_store_emptied_while_it_is_joined_is_joined_at_the_next_look(
+    server: ValkeyServer, state: ValkeyState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, join = spent(clock), state._keeper._join
+
+    def join_and_empty() -> None:
+        join()
+        server.ask("FLUSHALL")
+
+    server.ask("FLUSHALL")
+    with monkeypatch.context() as patched:
+        patched.setattr(state._keeper, "_join", join_and_empty)
+        with pytest.raises(TemporarilyUnavailable) as caught:
+            state.check()
+
+    assert "forgotten" in caught.value.detail
+    assert_nothing_came_back(state, clock, ids)
 
 
 def test_two_processes_that_find_it_at_once_begin_one_epoch(

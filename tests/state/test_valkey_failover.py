@@ -12,7 +12,8 @@ import pytest
 from broker.errors import TemporarilyUnavailable
 from broker.fetch.resolver import TimedResolver, resolve_by_system
 from broker.model import OneTimeId, Pedigree
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from broker.state.valkey_link import Access, Endpoint, Link, ValkeyFault
 from broker.state.valkey_opening import Servers
 from broker.state.valkey_places import Sentinels

@@ -11,7 +11,8 @@ import pytest
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import OneTimeId, Pedigree
 from broker.state.database import StateRefused
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from broker.state.valkey_opening import Servers
 from tests.e2e.patience import until
 from tests.valkey import ValkeyServer, new_prefix, open_state, running, servers_at, settled_state

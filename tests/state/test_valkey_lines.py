@@ -12,7 +12,8 @@ import trustme
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import OneTimeId, Pedigree
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from broker.state.valkey_opening import Servers
 from tests.e2e.patience import until
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
@@ -180,7 +181,8 @@ def test_a_line_that_stays_cut_is_tried_once_a_second_in_the_end(
 
     at_once(call_again_and_again, time.monotonic() + 3.0)
 
-    assert proxy.accepted - before <= 12
+    # When it is cut, each of them may be about to connect.
+    assert proxy.accepted - before <= CALLERS + 12
 
 
 def at_once(call: Callable[[float], None], until_at: float) -> None:

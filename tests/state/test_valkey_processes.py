@@ -11,7 +11,8 @@ import pytest
 
 from broker.errors import Reason
 from broker.model import OneTimeId, Party, PartyKind, Withdrawal
-from broker.state.valkey import StoreTerms, ValkeyState
+from broker.state.valkey import ValkeyState
+from broker.state.valkey_keeper import StoreTerms
 from tests.state.spender import NOW
 from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state
 
@@ -132,7 +133,7 @@ def is_spent(state: ValkeyState, jti: str) -> bool:
 ANSWER = """
 import sys
 from broker.model import Party, PartyKind, Pedigree
-from broker.state.valkey import StoreTerms
+from broker.state.valkey_keeper import StoreTerms
 from tests.valkey import log_to_stderr, open_state, servers_at
 
 log_to_stderr()

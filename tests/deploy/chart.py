@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import helm_python
-import pytest
 from ruamel.yaml import YAML
-
-from broker.config.documents import json_schema
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "examples" / "deploy"
@@ -17,12 +14,6 @@ CHART: Final = DEPLOY / "helm" / "broker"
 RELEASE: Final = "broker"
 
 Document = dict[str, Any]
-
-_STORES: Final = json_schema()["$defs"]["StateSection"]["properties"]["store"]["enum"]
-needs_valkey = pytest.mark.skipif(
-    "valkey" not in _STORES, reason="this broker has no store for several machines"
-)
-"""Marks what only a broker can show that shares its state with others."""
 
 
 def read_yaml(text: str) -> Any:
@@ -99,9 +90,9 @@ class Rendered(list[Document]):
         return settings
 
 
-def render(values: Mapping[str, Any], *, chart: Path = CHART, release: str = RELEASE) -> Rendered:
+def render(values: Mapping[str, Any], *, release: str = RELEASE) -> Rendered:
     """The manifests of a release; raises ``helm_python.HelmError`` where Helm refuses."""
-    with helm_python.Chart.load(chart) as loaded:
+    with helm_python.Chart.load(CHART) as loaded:
         loaded.validate_schema(dict(values))
         files = loaded.render(dict(values), name=release, namespace="brokers")
     return Rendered(_manifests(files))

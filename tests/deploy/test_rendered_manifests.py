@@ -1,9 +1,7 @@
 """What the Helm chart makes: valid for Kubernetes, restricted, and as the broker needs it."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -19,7 +17,6 @@ from tests.deploy.chart import (
     changed,
     example,
     findings,
-    needs_valkey,
     read_yaml,
     render,
     several,
@@ -63,9 +60,6 @@ OVERLAYS: dict[str, Document] = {
         "settings": {"http": {"is_behind_proxy": False, "trusted_proxies": []}},
     },
 }
-VARIANTS = [
-    pytest.param(name, marks=needs_valkey) if name == "several" else name for name in OVERLAYS
-]
 
 
 def variant(name: str) -> Rendered:
@@ -79,12 +73,12 @@ def acme() -> Rendered:
     return render(example())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_helm_finds_nothing_wrong_with_the_chart(name: str) -> None:
     assert findings(changed(example(), OVERLAYS[name])) == []
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("minor", [_OLDEST, _NEWEST])
 def test_every_manifest_is_what_kubernetes_takes(name: str, minor: int) -> None:
     """By the schemas of the oldest release that the chart admits and the newest there is."""
@@ -110,7 +104,7 @@ def test_the_chart_admits_the_releases_that_it_is_checked_for() -> None:
     assert chart["version"] == chart["appVersion"] == __version__
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_satisfies_the_restricted_standard(name: str) -> None:
     """Rule by rule as the Pod Security Standards have it, and a root that is read-only besides."""
     pod = variant(name).pod
@@ -130,7 +124,7 @@ def test_every_pod_satisfies_the_restricted_standard(name: str) -> None:
         assert "memory" in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_mount_has_its_volume_and_every_volume_is_mounted(name: str) -> None:
     manifests = variant(name)
     pod = manifests.pod
@@ -144,7 +138,7 @@ def test_every_mount_has_its_volume_and_every_volume_is_mounted(name: str) -> No
     assert writable == {"/var/lib/broker", "/tmp"}  # noqa: S108 - a path of the container
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_selector_finds_the_pods_of_this_release_alone(name: str) -> None:
     manifests = variant(name)
     other = render(changed(example(), OVERLAYS[name]), release="another")
@@ -356,12 +350,8 @@ def test_policies_come_by_their_own_names() -> None:
     assert "policies" not in render(example()).settings
 
 
-def test_several_brokers_are_spread_and_leave_one_at_a_time(tmp_path: Path) -> None:
-    """Without the schema, which knows the stores of this broker alone."""
-    shutil.copytree(CHART, tmp_path / "broker")
-    (tmp_path / "broker" / "values.schema.json").unlink()
-
-    manifests = render(changed(example(), several()), chart=tmp_path / "broker")
+def test_several_brokers_are_spread_and_leave_one_at_a_time() -> None:
+    manifests = variant("several")
 
     replicas = manifests.only("StatefulSet")["spec"]
     assert (replicas["replicas"], replicas["podManagementPolicy"]) == (3, "Parallel")

@@ -12,7 +12,7 @@ from broker.config import ConfigError, Settings, load_settings
 from broker.policy.files import read_files
 from tests.deploy.chart import ROOT, Document, changed, example, render
 from tests.deploy.kubelet import Pod
-from tests.deploy.test_rendered_manifests import OVERLAYS, VARIANTS
+from tests.deploy.test_rendered_manifests import OVERLAYS
 from tests.idp import signer
 
 _PAIR = {"tls.crt": "certificate", "tls.key": "key", "ca.crt": "authority"}
@@ -44,7 +44,7 @@ def loaded(pod: Pod) -> Settings:
     return load_settings(Path(environment["BROKER_CONFIG"]), environment)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_the_broker_reads_every_file_of_settings_that_is_rendered(
     name: str, tmp_path: Path
 ) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tests.deploy.chart import DEPLOY, ROOT, needs_valkey
+from tests.deploy.chart import DEPLOY, ROOT
 from tests.deploy.kubelet import modes
 from tests.deploy.machine import Machine
 from tests.docs.markdown import blocks
 
-pytestmark = [pytest.mark.openbao, needs_valkey]
+pytestmark = pytest.mark.openbao
 
 _PAGE = ROOT / "docs" / "deployment.md"
 _AS_CLIENT = "run --rm client "

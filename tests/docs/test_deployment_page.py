@@ -9,7 +9,7 @@ from typing import Any
 import helm_python
 import pytest
 
-from tests.deploy.chart import CHART, Document, changed, example, needs_valkey, read_yaml, render
+from tests.deploy.chart import CHART, Document, changed, example, read_yaml, render
 from tests.docs.markdown import ROOT, Block, blocks
 from tests.docs.shell import run
 from tests.openbao import OpenBao
@@ -45,7 +45,7 @@ def values_of(arguments: list[str]) -> Document:
 
 @pytest.mark.parametrize(
     "position",
-    [0, pytest.param(1, marks=needs_valkey), 2],
+    [0, 1, 2],
     ids=["one broker", "several", "own policies"],
 )
 def test_helm_renders_what_the_page_installs(position: int) -> None:

@@ -28,6 +28,7 @@ from tests.e2e.setting import (
     new_setting,
 )
 from tests.e2e.wires import UNABLE, decision_id, settled, wire
+from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.harness import Answer
 from tests.idp import signer
 from tests.valkey import ValkeyServer, running
@@ -41,9 +42,14 @@ PARTIES: Final = 16
 
 @dataclass
 class Pair:
-    """Two brokers that are one to their clients. The second answers elsewhere than its issuer says."""
+    """
+    Two brokers that are one to their clients.
+
+    The second answers elsewhere than its issuer says, and reaches the store over a line of its own.
+    """
 
     valkey: ValkeyServer
+    line: FaultProxy
     first: RunningBroker
     second: RunningBroker
 
@@ -61,20 +67,20 @@ class Pair:
             broker.wait_until_ready(60)
 
 
-def valkey_state(server: ValkeyServer, directory: Path) -> Document:
-    valkey = {"host": f"127.0.0.1:{server.port}"}
+def valkey_state(port: int, directory: Path) -> Document:
+    valkey = {"host": f"127.0.0.1:{port}"}
     return {"store": "valkey", "directory": str(directory / "state"), "valkey": valkey}
 
 
-def two_settings(folder: Path, server: ValkeyServer) -> tuple[Setting, Setting]:
+def two_settings(folder: Path, *ports: int) -> tuple[Setting, Setting]:
     """Both know the same clients, resources and issuers, and sign with the same key."""
     found: list[Setting] = []
-    for name in ("first", "second"):
+    for name, port in zip(("first", "second"), ports, strict=True):
         directory = folder / name
         directory.mkdir()
         # So that what was issued before the store began is soon a thing of the past.
         sections: dict[str, Any] = {"tokens": {"leeway": "1s"}}
-        made = new_setting(directory, state=valkey_state(server, directory), **sections)
+        made = new_setting(directory, state=valkey_state(port, directory), **sections)
         agent = {
             "id": DESK_AT_WIKI,
             "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
@@ -98,12 +104,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
     with ExitStack() as closing:
         server = closing.enter_context(running(folder / "valkey"))
+        line = closing.enter_context(fault_proxy(server.port))
         brokers = []
-        for setting in two_settings(folder, server):
+        for setting in two_settings(folder, server.port, line.port):
             brokers.append(RunningBroker(setting))
             closing.callback(brokers[-1].close)
         (folder / "secret").write_text(TICKETS_SECRET)
-        pair = Pair(server, *brokers)
+        pair = Pair(server, line, *brokers)
         pair.wait_until_ready()
         yield pair
 
@@ -248,6 +255,32 @@ def test_a_flush_under_both_brokers_lets_nothing_work_twice(pair: Pair) -> None:
             assert counts(broker, alive), "and nothing else was withdrawn"
 
 
+@pytest.mark.requirement("R-10", "R-38")
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.BLACKHOLE, Fault.LOST_ANSWERS])
+def test_a_broker_that_is_cut_off_from_the_store_serves_nobody_while_the_other_serves(
+    pair: Pair, fault: Fault
+) -> None:
+    with ExitStack() as stack:
+        ours = [stack.enter_context(wire(face, pair.first.setting)) for face in FACES]
+        theirs = [stack.enter_context(wire(face, pair.second.setting)) for face in FACES]
+        pair.line.fault = fault
+        pair.line.end_connections()
+        try:
+            for one in theirs:
+                assert one.exchange(exchange(pair.setting)).error == UNABLE
+            until(partial(is_unready, pair.second), seconds=10, what="it is not ready")
+            for one in ours:
+                assert settled(one, lambda: exchange(pair.setting)).is_granted
+            assert pair.first.is_ready()
+        finally:
+            pair.line.mend()
+            pair.line.end_connections()
+
+        until(pair.second.is_ready, seconds=10, what="it is ready again")
+        for one in theirs:
+            assert settled(one, lambda: exchange(pair.setting)).is_granted
+
+
 @pytest.mark.requirement("R-09", "R-38")
 def test_without_the_store_nobody_is_served_and_with_it_everybody_is(pair: Pair) -> None:
     pair.valkey.freeze()
@@ -271,7 +304,7 @@ def test_without_the_store_nobody_is_served_and_with_it_everybody_is(pair: Pair)
 @pytest.mark.requirement("RPL-04")
 def test_a_broker_does_not_start_on_a_valkey_that_forgets_on_purpose(tmp_path: Path) -> None:
     with running(tmp_path / "valkey", "--maxmemory-policy", "allkeys-lru") as server:
-        setting = new_setting(tmp_path, state=valkey_state(server, tmp_path))
+        setting = new_setting(tmp_path, state=valkey_state(server.port, tmp_path))
         broker = RunningBroker(setting)
         try:
             assert broker.session.end() == 1

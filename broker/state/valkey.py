@@ -143,11 +143,11 @@ class ValkeyState:
             tended = self._keeper.tend()
         except ValkeyFault as fault:
             raise replay_store_unavailable(f"state: {fault.detail}") from None
-        if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
-            raise replay_store_unavailable(REFUSALS["settling"])
         difference = abs(tended.now - self._now()) if self._is_server_time else 0
         if difference > max(self._leeway, _LEAST_TOLERANCE):
             raise replay_store_unavailable(f"state: its clock differs by {difference} s")
+        if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
+            raise replay_store_unavailable(REFUSALS["settling"])
 
     def check_policy(self) -> None:
         """Raise ``StateRefused`` when the server was found to forget on purpose."""

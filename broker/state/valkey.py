@@ -24,7 +24,7 @@ from broker.state.entries import (
     withdrawn_key,
 )
 from broker.state.valkey_keeper import PAGE, Keeper, StoreTerms, read_revocations
-from broker.state.valkey_link import ValkeyFault
+from broker.state.valkey_link import ValkeyFault, reading
 from broker.state.valkey_primary import Conversation, Primary
 from broker.state.valkey_scripts import ASK, REFUSALS, SETTLING, SPEND, TELL
 
@@ -103,9 +103,9 @@ class ValkeyState:
         every = (*keys.own, *keys.ancestral)
         with self._talking(revocation_unavailable) as talk:
             word, found = self._keeper.run(talk, ASK, pedigree.issued_at, *every)
-        if word != "well":
-            raise revocation_unavailable(REFUSALS[word])
-        return keys.reason({every[int(at)] for at in found})
+            if word != "well":
+                raise revocation_unavailable(REFUSALS[word])
+            return keys.reason({every[int(at)] for at in found})
 
     def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]:
         found: list[Revocation] = []
@@ -143,11 +143,11 @@ class ValkeyState:
             tended = self._keeper.tend()
         except ValkeyFault as fault:
             raise replay_store_unavailable(f"state: {fault.detail}") from None
-        if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
-            raise replay_store_unavailable(REFUSALS["settling"])
         difference = abs(tended.now - self._now()) if self._is_server_time else 0
         if difference > max(self._leeway, _LEAST_TOLERANCE):
             raise replay_store_unavailable(f"state: its clock differs by {difference} s")
+        if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
+            raise replay_store_unavailable(REFUSALS["settling"])
 
     def check_policy(self) -> None:
         """Raise ``StateRefused`` when the server was found to forget on purpose."""
@@ -172,7 +172,7 @@ class ValkeyState:
         if self._keeper.doubt:
             raise unavailable(f"state: {self._keeper.doubt}")
         try:
-            with self._primary.conversation() as talk:
+            with self._primary.conversation() as talk, reading():
                 yield talk
         except ValkeyFault as fault:
             raise unavailable(f"state: {fault.detail}") from None

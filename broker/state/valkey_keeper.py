@@ -14,7 +14,7 @@ from broker.interfaces import Now
 from broker.model import Revocation
 from broker.state.copied import RevocationCopy
 from broker.state.entries import REVOCATION_GRACE, everything_key, revocation_unavailable
-from broker.state.valkey_link import Reply, ValkeyFault
+from broker.state.valkey_link import Reply, ValkeyFault, reading
 from broker.state.valkey_primary import Conversation, Primary
 from broker.state.valkey_scripts import BEGIN, REFUSALS, REVOKE, TELL, TEND, VOUCH, WRITE, Script
 
@@ -24,7 +24,6 @@ PAGE: Final = 500
 
 _NO_EVICTION: Final = "noeviction"
 _POLICY: Final = "maxmemory-policy"
-_MALFORMED: Final = "its memory is not as the broker writes it"
 _CHANGED: Final = frozenset({"lost", "moved", "older", "other"})
 """What a script says when the store may not remember what it did."""
 
@@ -113,21 +112,19 @@ class Keeper:
         """
         known = known or self._known
         now = "" if self._is_server_time else self._now()
-        rest = (len(self.keys), *self.keys, now, known.epoch, known.seen, *arguments)
+        asked = (len(self.keys), *self.keys, now, known.epoch, known.seen, *arguments)
         try:
-            reply = talk.ask("EVALSHA", script.digest, *rest)
+            reply = talk.ask("EVALSHA", script.digest, *asked)
         except ValkeyFault as fault:
             if fault.detail != "NOSCRIPT":
                 raise
-            reply = talk.ask("EVAL", script.text, *rest)
-        if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
-            raise ValkeyFault(_MALFORMED, is_answer=True)
-        word = reply[0].decode(errors="replace")
+            reply = talk.ask("EVAL", script.text, *asked)
+        word, rest = reply[0].decode(), reply[1:]
         if word == "replica":
             raise ValkeyFault("READONLY", is_answer=True)
         if word in _CHANGED:
             raise EpochChanged
-        return word, reply[1:]
+        return word, rest
 
     def record(self, talk: Conversation, revocation: Revocation) -> None:
         """
@@ -144,7 +141,7 @@ class Keeper:
 
         Raises ``ValkeyFault``.
         """
-        with self._tending:
+        with self._tending, reading():
             self._look_for_primary()
             self._look_at_server()
             try:
@@ -247,12 +244,8 @@ class Keeper:
 
 
 def read_revocations(found: Sequence[Reply]) -> list[Revocation]:
-    """Keys and what is held under them, in turn; raises ``ValkeyFault`` for anything else."""
-    try:
-        return [_revocation(key, value) for key, value in zip(found[::2], found[1::2], strict=True)]
-    except (AttributeError, TypeError, ValueError):
-        # Somebody else has written there, or removed a part of it.
-        raise ValkeyFault(_MALFORMED, is_answer=True) from None
+    """Keys and what is held under them, in turn."""
+    return [_revocation(key, value) for key, value in zip(found[::2], found[1::2], strict=True)]
 
 
 def _revocation(key: bytes, value: bytes) -> Revocation:

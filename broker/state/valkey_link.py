@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -73,11 +74,26 @@ class ClientTls:
 
     def context(self) -> ssl.SSLContext:
         """The files as they are now, so that a certificate may be replaced while the broker runs."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+        files = (self.ca_file, self.cert_file, self.key_file)
+        return _context(self, tuple(map(_version, files)))
+
+
+@lru_cache(maxsize=4)
+def _context(tls: ClientTls, _versions: tuple[object, ...]) -> ssl.SSLContext:
+    """Made once for what the files hold: to read the system's authorities takes a while."""
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def _version(file: Path | None) -> tuple[int, ...]:
+    """What changes whenever somebody puts another content there."""
+    if file is None:
+        return ()
+    status = file.stat()
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,16 @@ class ValkeyFault(Exception):
         super().__init__(detail)
         self.detail = detail
         self.is_answer = is_answer
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever an answer is that was not to be expected, it is a fault like any other."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        # Somebody else answers, or has written there, or removed a part of it.
+        raise ValkeyFault("its memory is not as the broker writes it", is_answer=True) from None
 
 
 class Link(Connection):
@@ -288,7 +314,7 @@ def _faults() -> Iterator[None]:
     except FetchRefused as refused:
         is_late = refused.reason is FetchReason.TIMEOUT
         raise ValkeyFault("timed out" if is_late else "the name does not resolve") from None
-    except (ValkeyError, OSError, ValueError) as error:
+    except (ValkeyError, OSError, ValueError, RecursionError) as error:
         raise ValkeyFault(_what_broke(error)) from None
 
 

@@ -1,5 +1,6 @@
 """Bad lines to a Valkey: every call ends in time, and whoever listens or poses as the server is refused."""
 
+import socket
 import ssl
 import threading
 import time
@@ -229,6 +230,74 @@ def test_an_idle_connection_that_was_closed_harms_nobody(
         assert state.spend((one_time_id(number),)) is None
 
 
+@contextmanager
+def answering(answer: bytes, *, is_endless: bool = False) -> Iterator[int]:
+    """The port of somebody who answers everything alike, and again and again without being asked."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client, suppress(OSError):
+                    while client.recv(65_536):
+                        client.sendall(answer)
+                        while is_endless:
+                            client.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b"$-1\r\n",
+        b":1\r\n",
+        b"*0\r\n",
+        b"*-1\r\n",
+        b"*1\r\n$4\r\nwell\r\n",
+        b"*1\r\n:1\r\n",
+        b"$99999999999\r\nabc",
+        b"$x\r\n",
+        b"*99999999\r\n",
+        b"*1\r\n" * 100_000,
+        b"-\r\n",
+        b"-ERR \xff\xfe\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x00\xff" * 100,
+        b"$24\r\nmaxmemory_policy:nonsense\r\n",
+        b"$28\r\nmaxmemory_policy:noeviction\r\n\r\n",
+    ],
+    ids=range(17),
+)
+def test_whatever_else_answers_there_is_not_believed(answer: bytes) -> None:
+    with answering(answer) as port:
+        state = open_state(servers_at(port), now=Clock(), deadline=DEADLINE)
+
+        assert seconds(lambda: state.spend((one_time_id(),))) < DEADLINE + SLACK
+        assert seconds(lambda: state.reason_against(Pedigree("jti", NOW, frozenset()))) < SLACK
+        assert seconds(state.check) < 2 * DEADLINE + SLACK
+        state.close()
+
+
+@pytest.mark.requirement("RPL-03")
+@pytest.mark.parametrize("answer", [b"x" * 65_536, b"*1\r\n", b"$1\r\nx\r\n"])
+def test_an_answer_without_end_is_not_waited_for(answer: bytes) -> None:
+    with answering(answer, is_endless=True) as port:
+        state = open_state(servers_at(port), now=Clock(), deadline=DEADLINE)
+
+        assert seconds(state.check) < 2 * DEADLINE + SLACK
+        state.close()
+
+
 AUTHORITY = trustme.CA()
 STRANGER = trustme.CA()
 
@@ -265,10 +334,16 @@ def open_over(
     proxy: FaultProxy, host: str, tls: tuple[Path | None, Path | None, Path | None]
 ) -> str:
     """What becomes of a store there: why it is refused, or that it was reached."""
-    state = open_state(Servers([(host, proxy.port)], tls=tls), now=Clock())
+    state = open_state(Servers([(host, proxy.port)], tls=tls), now=Clock(), deadline=5)
+    found = reason_of(state)
+    state.close()
+    return found
+
+
+def reason_of(state: ValkeyState) -> str:
+    """Why a store is not ready, as one is not that has just begun."""
     with pytest.raises(TemporarilyUnavailable) as caught:
         state.check()
-    state.close()
     assert caught.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
     return caught.value.detail.removeprefix("state: ")
 
@@ -333,6 +408,20 @@ def test_the_broker_shows_its_certificate_where_one_is_asked_for(
         strange = own_certificate(tmp_path, STRANGER)
         assert open_over(proxy, "127.0.0.1", (trusted, *strange)) != REACHED
         assert open_over(proxy, "127.0.0.1", (trusted, None, None)) != REACHED
+
+
+def test_the_authorities_may_be_replaced_while_the_broker_runs(
+    valkey_server: ValkeyServer, tmp_path: Path
+) -> None:
+    with secured(valkey_server, AUTHORITY.issue_cert("127.0.0.1")) as proxy:
+        servers = servers_at(proxy.port, tls=(authorities(tmp_path, STRANGER), None, None))
+        state = open_state(servers, now=Clock(), deadline=5)
+        assert reason_of(state) == "certificate not trusted"
+
+        authorities(tmp_path, AUTHORITY)
+
+        until(lambda: reason_of(state) == REACHED, seconds=10, what="it is believed")
+        state.close()
 
 
 def test_a_handshake_that_is_never_finished_ends_in_time(

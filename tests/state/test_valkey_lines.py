@@ -164,8 +164,9 @@ def test_a_flapping_line_is_not_stormed(state: ValkeyState, proxy: FaultProxy) -
     at_once(call_again_and_again, stop_at)
     flapping.join()
 
-    # One try after each cut, and one connection for each thread when it works.
-    assert proxy.accepted - before < 15 * (CALLERS + 4)
+    # After each cut one try and one connection for each thread, or two where the first is cut while it is
+    # being opened; without a breaker there are as many as there are questions, some twenty thousand.
+    assert proxy.accepted - before < 2 * 15 * (CALLERS + 4)
 
 
 @pytest.mark.requirement("R-13", "R-34")

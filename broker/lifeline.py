@@ -21,9 +21,17 @@ ORPHANED = 71
 """The exit status of a process that ended because its supervisor did."""
 
 _PR_SET_PDEATHSIG = 1
+# It is found before any fork, since a process of many threads may do little between fork and exec.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_.-]{0,31}$")]
 ReasonCode = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{0,63}$")]
+
+
+def end_with_parent(signum: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent dies, in whatever way; Linux alone can."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +193,7 @@ class Lifeline:
 
         Where the kernel cannot, the pipe's end tells whoever asks ``is_orphaned`` or ``wait``.
         """
-        if sys.platform == "linux":
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent(signal.SIGKILL)
         # The parent may have died before the kernel was asked.
         if os.getppid() != parent_pid or self.is_orphaned:
             os._exit(ORPHANED)

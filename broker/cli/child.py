@@ -1,6 +1,5 @@
 """A program that is started and looked after: signals reach it, and nothing of it outlives its starter."""
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 from broker.cli.stop import Stop
+from broker.lifeline import end_with_parent
 
 _PASSED_ON: Final = (
     signal.SIGTERM,
@@ -29,7 +29,6 @@ _TICK: Final = 0.5
 _PATIENCE: Final = 10.0
 _FOLDER: Final = "broker-run-"
 _LOCK: Final = "lock"
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Child:
@@ -80,10 +79,8 @@ class Child:
     def _start(
         self, command: Sequence[str], environment: Mapping[str, str]
     ) -> "subprocess.Popen[bytes]":
-        die_with_parent = _death_signal()
-
         def prepare() -> None:
-            die_with_parent()
+            end_with_parent(signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 
         # No signal comes between the start and the moment from which it can be passed on.
@@ -117,18 +114,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _death_signal() -> Callable[[], None]:
-    """What a child calls to be ended with its parent, however that ends; Linux alone has it."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-
-    return ask
 
 
 def _is_in_foreground() -> bool:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm
 
 from broker.cli.output import echo_json
-from broker.tokens.jwk import verification_key
+from broker.keys.published import published_key
 
 _ALGORITHM: Final = "ES256"
 
@@ -34,15 +34,13 @@ def key(file: Path, public: Path | None, *, pem: bool) -> None:
     if public is not None and public.resolve() == file.resolve():
         raise click.UsageError("The two halves are two files.")
     private = ec.generate_private_key(ec.SECP256R1())
-    bare = ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
-    kid = verification_key(bare, _ALGORITHM).thumbprint
-    named = {"kid": kid, "alg": _ALGORITHM, "use": "sig"}
+    public_jwk = published_key(private.public_key(), _ALGORITHM).members()
     text = (
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         if pem
-        else json.dumps({**ECAlgorithm.to_jwk(private, as_dict=True), **named}) + "\n"
+        else json.dumps({**ECAlgorithm.to_jwk(private, as_dict=True), **public_jwk}) + "\n"
     )
-    key_set = {"keys": [{**bare, **named}]}
+    key_set = {"keys": [public_jwk]}
     _write_new(file, text, mode=0o600)
     if public is None:
         echo_json(key_set)

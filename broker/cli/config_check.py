@@ -14,7 +14,6 @@ from broker.cli.stop import Misconfigured
 from broker.config import ConfigError, Problem, Settings, load_settings
 from broker.config.problems import printable
 from broker.policy.named import known_names, slips
-from broker.policy.policy_set import read_policy_set
 from broker.policy.problems import Problem as PolicyProblem
 from broker.policy.tables import Findings
 from broker.policy.tables import check as check_policies
@@ -48,10 +47,10 @@ def check(config: Path, output: str) -> None:
 
 def _slips(settings: Settings, found: Findings) -> list[PolicyProblem]:
     """The names in policies that look like ones that are registered, and are not."""
-    if found.problems:
+    if found.policies is None:
         return []
     known = known_names(settings.clients, settings.resources, settings.authorization_servers)
-    return list(slips(read_policy_set(settings.policies), known))
+    return list(slips(found.policies, known))
 
 
 def _print(settings: Settings, faults: Sequence[str], *, output: str) -> None:

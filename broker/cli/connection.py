@@ -1,6 +1,5 @@
 """Where a command finds the broker, as which client it asks, and how it asks on either face."""
 
-import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from grpc_status import rpc_status
 from broker.cli.fetching import Answer, Fetcher
 from broker.cli.inputs import read_secret
 from broker.cli.stop import Negative
+from broker.client._addresses import DIRECT, is_loopback
 from broker.client._grpc import authenticated, metadata_of
 from broker.client.credentials import Credential, KeyFile, Presented, Secret
 from broker.client.failures import CredentialUnusable
 from broker.config.problems import printable
 
 _SECONDS: Final = 10.0
-# Through a proxy of the environment gRPC would go even on loopback, and show it everything.
-_DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -141,12 +139,12 @@ class Connection:
     def _open(self) -> Channel:
         target = self.grpc or ""
         if self.ca_file is None and _is_loopback(target):
-            return grpc.insecure_channel(target, options=_DIRECT)
+            return grpc.insecure_channel(target, options=DIRECT)
         try:
             roots = self.ca_file.read_bytes() if self.ca_file is not None else None
         except OSError as error:
             raise click.UsageError(f"--ca-file: {self.ca_file}: {error.strerror}.") from None
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=_DIRECT)
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=DIRECT)
 
 
 def connection_from(
@@ -174,8 +172,7 @@ def connection_from(
 
 def _is_loopback(target: str) -> bool:
     try:
-        host = urlsplit(f"//{target}").hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return is_loopback(urlsplit(f"//{target}").hostname or "")
     except ValueError:
         return False
 

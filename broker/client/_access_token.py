@@ -20,11 +20,11 @@ async def verified_members(verifier: TokenVerifier, token: str) -> dict[str, Any
         raise
     except NotServed:
         return None
-    return members_of(found)
+    return {**members_of(found), "delegation": found}
 
 
 def members_of(found: Delegation) -> dict[str, Any]:
-    """The members of an ``AccessToken`` for what was verified."""
+    """The members that every SDK's ``AccessToken`` has, for what was verified."""
     return {
         "token": found.token,
         "client_id": found.client_id,
@@ -33,5 +33,4 @@ def members_of(found: Delegation) -> dict[str, Any]:
         "resource": found.resource,
         "subject": found.subject,
         "claims": dict(found.claims),
-        "delegation": found,
     }

@@ -4,6 +4,9 @@ import ipaddress
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+DIRECT: Final = (("grpc.enable_http_proxy", 0),)
+"""The option of a channel that goes through no proxy; else gRPC does, without TLS and on loopback too."""
+
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from broker.client._addresses import origin
 from broker.client._bearing import AUTHORIZATION, Bearing, Wanted
+from broker.client._proxies import check_direct
 from broker.client.broker import Broker
 from broker.client.current import subject_token
 from broker.client.failures import WrongOrigin
@@ -96,6 +97,7 @@ class AuthFlow(Generic[_Request, _Response]):
         except ValueError:
             raise WrongOrigin("The request has no origin.") from None
         self._wanted.check_origin(found)
+        check_direct(found)
         self._wanted.check_host(request.headers.get("host"))
         return self._wanted.begin()
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from broker.client._addresses import Origin, origin_of, private_origin
 from broker.client._challenges import scopes_missing
-from broker.client._proxies import check_direct
 from broker.client.answers import Token
 from broker.client.asks import names_of
 from broker.client.broker import Broker
@@ -53,7 +52,6 @@ class Wanted:
         """Raise ``WrongOrigin`` unless this is the resource's origin."""
         if found != self.origin:
             raise WrongOrigin(f"The token is for {self.origin}, and the request goes to {found}.")
-        check_direct(found)
 
     def check_host(self, header: str | None) -> None:
         """Raise ``WrongOrigin`` where the ``Host`` header asks the server for somebody else's site."""

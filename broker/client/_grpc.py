@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from broker.client._addresses import is_loopback
+from broker.client._addresses import DIRECT, is_loopback
 from broker.client._oauth_error import refusal, sentence, whole_number
 from broker.client._reading import NO_ANSWER, UNREADABLE
 from broker.client.asks import Ask
@@ -43,8 +43,7 @@ _AUTHENTICATION: Final = frozenset(
 )
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 256 * 1024),
-    # gRPC would go through a proxy of the environment even on loopback, and show it everything.
-    ("grpc.enable_http_proxy", 0),
+    *DIRECT,
 )
 _UNAVAILABLE: Final = frozenset(
     {

@@ -38,7 +38,7 @@ class AsyncHttp:
             finally:
                 await answer.aclose()
         except httpx2.HTTPError as error:
-            raise _unreachable(error) from None
+            raise _unreachable(self.issuer, error) from None
         return _read(ask, answer, body)
 
     async def aclose(self) -> None:
@@ -65,7 +65,7 @@ class SyncHttp:
             finally:
                 answer.close()
         except httpx2.HTTPError as error:
-            raise _unreachable(error) from None
+            raise _unreachable(self.issuer, error) from None
         return _read(ask, answer, body)
 
     def close(self) -> None:
@@ -175,17 +175,7 @@ def _failure(members: Mapping[str, Any], headers: Mapping[str, str]) -> BrokerEr
     )
 
 
-def _unreachable(error: httpx2.HTTPError) -> Unavailable:
-    where = (
-        f" at {error.request.url.netloc.decode('ascii', 'replace')}" if _has_request(error) else ""
-    )
-    if isinstance(error, httpx2.ConnectError):
-        return Unavailable(f"The broker does not answer: nobody can be reached{where}.")
-    return Unavailable(f"The broker does not answer{where}: {type(error).__name__}.")
-
-
-def _has_request(error: httpx2.HTTPError) -> bool:
-    try:
-        return error.request is not None
-    except RuntimeError:
-        return False
+def _unreachable(issuer: str, error: httpx2.HTTPError) -> Unavailable:
+    is_nobody_there = isinstance(error, httpx2.ConnectError)
+    how = "nobody can be reached" if is_nobody_there else type(error).__name__
+    return Unavailable(f"The broker at {issuer} does not answer: {how}.")

@@ -14,6 +14,8 @@ from broker.client.refusals import Unverifiable
 from broker.errors import Reason, TokenRejected
 
 _AHEAD: Final = 0.8
+# A server that sends its answer byte by byte holds a thread for as long as it likes.
+_MOST_THREADS: Final = 4
 
 Load = Callable[[float], tuple[KeySet, float | None]]
 """
@@ -79,6 +81,7 @@ class KeySource:
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self._flight: Future[None] | None = None
+        self._threads = 0
         self._attempted_at = -math.inf
         self._failure = ""
 
@@ -128,13 +131,14 @@ class KeySource:
             # A fetch that takes much longer than it may is given up, so that it cannot block the next.
             if self._flight is not None and since < 2 * self._schedule.attempt:
                 return self._flight
-            if since < self._schedule.cool_down:
+            if since < self._schedule.cool_down or self._threads >= _MOST_THREADS:
                 return None
             flight: Future[None] = Future()
             # From here on nobody who waits can cancel it for the others.
             flight.set_running_or_notify_cancel()
             self._attempted_at = now
             threading.Thread(target=self._fly, args=(flight, now), daemon=True).start()
+            self._threads += 1
             self._flight = flight
             return flight
 
@@ -147,6 +151,7 @@ class KeySource:
             failure = str(error)
         finally:
             with self._lock:
+                self._threads -= 1
                 if self._flight is flight:
                     self._flight, self._failure = None, failure
                     self._held = held or self._held

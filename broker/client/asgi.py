@@ -96,7 +96,7 @@ def _with_state(scope: Scope, verified: Delegation) -> Scope:
     told = {**scope, "state": {**scope.get("state", {}), "delegation": verified}}
     if _SDK in sys.modules:
         # An MCP server keeps each session to the one who opened it, whom it finds here.
-        from broker.client.mcp import user_of  # noqa: PLC0415 - whoever serves no MCP need not have it.
+        from broker.client._sdk_user import user_of  # noqa: PLC0415 - whoever serves no MCP need not have it.
 
         told["user"] = user_of(verified)
     return told

@@ -7,9 +7,9 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from broker.client._addresses import DIRECT
 from broker.client._bearing import Wanted
 from broker.client._grpc_calls import AUTHORIZATION, Calls, interceptors_for, without_token
-from broker.client._proxies import check_direct
 from broker.client.broker import Broker
 from broker.client.current import set_current, subject_token
 from broker.client.failures import BrokerError, WrongOrigin
@@ -20,7 +20,7 @@ __all__ = [
     "SyncCurrentToken",
     "call_credentials",
     "interceptors",
-    "loopback_interceptors",
+    "loopback_channel",
 ]
 
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]+)")
@@ -108,33 +108,34 @@ def interceptors(
     return interceptors_for(Calls(broker, wanted, attach))
 
 
-def loopback_interceptors(
+def loopback_channel(
     broker: Broker,
     resource: str,
     *,
-    target: str,
     scopes: Sequence[str] = (),
     subject: Callable[[], str] = subject_token,
     own: bool = False,
-) -> list[grpc.aio.ClientInterceptor]:
+) -> grpc.aio.Channel:
     """
-    The same for a ``grpc.aio.insecure_channel`` on this machine, where gRPC does not tell where it goes.
+    A channel without TLS to a resource on this machine, all of whose calls bear a token for it.
 
-    ``target`` is the channel's. Raises ``WrongOrigin`` unless it is the resource's host and port, and
-    loopback; and where the environment names a proxy for it, which gRPC would go through even there.
+    It is made here because without TLS gRPC does not tell where a call goes, and would go through a proxy
+    of the environment, which would read the token. Raises ``ValueError`` for a resource elsewhere.
     """
     wanted = Wanted(resource, scopes, subject=subject, own=own)
-    # To gRPC a target may also be a name to look up elsewhere; it is none if it is this very text.
-    if f"http://{target.lower()}" != str(wanted.origin):
-        raise WrongOrigin(f"The token is for {wanted.origin}, and the channel is to another place.")
-    check_direct(wanted.origin, is_grpc=True)
+    if wanted.origin.scheme != "http":
+        raise ValueError(f"{wanted.origin} has TLS: use interceptors with a secure channel.")
 
     def attach(details: Any, value: str) -> Any:
         metadata = without_token(details.metadata)
         metadata.add(AUTHORIZATION, value)
         return details._replace(metadata=metadata)
 
-    return interceptors_for(Calls(broker, wanted, attach))
+    return grpc.aio.insecure_channel(
+        str(wanted.origin).removeprefix("http://"),
+        options=DIRECT,
+        interceptors=interceptors_for(Calls(broker, wanted, attach)),
+    )
 
 
 class CurrentToken(grpc.aio.ServerInterceptor):

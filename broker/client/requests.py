@@ -11,6 +11,7 @@ from urllib3.util import parse_url
 
 from broker.client._addresses import origin
 from broker.client._bearing import AUTHORIZATION, Bearing, Wanted
+from broker.client._proxies import check_direct
 from broker.client.current import subject_token
 from broker.client.failures import WrongOrigin
 from broker.client.sync_broker import SyncBroker
@@ -42,6 +43,7 @@ class BrokerAuth(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Give a request its token; raises ``BrokerError``."""
         self._check(request.url or "")
+        check_direct(self._wanted.origin)
         self._wanted.check_host(_header(request, "Host"))
         bearing = self._wanted.begin()
         request.headers[AUTHORIZATION] = bearing.token_blocking(self._broker)

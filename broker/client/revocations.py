@@ -9,6 +9,7 @@ from typing import Any, Final, Self, cast
 import grpc
 import grpc.aio
 
+from broker.client._addresses import DIRECT
 from broker.client._grpc import authenticated, channel_credentials, failure_of, metadata_of
 from broker.client._view import StaleView, View
 from broker.client.credentials import Presented
@@ -23,7 +24,7 @@ _LOOK_SECONDS: Final = 0.5
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 1024 * 1024),
     ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
+    *DIRECT,
     # Each attempt has a connection of its own, which waits for nothing that happened before.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -181,25 +181,15 @@ class SyncBroker:
     def _take_off(self, key: Key, ask: Ask[Token], subject_token: str | None) -> "Future[Token]":
         # It has a thread of its own, so that whoever asked first may be interrupted without the others
         # losing it, and so that nobody waits for a refresh.
-        flight: Future[Token] = Future()
-        fetch = threading.Thread(
-            target=self._fly, args=(flight, key, ask, subject_token), daemon=True
-        )
-        fetch.start()
+        def fetch() -> Token:
+            try:
+                return self._fetch(key, ask, subject_token)
+            finally:
+                self._land(key)
+
+        flight = _in_a_thread(fetch)
         self._flights[key] = flight
         return flight
-
-    def _fly(
-        self, flight: "Future[Token]", key: Key, ask: Ask[Token], subject_token: str | None
-    ) -> None:
-        try:
-            token = self._fetch(key, ask, subject_token)
-        except BaseException as failure:  # noqa: BLE001 - whoever waits for it must hear of it.
-            self._land(key)
-            flight.set_exception(failure)
-        else:
-            self._land(key)
-            flight.set_result(token)
 
     def _land(self, key: Key) -> None:
         with self._lock:
@@ -238,18 +228,7 @@ class SyncBroker:
     def _ask(self, ask: Ask[_Answer]) -> _Answer:
         """Ask in a thread that may be left behind: no reading of a socket ends in time by itself."""
         self._settle_in()
-        flight: Future[_Answer] = Future()
-
-        def fly() -> None:
-            try:
-                answer = self._ask_repeatedly(ask)
-            except BaseException as failure:  # noqa: BLE001 - whoever waits for it must hear of it.
-                flight.set_exception(failure)
-            else:
-                flight.set_result(answer)
-
-        threading.Thread(target=fly, daemon=True).start()
-        return self._outcome(flight)
+        return self._outcome(_in_a_thread(lambda: self._ask_repeatedly(ask)))
 
     def _ask_repeatedly(self, ask: Ask[_Answer]) -> _Answer:
         if self._is_closed:
@@ -263,3 +242,19 @@ class SyncBroker:
             except Unavailable as failure:
                 pause = attempts.pause_after(failure)
             time.sleep(pause)
+
+
+def _in_a_thread(work: Callable[[], _Answer]) -> "Future[_Answer]":
+    """What comes of work that is begun now, in a thread that may be left behind."""
+    flight: Future[_Answer] = Future()
+
+    def fly() -> None:
+        try:
+            answer = work()
+        except BaseException as failure:  # noqa: BLE001 - whoever waits for it must hear of it.
+            flight.set_exception(failure)
+        else:
+            flight.set_result(answer)
+
+    threading.Thread(target=fly, daemon=True).start()
+    return flight

@@ -1,6 +1,5 @@
 """Development mode: the real broker beside a pretend issuer, with the story in front of it."""
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -20,9 +20,9 @@ from rich.text import Text
 
 from broker.dev.failure import StoryFailed
 from broker.dev.setup import DevBroker, DevSetup, prepare
+from broker.lifeline import end_with_parent
 
 _START_SECONDS: Final = 20.0
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class BrokerEnded(StoryFailed):
@@ -153,7 +153,7 @@ def _broker(broker: DevBroker) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-m", "broker", "serve", "--config", str(broker.config_file)],
         env={name: value for name, value in os.environ.items() if not name.startswith("BROKER_")},
         start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call.
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - it makes one system call.
     )
     try:
         yield process
@@ -163,11 +163,6 @@ def _broker(broker: DevBroker) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(timeout=25)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _wait_until_ready(broker: DevBroker, process: subprocess.Popen[bytes]) -> None:

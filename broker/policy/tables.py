@@ -1,7 +1,7 @@
 """Runs decision tables: each row must be decided as it says, by the policies that it credits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.model import Decision, PolicyReference, StepUp, Verdict
@@ -70,19 +70,25 @@ class TableReport:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What keeps a policy folder from being put in force, and what is worth a look besides."""
+    """
+    What keeps a policy folder from being put in force, and what is worth a look besides.
+
+    ``policies`` are those of a folder that can be read.
+    """
 
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Problem, ...] = ()
+    policies: PolicySet | None = field(default=None, compare=False)
 
 
 def check(directory: Path) -> Findings:
     """What is to be said about a policy folder: files, syntax, types, lint, rows, coverage."""
     try:
-        report = run_tables(directory)
+        policies = read_policy_set(directory)
+        report = run_rows(policies)
     except PolicyLoadError as error:
         return Findings(tuple(error.problems))
-    return Findings(report.wrong_rows, report.untested)
+    return Findings(report.wrong_rows, report.untested, policies)
 
 
 def run_tables(directory: Path) -> TableReport:

@@ -15,7 +15,7 @@ from broker.verify_server.cases import Case, Failed, NotShown, Stage
 from broker.verify_server.keys import Key, fresh_key
 from broker.verify_server.minting import Members, Mint, encoded
 from broker.verify_server.options import ALGORITHMS
-from broker.verify_server.refused import check_refused
+from broker.verify_server.refused import Attempt, all_refused, check_refused
 from broker.verify_server.server import Answer, Presentation
 
 _AGO: Final = 600
@@ -106,24 +106,19 @@ def _refused(
     *,
     mend: str,
     scheme: str = TOKEN_TYPE_DPOP,
-    also: frozenset[int] = frozenset(),
+    is_malformed: bool = False,
 ) -> Case:
     """A case of requests all of which must be refused, though the same key is good for another."""
 
-    def play(stage: Stage) -> str:
+    def attempts(stage: Stage) -> Iterable[Attempt]:
         holder = _holder(stage)
         token = holder.token()
         if not holder.ask(token, holder.proof(token)).is_success:
             raise NotShown("nothing would be shown: the server does not take a good proof")
-        statuses = set()
         for label, shot, proofs in forge(holder):
-            answer = holder.ask(shot, *proofs, scheme=scheme)
-            check_refused(answer, label, also=also)
-            statuses.add(str(answer.status))
-        return ", ".join(sorted(statuses))
+            yield label, holder.ask(shot, *proofs, scheme=scheme)
 
-    must = "401 or 400" if also else "401"
-    return Case(name, sent, must, mend=mend, play=play)
+    return all_refused(name, sent, attempts, mend=mend, is_malformed=is_malformed)
 
 
 def _none(holder: _Holder) -> Iterable[_Shot]:
@@ -258,7 +253,7 @@ PROOF_CASES: Final = (
         "a bound token without its proof",
         _none,
         mend="Require one proof with every bound token (RFC 9449 7.1).",
-        also=frozenset({400}),
+        is_malformed=True,
     ),
     _refused(
         "proof-as-bearer",
@@ -272,7 +267,7 @@ PROOF_CASES: Final = (
         "two proofs",
         _two,
         mend="Take one header DPoP and no more (RFC 9449 4.3).",
-        also=frozenset({400}),
+        is_malformed=True,
     ),
     _refused(
         "proof-without-binding",

@@ -12,6 +12,9 @@ Shot = tuple[str, str]
 Forge = Callable[[Stage], Iterable[Shot]]
 """Makes the tokens of a case; raises ``NotShown`` where there can be none."""
 
+Attempt = tuple[str, Answer]
+"""What the server answered to one request, after the words that tell it from the others of its case."""
+
 _MUST = "401"
 _MALFORMED = frozenset({400})
 
@@ -30,14 +33,31 @@ def refused(
 
     The canary must not hear of it. What ``is_malformed`` may be answered by 400 as well (RFC 6750 3.1).
     """
-    also = _MALFORMED if is_malformed else frozenset[int]()
 
-    def play(stage: Stage) -> str:
-        statuses = set()
+    def attempts(stage: Stage) -> Iterable[Attempt]:
         for label, token in forge(stage):
             answer = stage.server.ask(token, presentation)
             if name in stage.canary.lured:
                 raise Failed(f"the server asked the address that the token names ({label})")
+            yield label, answer
+
+    return all_refused(name, sent, attempts, mend=mend, is_malformed=is_malformed)
+
+
+def all_refused(
+    name: str,
+    sent: str,
+    attempts: Callable[[Stage], Iterable[Attempt]],
+    *,
+    mend: str,
+    is_malformed: bool = False,
+) -> Case:
+    """A case of requests all of which must be refused; ``attempts`` makes them, one after another."""
+    also = _MALFORMED if is_malformed else frozenset[int]()
+
+    def play(stage: Stage) -> str:
+        statuses = set()
+        for label, answer in attempts(stage):
             check_refused(answer, label, also=also)
             statuses.add(str(answer.status))
         return ", ".join(sorted(statuses))

@@ -4,7 +4,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import urlencode
@@ -201,26 +201,25 @@ class Server:
         sent = [*({**_ACCEPT, **headers, **borne}).items(), *proofs]
         if presentation.second is not None:
             sent.append(("Authorization", f"{presentation.scheme} {presentation.second}"))
-        answer = self._answer(method, url, content, sent)
+        answer = self._answer(method, url, content=content, headers=sent)
         if token is not None and _repeats(answer, token):
             self.told_tokens += 1
         return answer
 
-    def _answer(
-        self, method: str, url: str, content: bytes | None, headers: Sequence[tuple[str, str]]
-    ) -> Answer:
-        """The answer; a connection that was closed meanwhile is opened anew, once."""
-        for is_last in (False, True):
+    def _answer(self, *request: Any, **content: Any) -> Answer:
+        """The answer; a connection that the server has closed meanwhile is opened anew, once."""
+        try:
             try:
-                with self._client.stream(method, url, content=content, headers=headers) as came:
-                    told = tuple((name, value) for name, value in came.headers.multi_items())
-                    return Answer(came.status_code, told, _body(came))
-            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError) as error:
-                if is_last:
-                    raise NoAnswer(_said(error)) from None
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise NoAnswer(_said(error)) from None
-        raise AssertionError
+                return self._answer_once(*request, **content)
+            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                return self._answer_once(*request, **content)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise NoAnswer(_said(error)) from None
+
+    def _answer_once(self, *request: Any, **content: Any) -> Answer:
+        with self._client.stream(*request, **content) as came:
+            told = tuple((name, value) for name, value in came.headers.multi_items())
+            return Answer(came.status_code, told, _body(came))
 
 
 def _said(error: Exception) -> str:

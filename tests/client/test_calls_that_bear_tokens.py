@@ -1,9 +1,10 @@
 """Tokens of calls over gRPC: on the way out to their resource alone, on the way in made current."""
 
 import asyncio
+import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import grpc
 import grpc.aio
 import pytest
 import trustme
+from click.testing import CliRunner
 
-from broker.client import Broker, NoSubjectToken, Refused, Secret, SyncBroker, WrongOrigin
+from broker.cli import main
+from broker.client import Broker, NoSubjectToken, Refused, Secret, SyncBroker
 from broker.client._grpc_calls import WATCH
 from broker.client.current import reset_current, set_current
 from broker.client.grpc import (
@@ -20,15 +23,16 @@ from broker.client.grpc import (
     SyncCurrentToken,
     call_credentials,
     interceptors,
-    loopback_interceptors,
+    loopback_channel,
 )
 from tests.client.grpc_api import KINDS, GrpcApi, aio_handlers, call, call_blocking, grpc_api
-from tests.client.scripted_grpc import server_credentials
+from tests.client.scripted_grpc import scripted_grpc, server_credentials
 from tests.client.scripted_server import ScriptedServer, scripted_server, told
 from tests.client.test_requests_that_bear_tokens import INBOUND, granting
 from tests.e2e.patience import until
 
 SECRET = Secret("tickets", "s3cret")
+API = "https://api.example"
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,41 @@ def plain() -> Iterator[GrpcApi]:
         yield api
 
 
+@contextmanager
+def proxy_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> Iterator[list[bytes]]:
+    """A proxy that the environment names, and what anybody says to it."""
+    for one in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(one, raising=False)
+    # In capitals it is what other libraries read, and gRPC does not.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        heard.append(connection.recv(4096))
+
+        threading.Thread(target=listen, daemon=True).start()
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield heard
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@asynccontextmanager
+async def on_loopback(scene: Scene, plain: GrpcApi) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel of ours to the service without TLS."""
+    async with (
+        Broker(scene.broker.origin, SECRET) as broker,
+        loopback_channel(broker, f"http://{plain.target}") as channel,
+    ):
+        yield channel
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_this_machine_a_token_may_go_without_tls(
     scene: Scene, plain: GrpcApi, kind: str
@@ -235,10 +274,8 @@ def test_on_this_machine_a_token_may_go_without_tls(
     metadata = (("authorization", f"Bearer {INBOUND}"), ("x-kept", "yes"))
 
     async def run() -> None:
-        async with Broker(scene.broker.origin, SECRET) as broker:
-            chain = loopback_interceptors(broker, f"http://{plain.target}", target=plain.target)
-            async with grpc.aio.insecure_channel(plain.target, interceptors=chain) as channel:
-                await call(channel, kind, metadata=metadata)
+        async with on_loopback(scene, plain) as channel:
+            await call(channel, kind, metadata=metadata)
 
     asyncio.run(run())
 
@@ -246,17 +283,48 @@ def test_on_this_machine_a_token_may_go_without_tls(
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_on_this_machine_a_token_takes_no_detour_over_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, scene: Scene, variable: str
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, plain: GrpcApi, kind: str, variable: str
 ) -> None:
-    for one in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(one, raising=False)
-    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    async def run() -> None:
+        async with on_loopback(scene, plain) as channel:
+            await call(channel, kind)
 
-    with pytest.raises(WrongOrigin, match="NO_PROXY"):
-        loopback_interceptors(
-            Broker(scene.broker.origin, SECRET), "http://127.0.0.1:5000", target="127.0.0.1:5000"
-        )
+    with proxy_in_the_environment(monkeypatch, variable) as heard:
+        asyncio.run(run())
+
+    assert plain.asked == [["Bearer token-1"]]
+    assert not heard
+
+
+@pytest.mark.parametrize("way", ["async", "sync", "command"])
+def test_a_broker_on_this_machine_is_asked_without_a_proxy_too(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The client's secret and the subject token would be read there."""
+
+    async def ask(target: str) -> None:
+        async with Broker("http://127.0.0.1:1", SECRET, grpc=target) as broker:
+            await broker.exchange("subject", resource=API)
+
+    with (
+        proxy_in_the_environment(monkeypatch, "http_proxy") as heard,
+        scripted_grpc() as server,
+    ):
+        target = f"127.0.0.1:{server.port}"
+        if way == "async":
+            asyncio.run(ask(target))
+        elif way == "sync":
+            with SyncBroker("http://127.0.0.1:1", SECRET, grpc=target) as broker:
+                broker.exchange("subject", resource=API)
+        else:
+            as_client = ("--client", "a", "--resource", API, "--output", "token")
+            asked = ["token", "exchange", "--grpc", target, *as_client]
+            CliRunner().invoke(main, asked, input="subject", env={"BROKER_CLIENT_SECRET": "s"})
+
+    assert len(server.asked) == 1
+    assert not heard
 
 
 def test_a_call_that_is_given_up_is_given_up_at_the_server_too(
@@ -272,39 +340,32 @@ def test_a_call_that_is_given_up_is_given_up_at_the_server_too(
     plain.while_asked = wait
 
     async def run() -> None:
-        async with Broker(scene.broker.origin, SECRET) as broker:
-            chain = loopback_interceptors(broker, f"http://{plain.target}", target=plain.target)
-            async with grpc.aio.insecure_channel(plain.target, interceptors=chain) as channel:
-                calling = asyncio.create_task(call(channel, "unary_unary"))
-                await asyncio.to_thread(begun.wait, 10)
-                calling.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await calling
-                assert await asyncio.to_thread(ended.wait, 10)
+        async with on_loopback(scene, plain) as channel:
+            calling = asyncio.create_task(call(channel, "unary_unary"))
+            await asyncio.to_thread(begun.wait, 10)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            assert await asyncio.to_thread(ended.wait, 10)
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("resource", "target"),
+    "resource",
     [
-        ("http://127.0.0.1:5000", "127.0.0.1:5001"),
-        ("http://127.0.0.1:5000", "localhost:5000"),
-        ("http://127.0.0.1:5000", "api.example:5000"),
-        ("http://127.0.0.1:5000", "dns://8.8.8.8/127.0.0.1:5000"),
-        ("http://127.0.0.1:5000", "127.0.0.1:5000@evil.test"),
-        ("http://127.0.0.1:5000", "127.0.0.1:5000/x"),
-        ("http://127.0.0.1:5000", "ipv4:127.0.0.1:5000,192.0.2.1:5000"),
-        ("http://127.0.0.1:5000", ""),
-        ("https://127.0.0.1:5000", "127.0.0.1:5000"),
-        ("https://api.example", "api.example:443"),
+        "https://127.0.0.1:5000",
+        "https://api.example",
+        "http://api.example:5000",
+        "http://127.0.0.1.evil.test:5000",
+        "http://127.0.0.1:5000@evil.test",
+        "dns://8.8.8.8/127.0.0.1:5000",
+        "",
     ],
 )
-def test_a_target_that_is_not_the_resource_is_refused(resource: str, target: str) -> None:
-    with pytest.raises(WrongOrigin):
-        loopback_interceptors(
-            Broker("https://broker.example", SECRET), resource, target=target, own=True
-        )
+def test_no_channel_without_tls_leads_elsewhere(resource: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        loopback_channel(Broker("https://broker.example", SECRET), resource, own=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

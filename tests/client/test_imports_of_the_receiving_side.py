@@ -31,3 +31,28 @@ def test_a_module_loads_its_own_framework_alone(module: str, own: set[str]) -> N
     )
 
     assert set(done.stdout.split()) == own
+
+
+_VERSION_1 = """
+import asyncio, sys
+import mcp.server.streamable_http_manager
+for name in [one for one in sys.modules if one.startswith("mcp.server.mcpserver")]:
+    sys.modules[name] = None
+from tests.client.test_asgi_middleware import *
+with running_key_server() as running:
+    running.publish(BROKER_KEY.jwk)
+    print(ask(protected(running), headers=bearer(good_token(running.issuer))).status_code)
+try:
+    import broker.client.mcp
+except ImportError:
+    print("not there")
+"""
+
+
+def test_the_middleware_serves_an_sdk_that_has_no_mcpserver() -> None:
+    """Version 1 of the SDK has none, and keeps sessions apart by the same user."""
+    done = subprocess.run(
+        [sys.executable, "-c", _VERSION_1], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split("\n") == ["200", "not there", ""]

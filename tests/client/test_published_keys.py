@@ -399,6 +399,35 @@ def test_a_fetch_that_never_ends_does_not_block_the_next() -> None:
     assert source.find("broker-at", "ES256").algorithm == "ES256"
 
 
+def test_a_server_that_never_comes_to_an_end_holds_four_threads_and_no_more() -> None:
+    gate, now, loads = threading.Event(), [1000.0], []
+
+    def load(_within: float) -> tuple[KeySet, float | None]:
+        loads.append(1)
+        if not gate.is_set():
+            gate.wait(30)
+            raise NotFetched("It came too late.")
+        return read_key_set(BROKER_KEY.jwks, ("ES256",)), None
+
+    source = KeySource(load, schedule=SCHEDULE, monotonic=lambda: now[0])
+    flights = []
+    for _ in range(20):
+        flights.append(source.flight_for("broker-at", "ES256"))
+        now[0] += 10
+    with pytest.raises(Unverifiable):
+        source.find("broker-at", "ES256")
+    begun = [one for one in flights if one is not None]
+    assert len(begun) == 4
+
+    gate.set()
+    wait(begun, timeout=5)
+    assert len(loads) == 4
+    last = source.flight_for("broker-at", "ES256")
+    assert last is not None
+    last.result(5)
+    assert source.find("broker-at", "ES256").algorithm == "ES256"
+
+
 @pytest.mark.parametrize("times", [(0, 1, 2), (3, 2, 4), (1, 5, 4)])
 def test_a_schedule_that_contradicts_itself_is_refused(times: tuple[float, float, float]) -> None:
     cool_down, refresh_after, max_stale = times

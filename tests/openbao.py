@@ -17,7 +17,12 @@ import pytest
 import urllib3
 
 from broker.interfaces import Now
-from broker.keys.transit_key import PublishedLongEnough
+from broker.keys.book import KeyBook
+from broker.keys.followed import FollowedKeys
+from broker.keys.life import Schedule
+from broker.keys.record_vault import VaultDocument, VaultRecord
+from broker.keys.rotator import Rotator
+from broker.keys.transit_smith import TransitSmith
 from broker.keys.vault_auth import AppRoleAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -25,6 +30,10 @@ from broker.keys.vault_transit import VaultTransitKeyStore
 
 LEAD = timedelta(days=1)
 """Longer than any test: a key version made by one has not been published for that long."""
+
+SCHEDULE = Schedule(
+    publish_ahead=LEAD, keep_published=timedelta(minutes=20), poll=timedelta(hours=1)
+)
 
 SIGN_PARAMETERS = """
     required_parameters = ["key_version"]
@@ -75,6 +84,7 @@ class OpenBao:
         self._root_token, self._unseal_key = made["root_token"], made["keys_base64"][0]
         self.unseal()
         self.call("POST", "sys/mounts/transit", type="transit")
+        self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
 
     def start(self, *, is_new: bool = False) -> None:
@@ -146,6 +156,25 @@ class OpenBao:
     def app_role(self, name: str, *, may_sign: tuple[str, ...], **settings: Any) -> AppRole:
         """A role with the least that a key store needs, for the keys named."""
         self.allow(name, may_sign=may_sign)
+        return self._app_role(name, **settings)
+
+    def rotator_role(self, name: str, *, may_rotate: tuple[str, ...]) -> AppRole:
+        """A role with the least that a rotator needs, for the keys named; it cannot sign."""
+        rules = [
+            'path "auth/token/renew-self" { capabilities = ["update"] }',
+            'path "kv/data/broker/keys/record" { capabilities = ["create", "read", "update"] }',
+        ]
+        for key in may_rotate:
+            rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
+            rules.append(f'path "transit/keys/{key}/rotate" {{ capabilities = ["update"] }}')
+            rules.append(
+                f'path "transit/keys/{key}/config" {{ capabilities = ["update"] '
+                'allowed_parameters = { "min_encryption_version" = [], "min_decryption_version" = [] }}'
+            )
+        self.call("PUT", f"sys/policies/acl/{name}", policy="\n".join(rules))
+        return self._app_role(name)
+
+    def _app_role(self, name: str, **settings: Any) -> AppRole:
         settings = {"token_policies": [name], "token_no_default_policy": True} | settings
         self.call("POST", f"auth/approle/role/{name}", **settings)
         role_id = self.call("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"]
@@ -157,7 +186,10 @@ class OpenBao:
 
     def allow(self, policy: str, *, may_sign: tuple[str, ...]) -> None:
         """Write the least policy that a key store needs to sign with these keys."""
-        rules = ['path "auth/token/renew-self" { capabilities = ["update"] }']
+        rules = [
+            'path "auth/token/renew-self" { capabilities = ["update"] }',
+            'path "kv/data/broker/keys/record" { capabilities = ["read"] }',
+        ]
         for key in may_sign:
             rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
             rules.append(
@@ -196,17 +228,39 @@ class Transit:
         self,
         *,
         now: Now = lambda: int(time.time()),
-        refresh_interval: float = 3600.0,
+        schedule: Schedule = SCHEDULE,
+        is_on_record: bool = False,
         **options: Any,
     ) -> VaultTransitKeyStore:
         """A store that by itself only looks for what is in its way."""
-        return VaultTransitKeyStore(
-            self.session(),
-            keys=self.keys,
-            signing_version=PublishedLongEnough(now, LEAD),
-            refresh_interval=refresh_interval,
-            **options,
+        session = self.session()
+        records = vault_record(session) if is_on_record else None
+        book = KeyBook(schedule, now=now, records=records)
+        keys = FollowedKeys(session, book, keys=self.keys, mount="transit")
+        return VaultTransitKeyStore(keys, **options)
+
+    def rotator(
+        self,
+        *,
+        now: Now = lambda: int(time.time()),
+        schedule: Schedule = SCHEDULE,
+        role: AppRole | None = None,
+    ) -> Rotator:
+        """What rotates these keys, with the rights that it needs and no others."""
+        role = role or self.bao.rotator_role("rotator", may_rotate=tuple(self.keys.values()))
+        session = VaultSession(VaultServer(self.bao.url, read_timeout=15), auth=role.auth)
+        return Rotator(
+            vault_record(session),
+            TransitSmith(session, keys=self.keys),
+            algorithms=tuple(self.keys),
+            schedule=schedule,
+            now=now,
         )
+
+
+def vault_record(session: VaultSession) -> VaultRecord:
+    """The record where these tests have it."""
+    return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 
 from broker.config.check_clients import methods_of
+from broker.config.check_keys import keep_published_of, publish_ahead_of
 from broker.config.declarations import (
     GRANTS,
     PURPOSES,
@@ -30,8 +31,10 @@ from broker.config.settings import (
     GrpcSettings,
     HttpSettings,
     KeySettings,
+    KeyTimes,
     ListenSettings,
     LogSettings,
+    RecordSettings,
     Settings,
     StateSettings,
     TokenSettings,
@@ -162,6 +165,14 @@ def _keys(scene: Scene) -> KeySettings:
         algorithm=keys.algorithm,
         also=tuple(name for name in keys.also if name != keys.algorithm),
         directory=_data(scene, ("keys", "dev", "directory"), keys.dev.directory),
+        times=KeyTimes(
+            publish_ahead=publish_ahead_of(scene.file),
+            keep_published=keep_published_of(scene.file),
+            rotate_every=keys.rotate_every,
+            poll=keys.poll,
+            clock_difference=keys.clock_difference,
+            has_spare=keys.spare,
+        ),
         vault=_vault(scene, keys.vault),
     )
 
@@ -173,16 +184,26 @@ def _vault(scene: Scene, vault: VaultSection | None) -> VaultSettings | None:
         url=vault.url.rstrip("/"),
         mount=vault.mount,
         keys=vault.keys.model_dump(exclude_none=True),
-        auth=_vault_auth(scene, vault.auth),
+        auth=_vault_auth(scene, ("keys", "vault", "auth"), auth=vault.auth),
+        record=_vault_record(vault),
+        rotator=(
+            _vault_auth(scene, ("keys", "vault", "rotator"), auth=vault.rotator)
+            if vault.rotator is not None
+            else None
+        ),
         namespace=vault.namespace,
         ca_file=_path(scene, ("keys", "vault", "ca_file"), vault.ca_file),
     )
 
 
+def _vault_record(vault: VaultSection) -> RecordSettings | None:
+    record = vault.record
+    return RecordSettings(record.mount, record.path) if record is not None else None
+
+
 def _vault_auth(
-    scene: Scene, auth: AppRoleSection | KubernetesSection | TokenFileSection
+    scene: Scene, path: Path, *, auth: AppRoleSection | KubernetesSection | TokenFileSection
 ) -> VaultAuthSettings:
-    path: Path = ("keys", "vault", "auth")
     names = ("role_id_file", "secret_id_file", "jwt_file", "token_file")
     return VaultAuthSettings(
         method=auth.method,

@@ -99,8 +99,20 @@ class VaultAuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Where the lives of the keys are on record: a key-value engine, and a folder in it."""
+
+    mount: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class VaultSettings:
-    """The transit engine; ``keys`` gives the name of its key for each signing algorithm."""
+    """
+    The transit engine; ``keys`` gives the name of its key for each signing algorithm.
+
+    ``rotator`` is the login of who rotates the keys, ``auth`` that of who signs.
+    """
 
     url: str
     mount: str
@@ -108,6 +120,25 @@ class VaultSettings:
     auth: VaultAuthSettings
     namespace: str | None = None
     ca_file: Path | None = None
+    record: RecordSettings | None = None
+    rotator: VaultAuthSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTimes:
+    """
+    How the lives of keys follow each other.
+
+    A key is published ``publish_ahead`` before it signs and ``keep_published`` after its successor
+    began to. ``rotate_every`` is the age at which it is replaced by itself, if ever.
+    """
+
+    publish_ahead: timedelta
+    keep_published: timedelta
+    rotate_every: timedelta | None
+    poll: timedelta
+    clock_difference: timedelta
+    has_spare: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +154,7 @@ class KeySettings:
     algorithm: str
     also: tuple[str, ...]
     directory: Path
+    times: KeyTimes
     vault: VaultSettings | None = None
 
     @property

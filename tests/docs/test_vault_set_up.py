@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import open_key_store
 from broker.config import Settings, load_settings
 from broker.config.settings import VaultSettings
 from broker.errors import TemporarilyUnavailable
@@ -14,6 +13,7 @@ from broker.keys.vault_auth import AppRoleAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.signing import open_key_store
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.shell import run
 from tests.openbao import OpenBao

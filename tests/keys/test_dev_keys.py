@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from broker.keys.dev import DevKeyStore, KeyFileRefused
+from broker.keys.dev import DevKeyStore
+from broker.keys.key_files import KeyFileRefused
 from broker.keys.published import KeyUnfit
 
 

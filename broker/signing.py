@@ -1,0 +1,138 @@
+"""The signing keys that the settings ask for: the store that signs, and what rotates them."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from broker.config import Settings
+from broker.config.settings import (
+    KeySettings,
+    RecordSettings,
+    VaultAuthSettings,
+    VaultSettings,
+)
+from broker.interfaces import KeyStore
+from broker.keys.book import KeyBook
+from broker.keys.dev import DevKeySmith, DevKeyStore
+from broker.keys.followed import FollowedKeys
+from broker.keys.life import Schedule
+from broker.keys.record_file import FileRecord
+from broker.keys.record_vault import VaultDocument, VaultRecord
+from broker.keys.rotator import Rotator
+from broker.keys.tender import KeyTender
+from broker.keys.transit_smith import TransitSmith
+from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
+from broker.keys.vault_http import VaultServer
+from broker.keys.vault_session import VaultSession
+from broker.keys.vault_transit import VaultTransitKeyStore
+
+# Making an RSA key takes Vault seconds at times.
+_ROTATOR_TIMEOUT: Final = 15.0
+
+
+def schedule_of(settings: Settings) -> Schedule:
+    """How the lives of the keys follow each other."""
+    times = settings.keys.times
+    return Schedule(
+        publish_ahead=times.publish_ahead,
+        keep_published=times.keep_published,
+        poll=times.poll,
+        clock_difference=times.clock_difference,
+        rotate_every=times.rotate_every,
+        has_spare=times.has_spare,
+    )
+
+
+def open_key_store(settings: Settings) -> KeyStore:
+    """The configured key store; it starts, and recovers, while Vault is away."""
+    keys, schedule = settings.keys, schedule_of(settings)
+    if keys.vault is None:
+        return DevKeyStore(keys.directory, algorithms=keys.algorithms, schedule=schedule, now=_now)
+    return VaultTransitKeyStore(_follow(keys, keys.vault, schedule))
+
+
+def _follow(keys: KeySettings, vault: VaultSettings, schedule: Schedule) -> FollowedKeys:
+    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    records = _vault_record(session, vault.record) if vault.record is not None else None
+    return FollowedKeys(
+        session,
+        KeyBook(schedule, now=_now, records=records),
+        keys=_transit_keys(keys, vault),
+        mount=vault.mount,
+    )
+
+
+def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotator | None:
+    """
+    What rotates the configured keys, or ``None`` where nothing is on record.
+
+    In Vault it logs in by ``auth``, else as the rotator of the settings, else as the broker does.
+    """
+    keys, schedule = settings.keys, schedule_of(settings)
+    if keys.vault is None:
+        return Rotator(
+            FileRecord(keys.directory),
+            DevKeySmith(keys.directory),
+            algorithms=keys.algorithms,
+            schedule=schedule,
+            now=_now,
+        )
+    if keys.vault.record is None:
+        return None
+    session = VaultSession(
+        _vault_server(keys.vault, read_timeout=_ROTATOR_TIMEOUT),
+        auth=auth or _vault_auth(keys.vault.rotator or keys.vault.auth),
+    )
+    return Rotator(
+        _vault_record(session, keys.vault.record),
+        TransitSmith(session, keys=_transit_keys(keys, keys.vault), mount=keys.vault.mount),
+        algorithms=keys.algorithms,
+        schedule=schedule,
+        now=_now,
+    )
+
+
+@contextmanager
+def keys_looked_after(settings: Settings) -> Iterator[None]:
+    """Have keys rotated as they are due, until the end of the block, by a broker with the right to."""
+    vault = settings.keys.vault
+    rotator = open_rotator(settings) if vault is None or vault.rotator is not None else None
+    if rotator is None:
+        yield
+        return
+    tender = KeyTender(rotator.tend, interval=settings.keys.times.poll.total_seconds())
+    tender.start()
+    try:
+        yield
+    finally:
+        tender.close()
+
+
+def _vault_server(vault: VaultSettings, *, read_timeout: float = 1.0) -> VaultServer:
+    return VaultServer(
+        vault.url, namespace=vault.namespace, ca_file=vault.ca_file, read_timeout=read_timeout
+    )
+
+
+def _vault_record(session: VaultSession, record: RecordSettings) -> VaultRecord:
+    path = f"{record.path}/record"
+    return VaultRecord(VaultDocument(session, mount=record.mount, path=path))
+
+
+def _transit_keys(keys: KeySettings, vault: VaultSettings) -> Mapping[str, str]:
+    return {algorithm: vault.keys[algorithm] for algorithm in keys.algorithms}
+
+
+def _vault_auth(auth: VaultAuthSettings) -> VaultAuth:
+    if auth.method == "approle" and auth.role_id_file and auth.secret_id_file:
+        return AppRoleAuth(auth.role_id_file, auth.secret_id_file, auth.mount or "approle")
+    if auth.method == "kubernetes" and auth.jwt_file:
+        return KubernetesAuth(auth.role, auth.jwt_file, auth.mount or "kubernetes")
+    if auth.method == "token_file" and auth.token_file:
+        return TokenFileAuth(auth.token_file)
+    raise ValueError(f"the settings of the Vault login {auth.method!r} are incomplete")
+
+
+def _now() -> int:
+    return int(time.time())

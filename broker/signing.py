@@ -17,6 +17,7 @@ from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import Schedule
+from broker.keys.record import NoRecord, RecordStore
 from broker.keys.record_file import FileRecord
 from broker.keys.record_vault import VaultDocument, VaultRecord
 from broker.keys.rotator import Rotator
@@ -54,18 +55,17 @@ def open_key_store(settings: Settings) -> KeyStore:
 
 def _follow(keys: KeySettings, vault: VaultSettings, schedule: Schedule) -> FollowedKeys:
     session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
-    records = _vault_record(session, vault.record) if vault.record is not None else None
     return FollowedKeys(
         session,
-        KeyBook(schedule, now=_now, records=records),
+        KeyBook(schedule, now=_now, records=_vault_record(session, vault.record)),
         keys=_transit_keys(keys, vault),
         mount=vault.mount,
     )
 
 
-def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotator | None:
+def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotator:
     """
-    What rotates the configured keys, or ``None`` where nothing is on record.
+    What rotates the configured keys, as far as anything is on record.
 
     In Vault it logs in by ``auth``, else as the rotator of the settings, else as the broker does.
     """
@@ -78,8 +78,6 @@ def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotato
             schedule=schedule,
             now=_now,
         )
-    if keys.vault.record is None:
-        return None
     session = VaultSession(
         _vault_server(keys.vault, read_timeout=_ROTATOR_TIMEOUT),
         auth=auth or _vault_auth(keys.vault.rotator or keys.vault.auth),
@@ -97,11 +95,12 @@ def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotato
 def keys_looked_after(settings: Settings) -> Iterator[None]:
     """Have keys rotated as they are due, until the end of the block, by a broker with the right to."""
     vault = settings.keys.vault
-    rotator = open_rotator(settings) if vault is None or vault.rotator is not None else None
-    if rotator is None:
+    if vault is not None and vault.rotator is None:
         yield
         return
-    tender = KeyTender(rotator.tend, interval=settings.keys.times.poll.total_seconds())
+    tender = KeyTender(
+        open_rotator(settings).tend, interval=settings.keys.times.poll.total_seconds()
+    )
     tender.start()
     try:
         yield
@@ -115,7 +114,9 @@ def _vault_server(vault: VaultSettings, *, read_timeout: float = 1.0) -> VaultSe
     )
 
 
-def _vault_record(session: VaultSession, record: RecordSettings) -> VaultRecord:
+def _vault_record(session: VaultSession, record: RecordSettings | None) -> RecordStore:
+    if record is None:
+        return NoRecord()
     path = f"{record.path}/record"
     return VaultRecord(VaultDocument(session, mount=record.mount, path=path))
 

@@ -20,6 +20,7 @@ from broker.interfaces import Now
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import Schedule
+from broker.keys.record import NoRecord
 from broker.keys.record_vault import VaultDocument, VaultRecord
 from broker.keys.rotator import Rotator
 from broker.keys.transit_smith import TransitSmith
@@ -234,7 +235,7 @@ class Transit:
     ) -> VaultTransitKeyStore:
         """A store that by itself only looks for what is in its way."""
         session = self.session()
-        records = vault_record(session) if is_on_record else None
+        records = vault_record(session) if is_on_record else NoRecord()
         book = KeyBook(schedule, now=now, records=records)
         keys = FollowedKeys(session, book, keys=self.keys, mount="transit")
         return VaultTransitKeyStore(keys, **options)

@@ -19,11 +19,11 @@ class KeyBook:
     """
     Reads the record, and applies it to the keys that exist.
 
-    Without ``records`` the age of each key decides alone. A record that was there and is gone is a
+    Where nothing is on record the age of each key decides alone. A record that was there and is gone is a
     fault and no empty record: what it said about revoked keys must not be forgotten.
     """
 
-    def __init__(self, schedule: Schedule, *, now: Now, records: RecordStore | None = None) -> None:
+    def __init__(self, schedule: Schedule, *, now: Now, records: RecordStore) -> None:
         self.schedule = schedule
         self.now = now
         self._records = records
@@ -32,8 +32,6 @@ class KeyBook:
 
     def look(self) -> None:
         """Read the record anew; raises ``TemporarilyUnavailable`` and keeps the last if it cannot."""
-        if self._records is None:
-            return
         held = self._records.read()
         if held.version == 0 and self._has_record:
             raise signer_unavailable("the record of the keys is gone")
@@ -53,7 +51,7 @@ class KeyBook:
             self._record.of(algorithm),
             found,
             algorithm=algorithm,
-            publish_ahead=self.schedule.publish_ahead,
+            schedule=self.schedule,
             is_first_look=signed is None or signed in {key.kid for key in found},
         )
         return lives_at(

@@ -47,7 +47,7 @@ class RecordEditor:
             record.of(self.algorithm),
             found,
             algorithm=self.algorithm,
-            publish_ahead=self.schedule.publish_ahead,
+            schedule=self.schedule,
         )
         for entry in entries[len(record.of(self.algorithm)) :]:
             begins = max(entry.activates_at or 0, self.now)

@@ -159,28 +159,29 @@ def with_unrecorded(
     found: Sequence[FoundKey],
     *,
     algorithm: str,
-    publish_ahead: timedelta,
+    schedule: Schedule,
     is_first_look: bool = True,
 ) -> tuple[KeyEntry, ...]:
     """
     The entries on record, and one for each newer key that exists without being on record.
 
     Such a key was made by somebody else, or nothing is on record at all. Its age decides, which is a
-    fact that every replica sees: it signs once it is ``publish_ahead`` old. The very first key signs at
+    fact that every replica sees: it signs once it has been published for long enough. The very first key signs at
     once, since there was nothing before it that a verifier could still remember; ``is_first_look``
     says that the caller, too, remembers no other. Older keys that are not on record have had their
     time, or are not ours: they are left out.
     """
     newest = max((entry.number for entry in entries), default=0)
-    ahead = int(publish_ahead.total_seconds())
     is_very_first = is_first_look and not entries and [key.number for key in found] == [1]
+    # Whoever made it may have a clock that is ahead.
+    delay = -schedule.clock_difference if is_very_first else schedule.publish_ahead
     unrecorded = (
         KeyEntry(
             algorithm,
             key.number,
             key.kid,
             published_at=key.created_at,
-            activates_at=key.created_at + (0 if is_very_first else ahead),
+            activates_at=max(0, key.created_at + int(delay.total_seconds())),
         )
         for key in found
         if key.number > newest

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, Protocol, Self
 import msgspec
 
 from broker.keys.life import KeyEntry, Moment
+from broker.keys.unavailable import signer_unavailable
 
 MOST_ENTRIES: Final = 64
 
@@ -82,3 +83,13 @@ class RecordStore(Protocol):
 
     def read(self) -> HeldRecord: ...
     def write(self, record: KeyRecord, *, over: int) -> bool: ...
+
+
+class NoRecord:
+    """Where nothing is on record: the age of each key is all that is known of its life."""
+
+    def read(self) -> HeldRecord:
+        return HeldRecord(KeyRecord(), 0)
+
+    def write(self, record: KeyRecord, *, over: int) -> bool:  # noqa: ARG002 -- nothing is kept.
+        raise signer_unavailable("there is no record of the keys")

@@ -81,6 +81,10 @@ class Rotator:
         """What changes a record at this moment."""
         return RecordEditor(algorithm, self.schedule, self.now())
 
+    def found(self, algorithm: str) -> Sequence[FoundKey]:
+        """The keys that exist, on record or not."""
+        return self._smith.found(algorithm)
+
     def look(self) -> KeyRecord:
         """The record with everything on it that exists; nothing is written."""
         return self._complete(self._records.read()).record
@@ -108,6 +112,9 @@ class Rotator:
             revoked = self._revoked(held.record, kid)
             if self._records.write(replace(revoked.record, claim=None), over=held.version):
                 self._settle(revoked.record, revoked.entry.algorithm)
+                # The key is revoked by now; what else there is to do can be done by others as well.
+                with suppress(Exception):
+                    self.tend()
                 return revoked
         raise NotRotated("Others kept changing the record; try again.")
 

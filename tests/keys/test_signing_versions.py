@@ -8,13 +8,14 @@ import pytest
 
 from broker.keys.book import KeyBook
 from broker.keys.life import KeyState, Schedule
+from broker.keys.record import NoRecord
 
 NOW = 1_800_000_000
 LEAD = timedelta(seconds=330)
 LONG_AGO = NOW - 330
 JUST_NOW = NOW - 329
 
-book = KeyBook(Schedule(LEAD, timedelta(minutes=20)), now=lambda: NOW)
+book = KeyBook(Schedule(LEAD, timedelta(minutes=20)), now=lambda: NOW, records=NoRecord())
 
 
 @dataclass(frozen=True)

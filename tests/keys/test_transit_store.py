@@ -18,6 +18,7 @@ from broker.errors import Reason, TemporarilyUnavailable
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import FoundKey, KeyLife, Schedule
+from broker.keys.record import NoRecord
 from broker.keys.vault_auth import TokenFileAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -43,6 +44,7 @@ from pathlib import Path
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import Schedule
+from broker.keys.record import NoRecord
 from broker.keys.vault_auth import TokenFileAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -55,7 +57,7 @@ for _ in range(2):
         store = VaultTransitKeyStore(
             FollowedKeys(
                 VaultSession(VaultServer(sys.argv[1]), auth=TokenFileAuth(Path(sys.argv[2]))),
-                KeyBook(Schedule(hour, hour), now=lambda: int(time.time())),
+                KeyBook(Schedule(hour, hour), now=lambda: int(time.time()), records=NoRecord()),
                 keys={"ES256": "es"},
                 mount="transit",
             )
@@ -91,7 +93,10 @@ def make_store(vault: PretendVault, tmp_path: Path) -> Iterator[MakeStore]:
         session = VaultSession(VaultServer(vault.url), auth=TokenFileAuth(tmp_path / "token"))
         schedule = Schedule(publish_ahead=HOUR, keep_published=HOUR, poll=poll, outage=HOUR)
         followed = FollowedKeys(
-            session, book(schedule, now=lambda: int(time.time())), keys=keys, mount=mount
+            session,
+            book(schedule, now=lambda: int(time.time()), records=NoRecord()),
+            keys=keys,
+            mount=mount,
         )
         made.append(VaultTransitKeyStore(followed))
         return made[-1]

@@ -71,12 +71,13 @@ class World:
     """
     Replicas, verifiers, and what was signed and not yet verified for the last time.
 
-    ``look`` has a replica read what is on record. Every choice comes from ``chance``.
+    ``look`` has a replica read what is on record. Time passes in steps of up to ``stride`` seconds.
     """
 
     clock: Clock
     replicas: Sequence[KeyStore]
     look: Callable[[KeyStore], None]
+    stride: int = 40
     verifiers: Sequence[Verifier] = field(default_factory=lambda: [Verifier() for _ in range(5)])
     chance: random.Random = field(default_factory=lambda: random.Random(7))  # noqa: S311
     tokens: list[Token] = field(default_factory=list)
@@ -90,7 +91,7 @@ class World:
         """Let time pass in uneven steps, in each of which replicas sign and verifiers verify."""
         until = self.clock.at + seconds
         while self.clock.at < until:
-            self.clock.at = min(until, self.clock.at + self.chance.randint(1, 40))
+            self.clock.at = min(until, self.clock.at + self.chance.randint(1, self.stride))
             self._step()
 
     def look_well(self, replica: KeyStore) -> None:

@@ -156,8 +156,6 @@ def _lives(rotator: Rotator, record: KeyRecord) -> Iterator[tuple[KeyLife, Event
             yield life, next_of(life, events)
 
 
-
-
 def _next(life: KeyLife, event: Event | None, *, now: int) -> str:
     if event is None:
         is_spare = life.state is KeyState.PENDING and life.entry.activates_at is None

@@ -33,9 +33,11 @@ def list_keys(
     output: str,
 ) -> None:
     """List the signing keys: in which state they are, how old, and what happens to them next."""
-    if issuer is not None or jwks is not None:
-        document = read_keys(jwks) if jwks else Fetcher(ca_file=ca_file).key_set(issuer or "")
-        _print_published(document, output=output)
+    if jwks is not None:
+        _print_published(read_keys(jwks), output=output)
+        return
+    if issuer is not None:
+        _print_published(Fetcher(ca_file=ca_file).key_set(issuer), output=output)
         return
     with rotating(settings_from(config), token_file, is_changing=False) as rotator:
         record = rotator.look()

@@ -166,10 +166,10 @@ def with_unrecorded(
     The entries on record, and one for each newer key that exists without being on record.
 
     Such a key was made by somebody else, or nothing is on record at all. Its age decides, which is a
-    fact that every replica sees: it signs once it has been published for long enough. The very first key signs at
-    once, since there was nothing before it that a verifier could still remember; ``is_first_look``
-    says that the caller, too, remembers no other. Older keys that are not on record have had their
-    time, or are not ours: they are left out.
+    fact that every replica sees: it signs once it has been published for long enough. The very first
+    key signs at once, since there was nothing before it that a verifier could still remember;
+    ``is_first_look`` says that the caller, too, remembers no other. Older keys that are not on record
+    have had their time, or are not ours: they are left out.
     """
     newest = max((entry.number for entry in entries), default=0)
     is_very_first = is_first_look and not entries and [key.number for key in found] == [1]

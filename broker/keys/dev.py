@@ -124,10 +124,10 @@ class DevKeyStore:
             try:
                 record = (self._files.directory / FileRecord.NAME).stat()
             except FileNotFoundError:
-                return (folder.st_mtime_ns,)
+                return (folder.st_ctime_ns,)
         except OSError:
             return None
-        return folder.st_mtime_ns, record.st_mtime_ns, record.st_ino
+        return folder.st_ctime_ns, record.st_ctime_ns, record.st_ino
 
     def _choose(self, stamp: _Stamp, *, signed: Mapping[str, str]) -> _Chosen:
         self._book.look()

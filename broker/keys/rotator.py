@@ -243,17 +243,17 @@ class Rotator:
         The lowest number that has still to be able to sign; 0 if nothing is known about that.
 
         A key that was superseded is closed off once every replica has had the time to follow, and a
-        revoked one at once, if there is any after it.
+        revoked one at once, if another signs instead.
         """
         told_before = self.now() - int(self.schedule.notice.total_seconds())
         followed = [life.entry.number for life in lives if life.entry.has_begun(told_before)]
-        newest = lives[0].entry.number if lives else 0
+        active = max((one.entry.number for one in lives if one.state is KeyState.ACTIVE), default=0)
         revoked = [
             life.entry.number
             for life in lives
-            if life.state is KeyState.REVOKED and life.entry.activates_at is not None
+            if life.state is KeyState.REVOKED and life.entry.number < active
         ]
-        return max((0, *followed, *(number + 1 for number in revoked if number < newest)))
+        return max((0, *followed, *(number + 1 for number in revoked)))
 
 
 def _newest(record: KeyRecord, algorithm: str) -> int:

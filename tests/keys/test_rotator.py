@@ -426,6 +426,18 @@ def test_vault_signs_nothing_with_a_revoked_version_from_the_first_moment_on(
 
 
 @pytest.mark.openbao
+def test_a_revoked_successor_does_not_close_off_the_version_that_signs_on(
+    vault: Place, own_transit: Transit
+) -> None:
+    vault.make_rotator().rotate(["ES256"])
+
+    vault.make_rotator().revoke(vault.editor_lives()[1].entry.kid)
+
+    assert vault.states() == ["pending", "revoked", "active"]
+    assert key_config(own_transit.bao)[0] <= 1
+
+
+@pytest.mark.openbao
 def test_a_bound_that_somebody_set_higher_is_not_lowered(
     vault: Place, own_transit: Transit
 ) -> None:

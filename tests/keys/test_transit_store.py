@@ -553,3 +553,58 @@ def test_what_a_policy_takes_away_is_refused_and_what_it_gives_back_is_signed(
     own_transit.bao.allow("own", may_sign=("own-es256",))
     wait_until(lambda: real_store._fault("ES256") is None)
     assert len(key.sign(b"header.payload")) == 64
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_store_that_may_not_read_the_record_signs_and_publishes_nothing(
+    own_transit: Transit,
+) -> None:
+    """What is on record could say that the key was revoked."""
+    own_transit.rotator().tend()
+    policy = 'path "transit/*" { capabilities = ["read", "update"] }'
+    own_transit.bao.call("PUT", "sys/policies/acl/own", policy=policy)
+
+    store = own_transit.store(is_on_record=True)
+
+    assert fault_of(lambda: store.signing_key("ES256")) == "vault: forbidden"
+    assert store.public_keys() == []
+    assert store.fresh_for() == 0
+    own_transit.bao.allow("own", may_sign=("own-es256",))
+    wait_until(lambda: store._fault("ES256") is None)
+    assert len(store.signing_key("ES256").sign(b"header.payload")) == 64
+    store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_record_that_is_deleted_under_a_store_is_a_fault_and_not_forgotten(
+    own_transit: Transit,
+) -> None:
+    own_transit.rotator().tend()
+    store = own_transit.store(is_on_record=True)
+    published = store.public_keys()
+    own_transit.bao.call("DELETE", "kv/metadata/broker/keys/record")
+
+    assert fault_of(store.refresh) == "the record of the keys is gone"
+    assert store.public_keys() == published
+    store.close()
+
+
+@pytest.mark.openbao
+def test_a_version_that_should_sign_and_is_not_shown_lets_no_other_sign(
+    own_transit: Transit,
+) -> None:
+    """As when a key was made anew under its name, or a standby lags behind."""
+    own_transit.rotator().tend()
+    store = own_transit.store(is_on_record=True)
+    own_transit.bao.call("POST", "transit/keys/own-es256/config", deletion_allowed=True)
+    own_transit.bao.call("DELETE", "transit/keys/own-es256")
+    own_transit.bao.create_key("own-es256")
+
+    store.refresh()
+
+    fault = fault_of(lambda: store.signing_key("ES256"))
+    assert fault == "vault: the version that should sign is not shown"
+    assert store.public_keys() == []
+    store.close()

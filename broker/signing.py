@@ -1,5 +1,6 @@
 """The signing keys that the settings ask for: the store that signs, and what rotates them."""
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from broker.config.settings import (
     VaultSettings,
 )
 from broker.interfaces import KeyStore
+from broker.keys.board import StatementBoard
 from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
+from broker.keys.ephemeral import Certifier, EphemeralKeys, replica_name
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import Schedule
 from broker.keys.record import NoRecord, RecordStore
@@ -24,6 +27,8 @@ from broker.keys.rotator import Rotator
 from broker.keys.tender import KeyTender
 from broker.keys.transit_smith import TransitSmith
 from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
+from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
+from broker.keys.vault_export import VaultExportKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
@@ -42,6 +47,7 @@ def schedule_of(settings: Settings) -> Schedule:
         clock_difference=times.clock_difference,
         rotate_every=times.rotate_every,
         has_spare=times.has_spare,
+        outage=times.outage,
     )
 
 
@@ -50,7 +56,31 @@ def open_key_store(settings: Settings) -> KeyStore:
     keys, schedule = settings.keys, schedule_of(settings)
     if keys.vault is None:
         return DevKeyStore(keys.directory, algorithms=keys.algorithms, schedule=schedule, now=_now)
-    return VaultTransitKeyStore(_follow(keys, keys.vault, schedule))
+    followed = _follow(keys, keys.vault, schedule)
+    if keys.store == "vault-export":
+        return VaultExportKeyStore(followed)
+    if keys.vault.ephemeral is None or keys.vault.record is None:
+        return VaultTransitKeyStore(followed)
+    own = EphemeralKeys(
+        _board(followed.session, keys.vault.record),
+        Certifier(
+            followed.session,
+            mount=keys.vault.mount,
+            key_name=keys.vault.ephemeral.certifier,
+            issuer=settings.issuer,
+            replica=replica_name(socket.gethostname()),
+            lifetime=keys.vault.ephemeral.lifetime,
+        ),
+        followed.book,
+        algorithms=keys.algorithms,
+    )
+    poll = schedule.poll.total_seconds()
+    return VaultEphemeralKeyStore(own, VaultTransitKeyStore(followed), poll=poll)
+
+
+def _board(session: VaultSession, record: RecordSettings) -> StatementBoard:
+    path = f"{record.path}/statements"
+    return StatementBoard(VaultDocument(session, mount=record.mount, path=path))
 
 
 def _follow(keys: KeySettings, vault: VaultSettings, schedule: Schedule) -> FollowedKeys:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 
 from broker.config.check_clients import methods_of
-from broker.config.check_keys import keep_published_of, publish_ahead_of
+from broker.config.check_keys import keep_published_of, outage_of, publish_ahead_of
 from broker.config.declarations import (
     GRANTS,
     PURPOSES,
@@ -27,6 +27,7 @@ from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
     AuditSettings,
+    EphemeralSettings,
     FetchSettings,
     GrpcSettings,
     HttpSettings,
@@ -172,6 +173,7 @@ def _keys(scene: Scene) -> KeySettings:
             poll=keys.poll,
             clock_difference=keys.clock_difference,
             has_spare=keys.spare,
+            outage=outage_of(scene.file),
         ),
         vault=_vault(scene, keys.vault),
     )
@@ -191,9 +193,15 @@ def _vault(scene: Scene, vault: VaultSection | None) -> VaultSettings | None:
             if vault.rotator is not None
             else None
         ),
+        ephemeral=_ephemeral(vault),
         namespace=vault.namespace,
         ca_file=_path(scene, ("keys", "vault", "ca_file"), vault.ca_file),
     )
+
+
+def _ephemeral(vault: VaultSection) -> EphemeralSettings | None:
+    found = vault.ephemeral
+    return EphemeralSettings(found.certifier, found.lifetime) if found is not None else None
 
 
 def _vault_record(vault: VaultSection) -> RecordSettings | None:

@@ -5,7 +5,12 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from broker.config import files
-from broker.config.check_keys import check_embedded_keys, check_key_times, check_vault_keys
+from broker.config.check_keys import (
+    check_embedded_keys,
+    check_key_times,
+    check_keys_in_memory,
+    check_vault_keys,
+)
 from broker.config.file import TlsSection
 from broker.config.findings import Finding, Scene
 from broker.config.key_sections import AppRoleSection, KubernetesSection, TokenFileSection
@@ -175,6 +180,7 @@ _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (check_embedded_keys, frozenset({"keys", "issuer", "listen"})),
     (check_vault_keys, frozenset({"keys"})),
     (check_key_times, frozenset({"keys", "tokens"})),
+    (check_keys_in_memory, frozenset({"keys", "tokens"})),
     (_check_state, frozenset({"state", "workers", "listen"})),
     (_check_files, frozenset({"keys", "http", "grpc"})),
     (_check_directories, frozenset({"keys", "state", "audit", "data_dir", "policies"})),

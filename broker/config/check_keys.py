@@ -9,12 +9,19 @@ from broker.config.file import BrokerFile
 from broker.config.findings import Finding, Scene
 from broker.config.values import is_loopback_url
 
+_LONGEST_AHEAD: Final = timedelta(days=7)
 _KEPT_WHEN_UNSET: Final = timedelta(minutes=20)
 
 
 def notice_of(file: BrokerFile) -> timedelta:
     """The time within which every replica that may sign has read what is on record."""
     return 3 * file.keys.poll + file.keys.clock_difference
+
+
+def outage_of(file: BrokerFile) -> timedelta:
+    """How long a replica goes on signing while Vault is away."""
+    is_in_memory = file.keys.store in ("vault-ephemeral", "vault-export")
+    return file.keys.vault.outage if is_in_memory and file.keys.vault is not None else timedelta(0)
 
 
 def publish_ahead_of(file: BrokerFile) -> timedelta:
@@ -34,7 +41,8 @@ def _least_ahead(file: BrokerFile) -> timedelta:
 def _least_kept(file: BrokerFile) -> timedelta:
     tokens = file.tokens
     longest = max(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime)
-    return longest + tokens.leeway + notice_of(file)
+    follow = max(3 * file.keys.poll, outage_of(file)) + file.keys.clock_difference
+    return longest + tokens.leeway + follow
 
 
 def check_key_times(scene: Scene) -> Iterator[Finding]:
@@ -86,10 +94,10 @@ def check_embedded_keys(scene: Scene) -> Iterator[Finding]:
 def check_vault_keys(scene: Scene) -> Iterator[Finding]:
     """Every algorithm signed with has its key, and whoever shall rotate keys is able to."""
     keys = scene.file.keys
-    if keys.store != "vault-transit":
+    if keys.store == "dev":
         return
     if keys.vault is None:
-        yield Finding(("keys", "vault"), "is required by keys.store: vault-transit")
+        yield Finding(("keys", "vault"), f"is required by keys.store: {keys.store}")
         return
     for algorithm in dict.fromkeys((keys.algorithm, *keys.also)):
         if getattr(keys.vault.keys, algorithm) is None:
@@ -103,4 +111,35 @@ def check_vault_keys(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             ("keys", "rotate_every"),
             "needs keys.vault.record and keys.vault.rotator, a login that may rotate the keys",
+        )
+
+
+def check_keys_in_memory(scene: Scene) -> Iterator[Finding]:
+    """Keys in the memory of a process have a certifier, and succeed each other without a gap."""
+    keys, file = scene.file.keys, scene.file
+    if keys.vault is None:
+        return
+    ephemeral, at = keys.vault.ephemeral, ("keys", "vault", "ephemeral")
+    if keys.store != "vault-ephemeral":
+        if ephemeral is not None:
+            yield Finding(at, "has no effect without keys.store: vault-ephemeral", is_key=True)
+        return
+    if ephemeral is None:
+        yield Finding(at, "is required by keys.store: vault-ephemeral")
+        return
+    if keys.vault.record is None:
+        yield Finding(("keys", "vault", "record"), "is required by keys.store: vault-ephemeral")
+    if ephemeral.certifier in keys.vault.keys.model_dump().values():
+        yield Finding((*at, "certifier"), "must be a key that signs no tokens")
+    ahead = publish_ahead_of(file)
+    if ephemeral.lifetime < 2 * ahead:
+        yield Finding(
+            (*at, "lifetime"),
+            f"must be at least {write_duration(2 * ahead)}: the next key is published"
+            f" {write_duration(ahead)} before it signs",
+        )
+    if ahead > _LONGEST_AHEAD:
+        yield Finding(
+            ("keys", "publish_ahead"),
+            f"must be at most {write_duration(_LONGEST_AHEAD)} with keys.store: vault-ephemeral",
         )

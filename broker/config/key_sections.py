@@ -72,6 +72,17 @@ class RecordSection(Section):
     )
 
 
+class EphemeralSection(Section):
+    """Keys that live in the memory of one process, certified by a key in Vault."""
+
+    certifier: VaultName = Field(
+        description="The key of type `ecdsa-p256` that certifies them and signs nothing else."
+    )
+    lifetime: Annotated[
+        Duration, lasting("10s", "24h", reason="a key in memory must soon be worthless")
+    ] = Field(default=timedelta(hours=12), description="How long such a key signs, at most 24h.")
+
+
 class VaultSection(Section):
     """Vault or OpenBao with the transit engine."""
 
@@ -98,15 +109,27 @@ class VaultSection(Section):
         description="How to log in to rotate keys, which signing has no right to; with it the broker "
         "looks after the record by itself.",
     )
+    ephemeral: EphemeralSection | None = Field(
+        default=None, description="For `store: vault-ephemeral`."
+    )
+    outage: Annotated[
+        Duration, lasting("0s", "1h", reason="a key that was revoked meanwhile would sign on")
+    ] = Field(
+        default=timedelta(minutes=10),
+        description="How long keys in memory go on signing while Vault is away; for `vault-ephemeral` "
+        "and `vault-export`.",
+    )
 
 
 class KeysSection(Section):
     """Our signing keys."""
 
-    store: Literal["dev", "vault-transit"] = Field(
+    store: Literal["dev", "vault-transit", "vault-ephemeral", "vault-export"] = Field(
         default="dev",
         description="`dev` embeds the keys and serves a loopback issuer alone; with "
-        "`vault-transit` they never leave Vault.",
+        "`vault-transit` they never leave Vault; with `vault-ephemeral` each process signs with a "
+        "short-lived key of its own, which Vault certifies; `vault-export` takes the keys out of Vault "
+        "and warns of it at every start.",
     )
     algorithm: SigningAlgorithm = Field(default="ES256", description="What tokens are signed with.")
     also: Annotated[list[SigningAlgorithm], holding(0, 2)] = Field(
@@ -140,4 +163,4 @@ class KeysSection(Section):
         description="How far the clocks of replicas and of Vault may differ.",
     )
     dev: DevKeysSection = Field(default_factory=DevKeysSection, description="For `store: dev`.")
-    vault: VaultSection | None = Field(default=None, description="For `store: vault-transit`.")
+    vault: VaultSection | None = Field(default=None, description="For the stores in Vault.")

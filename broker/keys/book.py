@@ -58,6 +58,11 @@ class KeyBook:
             having_signed(entries, signed, now), now, keep_published=self.schedule.keep_published
         )
 
+    @property
+    def revoked(self) -> frozenset[str]:
+        """The ids of all keys that must not be used any more."""
+        return self._record.revoked_ids
+
     def is_stale(self, read_at: int) -> bool:
         """Whether what was read at that moment is too old to sign by."""
         return abs(self.now() - read_at) > self.schedule.stale_after.total_seconds()

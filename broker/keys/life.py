@@ -10,6 +10,8 @@ import msgspec
 
 Moment = Annotated[int, msgspec.Meta(ge=0)]
 """Unix seconds."""
+KeyId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+"""A thumbprint in base64url."""
 
 
 class KeyState(StrEnum):
@@ -48,7 +50,7 @@ class KeyEntry:
 
     algorithm: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}[0-9]{3}$")]
     number: Annotated[int, msgspec.Meta(ge=1)]
-    kid: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+    kid: KeyId
     published_at: Moment
     activates_at: Moment | None = None
     leaves_at: Moment | None = None
@@ -87,13 +89,18 @@ class Schedule:
 
     @property
     def notice(self) -> timedelta:
-        """The time within which every replica that may sign has read what is on record."""
-        return self.stale_after + self.clock_difference
+        """The time within which every replica that can has read what is on record."""
+        return 3 * self.poll + self.clock_difference
 
     @property
     def stale_after(self) -> timedelta:
         """How long a replica may go on with what it read last."""
         return max(3 * self.poll, self.outage)
+
+    @property
+    def follow(self) -> timedelta:
+        """The time within which every replica that signs at all follows what is on record."""
+        return self.stale_after + self.clock_difference
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _of_succession(editor: RecordEditor, lives: Sequence[KeyLife]) -> Iterator[E
     for successor, other in pairwise(begun):
         at, kid = successor.entry.activates_at or 0, other.entry.kid
         yield Event(at, editor.algorithm, kid, Change.SUCCEEDED)
-        closed_at = at + _seconds(editor.schedule.notice)
+        closed_at = at + _seconds(editor.schedule.follow)
         yield Event(closed_at, editor.algorithm, kid, Change.CLOSED)
 
 
@@ -97,7 +97,7 @@ def exposure_of(
     longest_token: timedelta,
 ) -> Exposure:
     """What remains after a revocation that was made at this moment."""
-    stopped_at = now + _seconds(schedule.notice)
+    stopped_at = now + _seconds(schedule.follow)
     known_from = (
         revoked.signing.published_at + _seconds(schedule.publish_ahead)
         if revoked.signing is not None and revoked.was_active

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 import msgspec
 
-from broker.keys.life import KeyEntry, Moment
+from broker.keys.life import KeyEntry, KeyId, Moment
 from broker.keys.unavailable import signer_unavailable
 
 MOST_ENTRIES: Final = 64
+MOST_REVOKED: Final = 256
 
 
 class RecordUnreadable(ValueError):
@@ -25,12 +26,32 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokedKey:
+    """A key of a replica's memory that was revoked; it may be forgotten after ``until``."""
+
+    kid: KeyId
+    revoked_at: Moment
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """All keys on record, of every algorithm, and who is changing that."""
+    """
+    All keys on record, of every algorithm, and who is changing that.
+
+    Keys in the memory of replicas are not among them, but for those that were revoked.
+    """
 
     keys: Annotated[tuple[KeyEntry, ...], msgspec.Meta(max_length=MOST_ENTRIES)] = ()
     claim: Claim | None = None
+    revoked: Annotated[tuple[RevokedKey, ...], msgspec.Meta(max_length=MOST_REVOKED)] = ()
     format: Literal[1] = 1
+
+    @property
+    def revoked_ids(self) -> frozenset[str]:
+        """The ids of all keys that must not be used any more."""
+        entries = (entry.kid for entry in self.keys if entry.is_revoked)
+        return frozenset((*entries, *(key.kid for key in self.revoked)))
 
     def of(self, algorithm: str) -> tuple[KeyEntry, ...]:
         """The keys of one algorithm."""

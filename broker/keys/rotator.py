@@ -245,7 +245,7 @@ class Rotator:
         A key that was superseded is closed off once every replica has had the time to follow, and a
         revoked one at once, if another signs instead.
         """
-        told_before = self.now() - int(self.schedule.notice.total_seconds())
+        told_before = self.now() - int(self.schedule.follow.total_seconds())
         followed = [life.entry.number for life in lives if life.entry.has_begun(told_before)]
         active = max((one.entry.number for one in lives if one.state is KeyState.ACTIVE), default=0)
         revoked = [

@@ -2,9 +2,7 @@
 
 import hashlib
 import logging
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,14 +10,12 @@ from typing import Final
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import SigningKey
 from broker.keys.batches import Batches
+from broker.keys.care import Care
 from broker.keys.followed import FollowedKeys
 from broker.keys.transit_key import KeyVersion, sign_digests
 from broker.keys.unavailable import signer_unavailable
 
 _LOGGER: Final = logging.getLogger(__name__)
-_RETRY_SECONDS: Final = 0.5
-_FIRST_ROUND_SECONDS: Final = 3.0
-_JOIN_SECONDS: Final = 5.0
 # It has no dot, so no signature of it can ever pass for that of a JWS.
 _CANARY: Final = b"delegation broker: is the signer there?"
 
@@ -73,12 +69,14 @@ class VaultTransitKeyStore:
     def __init__(self, keys: FollowedKeys, *, sign_deadline: float = 1.5) -> None:
         self._keys = keys
         self._told: dict[str, str] = {}
-        self._closing = threading.Event()
         self._batches = Batches(self._send, deadline=sign_deadline)
-        self._first_round = threading.Event()
-        self._tender = threading.Thread(target=self._run, name="broker-keys", daemon=True)
-        self._tender.start()
-        self._first_round.wait(_FIRST_ROUND_SECONDS)
+        self._care = Care(
+            self._tend,
+            interval=keys.book.schedule.poll.total_seconds(),
+            is_troubled=self._is_troubled,
+            choose=keys.choose,
+        )
+        self._care.start()
 
     def signing_key(self, algorithm: str) -> SigningKey:
         if algorithm not in self._keys.names:
@@ -103,9 +101,8 @@ class VaultTransitKeyStore:
         self._keys.refresh()
 
     def close(self) -> None:
-        self._closing.set()
         self._batches.close()
-        self._tender.join(_JOIN_SECONDS)
+        self._care.close()
         self._keys.close()
 
     def _signing(self, algorithm: str) -> TransitSigningKey | None:
@@ -116,23 +113,6 @@ class VaultTransitKeyStore:
 
     def _send(self, version: KeyVersion, digests: Sequence[bytes]) -> Sequence[bytes | None]:
         return sign_digests(self._keys.session, self._keys.path, version=version, digests=digests)
-
-    def _run(self) -> None:
-        due_at = time.monotonic()
-        while not self._closing.is_set():
-            if self._is_troubled() or time.monotonic() >= due_at:
-                self._go_on_after(self._tend)
-                due_at = time.monotonic() + self._keys.book.schedule.poll.total_seconds()
-            self._go_on_after(self._keys.choose)
-            self._first_round.set()
-            self._closing.wait(_RETRY_SECONDS)
-
-    def _go_on_after(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception:
-            # Without this thread nothing that is amiss now would ever be put right.
-            _LOGGER.exception("the signing keys could not be looked after")
 
     def _is_troubled(self) -> bool:
         return self._keys.is_behind or any(map(self._fault, self._keys.names))

@@ -181,7 +181,7 @@ def test_a_store_can_be_closed_while_vault_hangs(own_transit: Transit) -> None:
     store.close()
 
     assert time.monotonic() - began < 8
-    assert not store._tender.is_alive()
+    assert not store._care.is_alive
     assert not store._batches._thread.is_alive()
 
 

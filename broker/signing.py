@@ -2,12 +2,13 @@
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from broker.config import Settings
 from broker.config.settings import (
+    EphemeralSettings,
     KeySettings,
     RecordSettings,
     VaultAuthSettings,
@@ -17,13 +18,20 @@ from broker.interfaces import KeyStore
 from broker.keys.board import StatementBoard
 from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
-from broker.keys.ephemeral import Certifier, EphemeralKeys, replica_name
+from broker.keys.ephemeral import (
+    Certifier,
+    EphemeralKeys,
+    StatedKey,
+    replica_name,
+    stated_keys,
+)
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import Schedule
 from broker.keys.record import NoRecord, RecordStore
 from broker.keys.record_file import FileRecord
 from broker.keys.record_vault import VaultDocument, VaultRecord
 from broker.keys.rotator import Rotator
+from broker.keys.statement import certifiers_of
 from broker.keys.tender import KeyTender
 from broker.keys.transit_smith import TransitSmith
 from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
@@ -63,19 +71,25 @@ def open_key_store(settings: Settings) -> KeyStore:
         return VaultTransitKeyStore(followed)
     own = EphemeralKeys(
         _board(followed.session, keys.vault.record),
-        Certifier(
-            followed.session,
-            mount=keys.vault.mount,
-            key_name=keys.vault.ephemeral.certifier,
-            issuer=settings.issuer,
-            replica=replica_name(socket.gethostname()),
-            lifetime=keys.vault.ephemeral.lifetime,
-        ),
+        _certifier(settings.issuer, keys.vault, keys.vault.ephemeral, session=followed.session),
         followed.book,
         algorithms=keys.algorithms,
     )
     poll = schedule.poll.total_seconds()
     return VaultEphemeralKeyStore(own, VaultTransitKeyStore(followed), poll=poll)
+
+
+def _certifier(
+    issuer: str, vault: VaultSettings, ephemeral: EphemeralSettings, *, session: VaultSession
+) -> Certifier:
+    return Certifier(
+        session,
+        mount=vault.mount,
+        key_name=ephemeral.certifier,
+        issuer=issuer,
+        replica=replica_name(socket.gethostname()),
+        lifetime=ephemeral.lifetime,
+    )
 
 
 def _board(session: VaultSession, record: RecordSettings) -> StatementBoard:
@@ -108,16 +122,31 @@ def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotato
             schedule=schedule,
             now=_now,
         )
+    vault = keys.vault
     session = VaultSession(
-        _vault_server(keys.vault, read_timeout=_ROTATOR_TIMEOUT),
-        auth=auth or _vault_auth(keys.vault.rotator or keys.vault.auth),
+        _vault_server(vault, read_timeout=_ROTATOR_TIMEOUT),
+        auth=auth or _vault_auth(vault.rotator or vault.auth),
     )
+
+    def stated() -> Sequence[StatedKey]:
+        if vault.ephemeral is None or vault.record is None:
+            return ()
+        certifier = _certifier(settings.issuer, vault, vault.ephemeral, session=session)
+        latest = _now() + int(schedule.clock_difference.total_seconds())
+        return stated_keys(
+            _board(session, vault.record).read(),
+            certifiers_of(certifier.versions()),
+            issuer=settings.issuer,
+            now=latest,
+        )
+
     return Rotator(
-        _vault_record(session, keys.vault.record),
-        TransitSmith(session, keys=_transit_keys(keys, keys.vault), mount=keys.vault.mount),
+        _vault_record(session, vault.record),
+        TransitSmith(session, keys=_transit_keys(keys, vault), mount=vault.mount),
         algorithms=keys.algorithms,
         schedule=schedule,
         now=_now,
+        stated=stated,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import rich_click as click
+from rich.text import Text
 
 from broker.cli.output import plain, print_columns
 from broker.cli.stop import Negative
@@ -14,6 +15,7 @@ from broker.config import Settings
 from broker.config.durations import write_duration
 from broker.config.files import UnusableFile, check_secret
 from broker.errors import TemporarilyUnavailable
+from broker.keys.ephemeral import StatedKey
 from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyLife, KeyState
 from broker.keys.outlook import Change, Event, next_of, upcoming
@@ -85,6 +87,30 @@ def facts_of(rotator: Rotator, record: KeyRecord) -> list[dict[str, Any]]:
     return facts
 
 
+def facts_in_memory(rotator: Rotator, record: KeyRecord) -> list[dict[str, Any]]:
+    """The lives of the keys in the memory of replicas for programs; moments are unix seconds."""
+    keep = int(rotator.schedule.keep_published.total_seconds())
+    return [
+        {
+            "algorithm": one.statement.algorithm,
+            "kid": one.statement.kid,
+            "state": _state(one, rotator, record).value,
+            "replica": one.statement.replica,
+            "published_at": one.statement.made_at,
+            "activates_at": one.statement.begins_at,
+            "ends_at": one.ended_at,
+            "leaves_at": one.ended_at + keep,
+        }
+        for one in rotator.stated()
+    ]
+
+
+def _state(key: StatedKey, rotator: Rotator, record: KeyRecord) -> KeyState:
+    is_revoked = key.statement.kid in record.revoked_ids
+    keep = rotator.schedule.keep_published
+    return key.state(rotator.now(), keep_published=keep, is_revoked=is_revoked)
+
+
 def event_facts(event: Event) -> dict[str, Any]:
     """Something that will happen, for programs."""
     return {
@@ -109,7 +135,20 @@ def print_lives(rotator: Rotator, record: KeyRecord) -> None:
                 plain(_next(life, event, now=rotator.now())),
             ]
         )
+    rows.extend(_rows_in_memory(rotator, record))
     print_columns(rows)
+
+
+def _rows_in_memory(rotator: Rotator, record: KeyRecord) -> Iterator[list[Text]]:
+    for one in rotator.stated():
+        state = _state(one, rotator, record)
+        yield [
+            plain(one.statement.algorithm),
+            plain(state.value, _STYLES.get(state, "")),
+            plain(one.statement.kid),
+            plain(age(rotator.now() - one.statement.made_at)),
+            plain(f"in the memory of {one.statement.replica}"),
+        ]
 
 
 def print_events(events: Sequence[Event], *, now: int) -> None:

@@ -8,7 +8,7 @@ import rich_click as click
 
 from broker.cli.fetching import Fetcher
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.key_lives import facts_of, print_lives, rotating, token_file_option
+from broker.cli.key_lives import facts_in_memory, facts_of, print_lives, rotating, token_file_option
 from broker.cli.output import echo_json, output_option, plain, print_columns
 from broker.cli.stop import Negative
 from broker.cli.token_checks import read_keys
@@ -42,7 +42,12 @@ def list_keys(
     with rotating(settings_from(config), token_file, is_changing=False) as rotator:
         record = rotator.look()
         if output == "json":
-            echo_json({"keys": facts_of(rotator, record)})
+            echo_json(
+                {
+                    "keys": facts_of(rotator, record),
+                    "in_memory": facts_in_memory(rotator, record),
+                }
+            )
         else:
             print_lives(rotator, record)
 

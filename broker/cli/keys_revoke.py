@@ -33,9 +33,10 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
     signing = revoked.signing
     if output == "json":
         facts = {
-            "revoked": revoked.entry.kid,
-            "algorithm": revoked.entry.algorithm,
+            "revoked": revoked.kid,
+            "algorithm": revoked.algorithm,
             "was_active": revoked.was_active,
+            "replica": revoked.replica or None,
             "signing": signing.kid if signing is not None else None,
             **asdict(exposure),
         }
@@ -60,7 +61,7 @@ def exposed(revoked: Revoked, rotator: Rotator, settings: Settings) -> Exposure:
 
 def sentences(revoked: Revoked, exposure: Exposure, *, now: int) -> Iterator[str]:
     """What was done and what remains, for people."""
-    yield f"Revoked: {revoked.entry.algorithm} key {revoked.entry.kid}."
+    yield f"Revoked: {revoked.algorithm} key {revoked.kid}."
     yield f"- It signs nothing and is published nowhere from {_when(exposure.stopped_at, now)}."
     yield (
         "- Verifiers that keep the key set may accept it, whoever signs with it, until"
@@ -70,6 +71,9 @@ def sentences(revoked: Revoked, exposure: Exposure, *, now: int) -> Iterator[str
         "- Its tokens are refused by verifiers that fetched the key set since, and have expired by"
         f" {_when(exposure.expired_at, now)}."
     )
+    if revoked.replica:
+        yield f"- Replica {revoked.replica} signs in Vault until a key of its own may again."
+        return
     if revoked.signing is None:
         yield "- No other key signs this algorithm now."
         return

@@ -115,26 +115,30 @@ def check_vault_keys(scene: Scene) -> Iterator[Finding]:
 
 
 def check_keys_in_memory(scene: Scene) -> Iterator[Finding]:
-    """Keys in the memory of a process have a certifier, and succeed each other without a gap."""
-    keys, file = scene.file.keys, scene.file
+    """Keys in the memory of a process have a certifier, and a record that can revoke them."""
+    keys = scene.file.keys
     if keys.vault is None:
         return
-    ephemeral, at = keys.vault.ephemeral, ("keys", "vault", "ephemeral")
+    at = ("keys", "vault", "ephemeral")
     if keys.store != "vault-ephemeral":
-        if ephemeral is not None:
+        if keys.vault.ephemeral is not None:
             yield Finding(at, "has no effect without keys.store: vault-ephemeral", is_key=True)
-        return
-    if ephemeral is None:
-        yield Finding(at, "is required by keys.store: vault-ephemeral")
         return
     if keys.vault.record is None:
         yield Finding(("keys", "vault", "record"), "is required by keys.store: vault-ephemeral")
-    if ephemeral.certifier in keys.vault.keys.model_dump().values():
+    if keys.vault.ephemeral is None:
+        yield Finding(at, "is required by keys.store: vault-ephemeral")
+        return
+    if keys.vault.ephemeral.certifier in keys.vault.keys.model_dump().values():
         yield Finding((*at, "certifier"), "must be a key that signs no tokens")
+    yield from _ephemeral_times(scene.file, lifetime=keys.vault.ephemeral.lifetime)
+
+
+def _ephemeral_times(file: BrokerFile, *, lifetime: timedelta) -> Iterator[Finding]:
     ahead = publish_ahead_of(file)
-    if ephemeral.lifetime < 2 * ahead:
+    if lifetime < 2 * ahead:
         yield Finding(
-            (*at, "lifetime"),
+            ("keys", "vault", "ephemeral", "lifetime"),
             f"must be at least {write_duration(2 * ahead)}: the next key is published"
             f" {write_duration(ahead)} before it signs",
         )

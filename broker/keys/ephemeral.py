@@ -4,6 +4,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -15,6 +16,7 @@ from broker.jws import read_token
 from broker.keys.board import Listed, StatementBoard
 from broker.keys.book import KeyBook
 from broker.keys.key_files import LocalSigningKey
+from broker.keys.life import KeyState
 from broker.keys.published import PublishedKey, published_key
 from broker.keys.statement import (
     LONGEST_LIFE,
@@ -61,11 +63,40 @@ class Certifier:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class StatedKey:
     """A verified statement. ``ended_at`` is when its replica stopped using it, or will at the latest."""
 
     statement: KeyStatement
     ended_at: int
+
+    def state(self, now: int, *, keep_published: timedelta, is_revoked: bool) -> KeyState:
+        """Where in its life the key is at a moment."""
+        if is_revoked:
+            return KeyState.REVOKED
+        if now >= self.ended_at + keep_published.total_seconds():
+            return KeyState.RETIRED
+        if now >= self.ended_at:
+            return KeyState.RETIRING
+        return KeyState.PENDING if now < self.statement.begins_at else KeyState.ACTIVE
+
+
+def stated_keys(
+    listed: Sequence[Listed], certifiers: Mapping[str, PublishedKey], *, issuer: str, now: int
+) -> Sequence[StatedKey]:
+    """What is listed and verifies, for whoever only wants to see it."""
+    found = []
+    for one in listed:
+        with suppress(StatementRefused):
+            statement = read_statement(
+                one.statement, issuer=issuer, certifiers=certifiers, latest_made_at=now
+            )
+            found.append(_stated(statement, one))
+    return found
+
+
+def _stated(statement: KeyStatement, listed: Listed) -> StatedKey:
+    ended_at = statement.ends_at if listed.ended_at is None else listed.ended_at
+    return StatedKey(statement, min(ended_at, statement.ends_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +134,7 @@ class EphemeralKeys:
         self._certifier = certifier
         self._book = book
         self._algorithms = tuple(algorithms)
-        self._known: Mapping[str, _Known] = {}
+        self._known: Mapping[str, StatedKey] = {}
         self._own: tuple[_Own, ...] = ()
         self._uncertified: dict[str, _PrivateKey] = {}
         self._refused: frozenset[str] = frozenset()
@@ -127,12 +158,11 @@ class EphemeralKeys:
 
     def published(self) -> Sequence[PublishedKey]:
         """The keys of all replicas that are in use or may have signed a token that lives."""
-        now, revoked = self._book.now(), self._book.revoked
-        keep = self._book.schedule.keep_published.total_seconds()
+        revoked = self._book.revoked
         return [
             known.statement.published
             for known in self._known.values()
-            if now < known.ended_at + keep and known.statement.kid not in revoked
+            if not self._is_dead(known.ended_at) and known.statement.kid not in revoked
         ]
 
     def signing(self, algorithm: str) -> LocalSigningKey | None:
@@ -188,15 +218,14 @@ class EphemeralKeys:
                 refused.add(one.statement)
                 self._tell_refused(one.statement, error)
                 continue
-            ended_at = statement.ends_at if one.ended_at is None else one.ended_at
-            known[one.statement] = _Known(statement, min(ended_at, statement.ends_at))
+            known[one.statement] = _stated(statement, one)
         if len(known) > _MOST_REMEMBERED:
             raise signer_unavailable("vault: there are too many statements of keys")
         self._known, self._refused = known, frozenset(refused)
         self._note_own(listed)
 
     def _verified(
-        self, text: str, known: Mapping[str, _Known], certifiers: Mapping[str, PublishedKey]
+        self, text: str, known: Mapping[str, StatedKey], certifiers: Mapping[str, PublishedKey]
     ) -> KeyStatement:
         if text in known:
             return known[text].statement
@@ -236,7 +265,7 @@ class EphemeralKeys:
         self._own = tuple(
             replace(one, listed_at=listed_at) if one.listed_at is None else one for one in self._own
         )
-        put_up = {one.text: _Known(one.statement, one.statement.ends_at) for one in missing}
+        put_up = {one.text: StatedKey(one.statement, one.statement.ends_at) for one in missing}
         self._known = {**self._known, **put_up}
 
     def _is_wanted(self, algorithm: str) -> bool:

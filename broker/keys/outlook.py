@@ -100,7 +100,7 @@ def exposure_of(
     stopped_at = now + _seconds(schedule.follow)
     known_from = (
         revoked.signing.published_at + _seconds(schedule.publish_ahead)
-        if revoked.signing is not None and revoked.was_active
+        if revoked.signing is not None and revoked.was_active and not revoked.replica
         else 0
     )
     return Exposure(
@@ -120,6 +120,7 @@ def rehearsal(rotator: Rotator) -> Rotator:
         algorithms=rotator.algorithms,
         schedule=rotator.schedule,
         now=rotator.now,
+        stated=rotator.stated,
     )
 
 

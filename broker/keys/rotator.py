@@ -8,8 +8,9 @@ from typing import Final, Protocol
 
 from broker.interfaces import Now
 from broker.keys.changes import RecordEditor
+from broker.keys.ephemeral import StatedKey
 from broker.keys.life import FoundKey, KeyEntry, KeyLife, KeyState, Schedule
-from broker.keys.record import Claim, HeldRecord, KeyRecord, RecordStore
+from broker.keys.record import Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
 
 _CLAIM_SECONDS: Final = 60
 _MOST_TRIES: Final = 10
@@ -43,13 +44,16 @@ class Revoked:
     """
     What a revocation did: the record after it, the key, and the one that signs instead.
 
-    ``was_active`` tells whether the key was the one that signed.
+    ``was_active`` tells whether the key signed until then. ``replica`` is set for a key that was in the
+    memory of one, which goes on with a key that all share.
     """
 
     record: KeyRecord
-    entry: KeyEntry
+    algorithm: str
+    kid: str
     was_active: bool
     signing: KeyEntry | None
+    replica: str = ""
 
 
 class Rotator:
@@ -57,7 +61,8 @@ class Rotator:
     Changes the record, and the keys along with it.
 
     Any number of rotators may run: whoever writes a claim into the record first makes the next key,
-    and the others find it made. A claim of one that died is void after a minute.
+    and the others find it made. A claim of one that died is void after a minute. ``stated`` are the
+    keys in the memory of replicas, which can be revoked as well.
     """
 
     def __init__(
@@ -68,7 +73,9 @@ class Rotator:
         algorithms: Sequence[str],
         schedule: Schedule,
         now: Now,
+        stated: Callable[[], Sequence[StatedKey]] = tuple,
     ) -> None:
+        self.stated = stated
         self.algorithms = tuple(algorithms)
         self.schedule = schedule
         self.now = now
@@ -111,7 +118,7 @@ class Rotator:
             held = self._complete(self._records.read())
             revoked = self._revoked(held.record, kid)
             if self._records.write(replace(revoked.record, claim=None), over=held.version):
-                self._settle(revoked.record, revoked.entry.algorithm)
+                self._settle(revoked.record, revoked.algorithm)
                 # The key is revoked by now; what else there is to do can be done by others as well.
                 with suppress(Exception):
                     self.tend()
@@ -192,7 +199,8 @@ class Rotator:
             if self.schedule.has_spare:
                 record, _ = self._with_spare(record, algorithm)
             record = self.editor(algorithm).prune(record)
-        return record
+        remembered = tuple(one for one in record.revoked if self.now() < one.until)
+        return replace(record, revoked=remembered)
 
     def _with_first(self, record: KeyRecord, algorithm: str) -> KeyRecord:
         self._smith.make(algorithm)
@@ -216,7 +224,7 @@ class Rotator:
     def _revoked(self, record: KeyRecord, kid: str) -> Revoked:
         entry = next((one for one in record.keys if one.kid == kid), None)
         if entry is None:
-            raise UnknownKey(f"No key on record has the id {kid!r}.")
+            return self._revoked_in_memory(record, kid)
         editor = self.editor(entry.algorithm)
         was_active = entry == editor.active(record)
         successor = editor.scheduled(record)
@@ -225,7 +233,25 @@ class Rotator:
             if successor is None:
                 record, successor = self._with_spare(record, entry.algorithm)
             record = editor.begin_at_once(record, successor)
-        return Revoked(record, entry, was_active, editor.active(record))
+        return Revoked(record, entry.algorithm, kid, was_active, editor.active(record))
+
+    def _revoked_in_memory(self, record: KeyRecord, kid: str) -> Revoked:
+        found = next((one for one in self.stated() if one.statement.kid == kid), None)
+        if found is None:
+            raise UnknownKey(f"No key on record has the id {kid!r}.")
+        statement, now = found.statement, self.now()
+        until = statement.ends_at + int((self.schedule.keep_published * 2).total_seconds())
+        if kid not in record.revoked_ids:
+            revoked = RevokedKey(kid, now, until)
+            record = replace(record, revoked=(*record.revoked, revoked))
+        return Revoked(
+            record,
+            statement.algorithm,
+            kid,
+            was_active=statement.begins_at <= now < found.ended_at,
+            signing=self.editor(statement.algorithm).active(record),
+            replica=statement.replica,
+        )
 
     def _settle(self, record: KeyRecord, algorithm: str) -> None:
         """Close off what must not sign any more."""

@@ -83,6 +83,7 @@ class World:
     tokens: list[Token] = field(default_factory=list)
     revoked: set[str] = field(default_factory=set)
     signed: int = 0
+    kids: set[str] = field(default_factory=set)
     verified: int = 0
     refused: int = 0
     unverifiable: list[tuple[Token, int]] = field(default_factory=list)
@@ -133,6 +134,7 @@ class World:
         expires_at = self.clock.at + int(LONGEST_TOKEN.total_seconds())
         token = Token(key.kid, signing_input, signature, expires_at)
         self.tokens.append(token)
+        self.kids.add(key.kid)
         self.signed += 1
         # The first use of a key is where one that was not published for long enough shows.
         for verifier in self.verifiers:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,18 @@ from broker.errors import TemporarilyUnavailable
 from broker.interfaces import KeyStore, Now
 from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
+from broker.keys.ephemeral import EphemeralKeys
 from broker.keys.followed import FollowedKeys
 from broker.keys.record_file import FileRecord
 from broker.keys.rotator import Rotator
+from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_transit import VaultTransitKeyStore
 from tests.harness import Clock
 from tests.keys.rotations import SCHEDULE, OwnClock, World
 from tests.openbao import Transit, vault_record
 
 ROTATIONS = 100
+LIFETIME = timedelta(minutes=15)
 # The clocks of any two of these differ by as much as the schedule allows for.
 REPLICA_CLOCKS = (-15, 0, 15)
 ROTATOR_CLOCK = -15
@@ -104,6 +108,64 @@ def transit_site(transit: Transit) -> Iterator[Site]:
         store.close()
 
 
+@contextmanager
+def memory_site(transit: Transit) -> Iterator[Site]:
+    """Replicas with keys of their own, which are renewed and withdrawn as time passes."""
+    clock = Clock(int(time.time()) + 20)
+    followed: dict[int, tuple[ScriptedKeys, EphemeralKeys]] = {}
+
+    def open_store(now: Now) -> KeyStore:
+        session = transit.session()
+        book = KeyBook(SCHEDULE, now=now, records=vault_record(session))
+        keys = ScriptedKeys(session, book, keys=transit.keys, mount="transit")
+        own = transit.ephemeral(keys, lifetime=LIFETIME)
+        store = VaultEphemeralKeyStore(own, VaultTransitKeyStore(keys), poll=3600)
+        followed[id(store)] = keys, own
+        keys.look(is_missed=False)
+        return store
+
+    def look(store: KeyStore) -> None:
+        keys, own = followed[id(store)]
+        is_missed = world.chance.random() < 0.25
+        keys.look(is_missed=is_missed)
+        if not is_missed:
+            own.look()
+
+    def restart(store: KeyStore) -> None:
+        """End a replica in order, and start another in its place."""
+        store.close()
+        place = list(world.replicas).index(store)
+        stores[place] = open_store(OwnClock(clock, REPLICA_CLOCKS[place]))
+
+    stores = [open_store(OwnClock(clock, ahead)) for ahead in REPLICA_CLOCKS]
+    world = World(clock, stores, look, stride=120)
+    rotator = transit.rotator(now=OwnClock(clock, ROTATOR_CLOCK), schedule=SCHEDULE)
+    yield Site(world, rotator, restart)
+    for store in world.replicas:
+        store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02", "ITR-06")
+def test_keys_in_memory_come_and_go_with_their_replicas_and_no_token_is_unverifiable(
+    own_transit: Transit,
+) -> None:
+    with memory_site(own_transit) as site:
+        world = site.world
+        for number in range(30):
+            world.pass_time(world.chance.choice((100, 400, 900)))
+            if number % 3 == 0:
+                site.partition(world.chance.choice(world.replicas))
+            if number % 5 == 0:
+                site.rotator.tend()
+                site.rotator.rotate(["ES256"])
+
+        assert world.unverifiable == []
+        assert world.signed > 300
+        assert len({token.kid for token in world.tokens}) > 2
+        assert len(world.kids) > 20
+
+
 @pytest.fixture(params=["dev", pytest.param("vault-transit", marks=pytest.mark.openbao)])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """A site of each kind."""
@@ -144,7 +206,7 @@ def test_an_emergency_leaves_no_token_of_another_key_that_cannot_be_verified(sit
 
     for _ in range(10):
         revoked = site.rotator.revoke(site.active())
-        world.revoked.add(revoked.entry.kid)
+        world.revoked.add(revoked.kid)
         world.pass_time(60)
         assert revoked.signing is not None
         assert {token.kid for token in world.tokens} <= {revoked.signing.kid, *world.known()}
@@ -161,7 +223,7 @@ def test_a_revoked_key_neither_signs_nor_is_published_once_replicas_have_looked(
     world.pass_time(100)
 
     for _ in range(3):
-        kid = site.rotator.revoke(site.active()).entry.kid
+        kid = site.rotator.revoke(site.active()).kid
         world.clock.at += 1
         for replica in world.replicas:
             world.look_well(replica)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,33 @@ def test_no_secret_is_printed(run: Run, store: DevKeyStore) -> None:
     assert store.public_keys()
     for verb in (("rotate",), ("list",), ("plan", "--rotate"), ("list", "-o", "json")):
         assert "PRIVATE" not in run("keys", *verb).output
+
+
+@pytest.mark.openbao
+def test_keys_in_the_memory_of_replicas_are_listed_and_revoked(
+    run: Run, own_transit: Transit, tmp_path: Path
+) -> None:
+    role = own_transit.bao.rotator_role("rotator", may_rotate=("own-es256", "certifier"))
+    for file in (role.auth.role_id_file, role.auth.secret_id_file):
+        file.chmod(0o600)
+    text = vault_settings(own_transit, more=RECORD).replace("vault-transit", "vault-ephemeral")
+    (tmp_path / "broker.yaml").write_text(
+        text + "    ephemeral: {certifier: certifier}\n"
+        f"    rotator: {{method: approle, role_id_file: {role.auth.role_id_file}, "
+        f"secret_id_file: {role.auth.secret_id_file}}}\n"
+    )
+    with closing(own_transit.ephemeral_store()) as store:
+        kids = {key["kid"] for key in store.public_keys()}
+        listed = json.loads(run("keys", "list", "-o", "json").stdout)
+        table = run("keys", "list").stdout
+        (own,) = listed["in_memory"]
+
+        result = run("keys", "revoke", own["kid"])
+        after = json.loads(run("keys", "list", "-o", "json").stdout)
+
+        assert {own["kid"], listed["keys"][0]["kid"]} == kids
+        assert (own["state"], own["replica"]) == ("pending", "replica")
+        assert "in the memory of replica" in table
+        assert result.exit_code == 0, result.output
+        assert "signs in Vault until a key of its own may again" in result.stdout
+        assert [one["state"] for one in after["in_memory"]] == ["revoked"]

@@ -161,3 +161,91 @@ def test_the_record_and_who_rotates_are_where_the_settings_say(tmp_path: Path) -
     assert vault.record is not None
     assert (vault.record.mount, vault.record.path) == ("secret", "b/k")
     assert vault.rotator == vault.auth
+
+
+# Keys in memory.
+
+EPHEMERAL = VAULT.replace("vault-transit", "vault-ephemeral")
+CERTIFIED = EPHEMERAL + "    record: {}\n    ephemeral: {certifier: broker-certifier}\n"
+
+
+def test_keys_in_memory_are_certified_as_the_settings_say(tmp_path: Path) -> None:
+    file = tmp_path / "broker.yaml"
+    file.write_text(CERTIFIED)
+
+    keys = load_settings(file, {}).keys
+
+    assert keys.store == "vault-ephemeral"
+    assert keys.vault is not None
+    assert keys.vault.ephemeral is not None
+    assert keys.vault.ephemeral.certifier == "broker-certifier"
+    assert keys.vault.ephemeral.lifetime == timedelta(hours=12)
+    assert keys.times.outage == timedelta(minutes=10)
+    # Who signs through an outage may use an old key for that long.
+    assert keys.times.keep_published == timedelta(minutes=20)
+
+
+def test_a_key_is_kept_for_longer_where_an_outage_may_be_longer(tmp_path: Path) -> None:
+    text = CERTIFIED.replace("    record", "    outage: 30m\n    record")
+
+    assert times(tmp_path, text).keep_published == timedelta(minutes=36)
+    assert times(
+        tmp_path,
+        text.replace("ephemeral", "export").replace(
+            "    export: {certifier: broker-certifier}\n", ""
+        ),
+    ).outage == timedelta(minutes=30)
+    assert times(tmp_path, VAULT).outage == timedelta(0)
+
+
+@pytest.mark.requirement("CFG-01")
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            EPHEMERAL + "    record: {}\n",
+            "6:5: keys.vault.ephemeral: is required by keys.store: vault-ephemeral",
+        ),
+        (
+            CERTIFIED.replace("    record: {}\n", ""),
+            "6:5: keys.vault.record: is required by keys.store: vault-ephemeral",
+        ),
+        (
+            CERTIFIED.replace("broker-certifier", "broker-at"),
+            "10:28: keys.vault.ephemeral.certifier: must be a key that signs no tokens",
+        ),
+        (
+            CERTIFIED.replace("certifier}", "certifier, lifetime: 11m29s}"),
+            "10:56: keys.vault.ephemeral.lifetime: must be at least 11m30s: the next key is",
+        ),
+        (
+            CERTIFIED.replace("certifier}", "certifier, lifetime: 25h}"),
+            "10:56: keys.vault.ephemeral.lifetime: must be between 10s and 24h: a key in memory",
+        ),
+        (
+            CERTIFIED.replace("vault-ephemeral", "vault-transit"),
+            "10:5: keys.vault.ephemeral: has no effect without keys.store: vault-ephemeral",
+        ),
+        (
+            CERTIFIED.replace("    record", "    outage: 2h\n    record"),
+            "9:13: keys.vault.outage: must be between 0s and 1h: a key that was revoked",
+        ),
+        (
+            CERTIFIED + "  keep_published: 15m59s\n",
+            "11:19: keys.keep_published: must be at least 16m",
+        ),
+    ],
+)
+def test_keys_in_memory_that_could_not_work_are_refused(
+    refuse: Refuse, text: str, problem: str
+) -> None:
+    found = refuse(text)
+
+    assert any(one.startswith(f"broker.yaml:{problem}") for one in found), found
+
+
+@pytest.mark.parametrize("store", ["vault-ephemeral", "vault-export"])
+def test_a_store_in_vault_needs_to_know_where_vault_is(refuse: Refuse, store: str) -> None:
+    (found,) = refuse(f"issuer: https://broker.example\nkeys: {{store: {store}}}\n")
+
+    assert found.startswith(f"broker.yaml:2:7: keys.vault: is required by keys.store: {store}")

@@ -1,20 +1,23 @@
 """The set-up of Vault that the documents give is enough for the broker, and gives it nothing more."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from broker.config import Settings, load_settings
 from broker.config.settings import VaultAuthSettings, VaultSettings
 from broker.errors import TemporarilyUnavailable
 from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
-from broker.signing import open_key_store
+from broker.signing import open_key_store, open_rotator
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.shell import run
 from tests.openbao import OpenBao
@@ -145,3 +148,22 @@ def test_the_rotation_of_the_documents_publishes_versions_that_do_not_sign_yet(
         assert "begins to sign" in printed
     finally:
         store.close()
+
+
+def test_keys_in_memory_are_certified_with_what_the_set_up_gives(set_up: SetUp) -> None:
+    page = blocks(ROOT / "docs" / "vault.md")
+    first, second = (YAML(typ="safe").load(one.text) for one in page if one.language == "yaml")
+    vault = first["keys"]["vault"] | second["keys"]["vault"] | {"url": set_up.vault.url}
+    document = first | {"keys": first["keys"] | second["keys"] | {"vault": vault}}
+    file = set_up.folder / "ephemeral.yaml"
+    file.write_text(json.dumps(document))
+    settings = load_settings(file, {})
+
+    with closing(open_key_store(settings)) as store:
+        assert isinstance(store, VaultEphemeralKeyStore)
+        in_vault = open_rotator(settings).look()
+        in_memory = {key["kid"] for key in store.public_keys()} - {
+            entry.kid for entry in in_vault.keys
+        }
+        assert len(in_memory) == 2
+        assert {one.statement.kid for one in open_rotator(settings).stated()} == in_memory

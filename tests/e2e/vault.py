@@ -9,6 +9,7 @@ from typing import Any, Final
 from tests.e2e.setting import Document, Setting, new_setting
 from tests.openbao import AppRole, OpenBao
 
+CERTIFIER: Final = "broker-certifier"
 KEYS: Final = {"ES256": "broker-es256", "RS256": "broker-rs256"}
 
 
@@ -31,9 +32,13 @@ class Vault:
 
     def rotating_keys(self, **settings: Any) -> Document:
         """The same of a broker that rotates its keys as well."""
+        return self.recorded_keys({"rotator": login(self.rotator)}, **settings)
+
+    def recorded_keys(self, vault: Document, **settings: Any) -> Document:
+        """The same with a record, and with further settings of Vault and of the keys."""
         keys = self.keys() | settings
         record = {"mount": "kv", "path": "broker/keys"}
-        return keys | {"vault": keys["vault"] | {"record": record, "rotator": login(self.rotator)}}
+        return keys | {"vault": keys["vault"] | {"record": record} | vault}
 
     def setting(self, directory: Path, **sections: Any) -> Setting:
         """A broker that does so."""
@@ -50,16 +55,17 @@ def login(role: AppRole) -> Document:
 
 
 @contextmanager
-def running_vault(folder: Path) -> Iterator[Vault]:
+def running_vault(folder: Path, *, is_exportable: bool = False) -> Iterator[Vault]:
     """A new server in this folder."""
     folder.mkdir(exist_ok=True)
     bao = OpenBao(folder)
     try:
         bao.set_up()
-        bao.create_key(KEYS["ES256"])
-        bao.create_key(KEYS["RS256"], kind="rsa-2048")
-        role = bao.app_role("broker", may_sign=tuple(KEYS.values()))
-        rotator = bao.rotator_role("rotator", may_rotate=tuple(KEYS.values()))
+        bao.create_key(KEYS["ES256"], is_exportable=is_exportable)
+        bao.create_key(KEYS["RS256"], kind="rsa-2048", is_exportable=is_exportable)
+        bao.create_key(CERTIFIER)
+        role = bao.app_role("broker", may_sign=(*KEYS.values(), CERTIFIER))
+        rotator = bao.rotator_role("rotator", may_rotate=(*KEYS.values(), CERTIFIER))
         for one in (role, rotator):
             for file in (one.auth.role_id_file, one.auth.secret_id_file):
                 file.chmod(0o600)

@@ -9,9 +9,9 @@ import pytest
 from tests.e2e.conftest import Starting
 from tests.e2e.load import Load
 from tests.e2e.patience import until
+from tests.e2e.rotating import SHORT, TOKENS, keys
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Document, new_setting
-from tests.e2e.test_rotation_end_to_end import SHORT, TOKENS, keys
 from tests.e2e.vault import CERTIFIER, Vault, running_vault
 from tests.e2e.verifying import KeepingVerifier
 
@@ -69,7 +69,6 @@ def test_every_worker_signs_with_a_key_of_its_own_that_others_know(
     assert {one["state"] for one in in_memory(broker)} <= {"retiring", "retired"}
 
 
-@pytest.mark.requirement("SGN-03", "R-02")
 def test_a_key_in_memory_signs_through_an_outage_of_openbao(
     starting: Starting, own_vault: Vault, tmp_path: Path
 ) -> None:

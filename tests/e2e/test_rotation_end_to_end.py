@@ -1,31 +1,22 @@
 """Keys that are rotated and revoked under load, while a verifier keeps the key set for its full max-age."""
 
-import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.e2e.conftest import Starting
 from tests.e2e.load import Load
 from tests.e2e.patience import until
-from tests.e2e.running import PYTHON, RunningBroker, environment
-from tests.e2e.setting import Document, new_setting
+from tests.e2e.rotating import SHORT, TOKENS, keys
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import new_setting
 from tests.e2e.vault import Vault, running_vault
 from tests.e2e.verifying import KeepingVerifier
 from tests.e2e.wires import UNABLE
 
-SHORT: Final[Document] = {"poll": "1s", "clock_difference": "0s", "keep_published": "15s"}
-TOKENS: Final = {
-    "jwks_max_age": "3s",
-    "lifetime": "10s",
-    "machine_lifetime": "10s",
-    "id_jag_lifetime": "10s",
-    "leeway": "1s",
-}
 ROTATIONS: Final = 4
 FOLLOWED: Final = 6.0
 
@@ -35,21 +26,6 @@ def own_vault(tmp_path: Path) -> Iterator[Vault]:
     """An OpenBao whose keys nobody else signs with."""
     with running_vault(tmp_path / "vault") as one:
         yield one
-
-
-def keys(broker: RunningBroker, *arguments: str) -> Any:
-    """What ``broker keys`` prints for programs."""
-    command = [PYTHON, "-m", "broker", "keys", *arguments, "--output", "json"]
-    done = subprocess.run(
-        [*command, "--config", str(broker.setting.file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def active(broker: RunningBroker, algorithm: str) -> str:

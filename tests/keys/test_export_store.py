@@ -210,7 +210,6 @@ def test_a_revoked_key_is_forgotten(exportable: Transit) -> None:
 
 
 @pytest.mark.openbao
-@pytest.mark.requirement("SGN-03")
 def test_a_key_taken_out_signs_through_an_outage_and_is_forgotten_after_a_long_one(
     exportable: Transit,
 ) -> None:

@@ -481,6 +481,7 @@ def test_a_rotated_key_is_published_at_once_and_signs_only_after_its_lead(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_version_that_was_withdrawn_is_no_longer_published(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -498,6 +499,7 @@ def test_a_version_that_was_withdrawn_is_no_longer_published(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_version_that_vault_no_longer_signs_with_is_a_fault_and_no_other_takes_its_place(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -527,6 +529,7 @@ def test_a_key_that_was_deleted_and_made_anew_signs_nothing_for_its_lead(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_deleted_key_signs_nothing_and_stays_published(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -592,6 +595,7 @@ def test_a_record_that_is_deleted_under_a_store_is_a_fault_and_not_forgotten(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_version_that_should_sign_and_is_not_shown_lets_no_other_sign(
     own_transit: Transit,
 ) -> None:

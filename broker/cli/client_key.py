@@ -27,8 +27,12 @@ def key(file: Path, public: Path | None, *, pem: bool) -> None:
     The private half is for the client, and readable by its owner alone. The public half is printed, and is
     what `jwks_file` names in the settings. No file is ever replaced.
     """
-    if public is not None and public.exists():
-        raise click.UsageError(f"{public} exists already.")
+    # Both are looked at before either is written: one half alone is of no use to anybody.
+    for one in (file, public):
+        if one is not None:
+            _make_room(one)
+    if public is not None and public.resolve() == file.resolve():
+        raise click.UsageError("The two halves are two files.")
     private = ec.generate_private_key(ec.SECP256R1())
     bare = ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
     kid = verification_key(bare, _ALGORITHM).thumbprint
@@ -47,14 +51,21 @@ def key(file: Path, public: Path | None, *, pem: bool) -> None:
         click.echo(f"Give {file} to the client, and name {public} as its jwks_file.", err=True)
 
 
-def _write_new(file: Path, text: str, *, mode: int) -> None:
-    """Write a file that was not there; its folder is made where there is none."""
+def _make_room(file: Path) -> None:
+    """See to it that the file is not there and that its folder is."""
+    if os.path.lexists(file):
+        raise click.UsageError(f"{file} exists already.")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def _write_new(file: Path, text: str, *, mode: int) -> None:
+    """Write a file that is not there."""
+    try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        if os.path.lexists(file):
-            raise click.UsageError(f"{file} exists already.") from None
         raise click.UsageError(f"{file} cannot be written: {error.strerror}.") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
         sink.write(text)

@@ -12,6 +12,11 @@ from broker.cli.inputs import config_option
 from broker.cli.output import echo_json, output_option
 from broker.cli.stop import Misconfigured
 from broker.config import ConfigError, Problem, Settings, load_settings
+from broker.config.problems import printable
+from broker.policy.named import known_names, slips
+from broker.policy.policy_set import read_policy_set
+from broker.policy.problems import Problem as PolicyProblem
+from broker.policy.tables import Findings
 from broker.policy.tables import check as check_policies
 
 
@@ -31,10 +36,22 @@ def check(config: Path, output: str) -> None:
             echo_json({"problems": [_members(problem) for problem in error.problems]})
             sys.exit(Misconfigured.exit_code)
         raise Misconfigured(str(error)) from None
-    faults = [f"{settings.policies}/{fault}" for fault in check_policies(settings.policies)]
+    found = check_policies(settings.policies)
+    faults = [f"{settings.policies}/{fault}" for fault in found.problems]
     _print(settings, faults, output=output)
+    for remark in (*found.remarks, *_slips(settings, found)):
+        click.echo(printable(f"{settings.policies}/{remark}"), err=True)
     if faults:
         raise Misconfigured("\n".join(faults))
+    click.echo(f"{config}: the settings and the policies can be put in force.", err=True)
+
+
+def _slips(settings: Settings, found: Findings) -> list[PolicyProblem]:
+    """The names in policies that look like ones that are registered, and are not."""
+    if found.problems:
+        return []
+    known = known_names(settings.clients, settings.resources, settings.authorization_servers)
+    return list(slips(read_policy_set(settings.policies), known))
 
 
 def _print(settings: Settings, faults: Sequence[str], *, output: str) -> None:

@@ -23,6 +23,8 @@ from broker.client.failures import CredentialUnusable
 from broker.config.problems import printable
 
 _SECONDS: Final = 10.0
+# Through a proxy of the environment gRPC would go even on loopback, and show it everything.
+_DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -139,12 +141,12 @@ class Connection:
     def _open(self) -> Channel:
         target = self.grpc or ""
         if self.ca_file is None and _is_loopback(target):
-            return grpc.insecure_channel(target)
+            return grpc.insecure_channel(target, options=_DIRECT)
         try:
             roots = self.ca_file.read_bytes() if self.ca_file is not None else None
         except OSError as error:
             raise click.UsageError(f"--ca-file: {self.ca_file}: {error.strerror}.") from None
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots))
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=_DIRECT)
 
 
 def connection_from(

@@ -41,6 +41,15 @@ class Answer:
             return None
 
 
+def _said(error: Exception) -> str:
+    """What went wrong on the way, in words."""
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "nobody listens there, or it cannot be reached"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "what listens there speaks no HTTP; is it the port of another face?"
+    return type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Fetcher:
     """
@@ -81,7 +90,7 @@ class Fetcher:
                     raw = response.read(_LARGEST_ANSWER + 1, decode_content=True)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 host = printable(urlsplit(url).netloc)
-                raise Negative(f"{host} does not answer: {type(error).__name__}.") from None
+                raise Negative(f"{host} does not answer: {_said(error)}.") from None
         if len(raw) > _LARGEST_ANSWER:
             raise Negative(f"{printable(url)} answers with more than {_LARGEST_ANSWER} bytes.")
         return Answer(response.status, raw, response.headers.get(_DECISION_ID, ""))

@@ -59,6 +59,9 @@ def revoke(*, since: str | None, output: str, **given: Any) -> None:
     begin = "the beginning" if since is None else _shown(issued_since)
     named = f"{party.replace('_', '-')} {printable(name)}"
     click.echo(f"Withdrawn: {named}, from {begin} through {_shown(response.issued_until)}.")
+    click.echo(
+        "What is issued after that moment counts again, and so do logins after it.", err=True
+    )
 
 
 def _party(given: dict[str, Any]) -> tuple[str, str]:

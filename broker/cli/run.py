@@ -1,29 +1,23 @@
 """``broker run``: starts a local program, such as an MCP server over stdio, with a token that is renewed."""
 
 import os
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import rich_click as click
 
+from broker.cli.child import Child, private_folder
 from broker.cli.connection import Connection, connection_from, connection_options
 from broker.cli.inputs import read_token
 from broker.cli.issued import Issued
 from broker.cli.renewal import TokenFile
 from broker.cli.requests import client_token, exchanged_token
-from broker.cli.stop import Stop
 
 TOKEN: Final = "BROKER_TOKEN"
 TOKEN_FILE: Final = "BROKER_TOKEN_FILE"
-_OURS: Final = ("BROKER_CLIENT_SECRET", "BROKER_CLIENT_SECRET_FILE")
-_TICK: Final = 0.5
-_PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OURS: Final = ("BROKER_CLIENT_SECRET", "BROKER_CLIENT_SECRET_FILE", "BROKER_CLIENT_KEY_FILE")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -58,13 +52,22 @@ def run(
     def fetch() -> Issued:
         return _fetch(connection, subject_token, resource=resource, scopes=names)
 
-    with tempfile.TemporaryDirectory(prefix="broker-run-") as folder:
-        token_file = TokenFile(Path(folder) / "token", fetch)
+    child = Child()
+    with child.signals_passed_on(), private_folder() as folder:
+        token_file = TokenFile(folder / "token", fetch)
         issued = token_file.renew()
         environment = {name: text for name, text in os.environ.items() if name not in _OURS}
         environment |= {TOKEN: issued.access_token, TOKEN_FILE: str(token_file.path)}
-        status = supervise(command, environment, token_file)
+        status = child.run(command, environment, lambda: _renew(token_file))
     sys.exit(status)
+
+
+def _renew(token_file: TokenFile) -> None:
+    problem = token_file.renew_if_due()
+    if problem:
+        # Nobody may be there any more to read it, and the program goes on with the token it has.
+        with suppress(OSError):
+            click.echo(f"The token could not be renewed: {problem}", err=True)
 
 
 def _fetch(
@@ -75,39 +78,3 @@ def _fetch(
     # The file is read each time, since whoever logs the user in may renew it.
     token = read_token(subject_token, name="--subject-token")
     return exchanged_token(connection, token, resource=resource, scopes=scopes)
-
-
-def supervise(command: Sequence[str], environment: Mapping[str, str], token_file: TokenFile) -> int:
-    """Run the command to its end and keep its token fresh; returns its exit status."""
-    try:
-        process = subprocess.Popen(command, env=dict(environment))
-    except OSError as error:
-        raise Stop(f"{command[0]} cannot be started: {error.strerror}.") from None
-
-    def pass_on(signum: int, _frame: FrameType | None) -> None:
-        process.send_signal(signum)
-
-    before = {one: signal.signal(one, pass_on) for one in _PASSED_ON}
-    try:
-        return _wait(process, token_file)
-    except BaseException:
-        # Nothing is left behind with a token that nobody renews.
-        process.terminate()
-        process.wait()
-        raise
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _wait(process: subprocess.Popen[bytes], token_file: TokenFile) -> int:
-    while True:
-        try:
-            ended = process.wait(_TICK)
-        except subprocess.TimeoutExpired:
-            problem = token_file.renew_if_due()
-            if problem:
-                click.echo(f"The token could not be renewed: {problem}", err=True)
-        else:
-            # A shell tells of a signal by a status above 128.
-            return ended if ended >= 0 else 128 - ended

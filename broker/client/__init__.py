@@ -1,6 +1,7 @@
 """The library for MCP servers, agents and the APIs behind them."""
 
 from broker.client.answers import Explanation, Introspection, Token
+from broker.client.asks import IdToken
 from broker.client.broker import Broker
 from broker.client.cache import TokenCache
 from broker.client.credentials import (
@@ -31,6 +32,7 @@ __all__ = [
     "Credential",
     "CredentialUnusable",
     "Explanation",
+    "IdToken",
     "Introspection",
     "KeyFile",
     "NoSubjectToken",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from broker.client.delegation import Delegation
 from broker.client.refusals import NotServed, Unverifiable
 from broker.client.verify import TokenVerifier
 
@@ -19,8 +20,13 @@ async def verified_members(verifier: TokenVerifier, token: str) -> dict[str, Any
         raise
     except NotServed:
         return None
+    return members_of(found)
+
+
+def members_of(found: Delegation) -> dict[str, Any]:
+    """The members of an ``AccessToken`` for what was verified."""
     return {
-        "token": token,
+        "token": found.token,
         "client_id": found.client_id,
         "scopes": sorted(found.scopes),
         "expires_at": found.expires_at,

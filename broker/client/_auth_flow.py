@@ -96,6 +96,7 @@ class AuthFlow(Generic[_Request, _Response]):
         except ValueError:
             raise WrongOrigin("The request has no origin.") from None
         self._wanted.check_origin(found)
+        self._wanted.check_host(request.headers.get("host"))
         return self._wanted.begin()
 
     def _may_try_again(self, bearing: Bearing, request: _Request, response: _Response) -> bool:

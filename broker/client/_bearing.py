@@ -6,6 +6,7 @@ from typing import Final
 
 from broker.client._addresses import Origin, origin_of, private_origin
 from broker.client._challenges import scopes_missing
+from broker.client._proxies import check_direct
 from broker.client.answers import Token
 from broker.client.asks import names_of
 from broker.client.broker import Broker
@@ -52,6 +53,12 @@ class Wanted:
         """Raise ``WrongOrigin`` unless this is the resource's origin."""
         if found != self.origin:
             raise WrongOrigin(f"The token is for {self.origin}, and the request goes to {found}.")
+        check_direct(found)
+
+    def check_host(self, header: str | None) -> None:
+        """Raise ``WrongOrigin`` where the ``Host`` header asks the server for somebody else's site."""
+        if header is not None:
+            self.check(f"{self.origin.scheme}://{header}")
 
     def begin(self) -> "Bearing":
         """Begin a request; raises ``NoSubjectToken`` when there is nothing to make its token of."""
@@ -107,8 +114,7 @@ class Bearing:
         token = self._token
         if token is not None and status == _UNAUTHORIZED and not self._is_renewed:
             self._is_renewed = True
-            broker.forget(token)
-            return True
+            return broker.forget(token)
         if token is not None and status == _FORBIDDEN and not self._is_stepped_up:
             missing = scopes_missing(challenges) - token.scopes
             self._is_stepped_up = True

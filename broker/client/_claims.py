@@ -41,7 +41,7 @@ def check_audience(claims: Claims, resource: str) -> None:
     """Raise ``TokenRejected`` unless the token is for this resource, byte for byte, and for no other."""
     audience = claims.get("aud")
     if audience not in (resource, [resource]):
-        raise TokenRejected(Reason.AUD_MISMATCH)
+        raise TokenRejected(Reason.AUD_MISMATCH, f"the resource here is {resource}")
 
 
 def read_delegation(claims: Claims, *, mcp_claim: str, token: str, key: str | None) -> Delegation:

@@ -41,7 +41,11 @@ _TYPES: Final = {
 _AUTHENTICATION: Final = frozenset(
     {"client_id", "client_secret", "client_assertion", "client_assertion_type"}
 )
-_OPTIONS: Final = (("grpc.max_receive_message_length", 256 * 1024),)
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 256 * 1024),
+    # gRPC would go through a proxy of the environment even on loopback, and show it everything.
+    ("grpc.enable_http_proxy", 0),
+)
 _UNAVAILABLE: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,

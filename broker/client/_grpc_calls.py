@@ -33,7 +33,13 @@ class Calls:
         bearing = self._wanted.begin()
         while True:
             made = await call(await self._with_token(bearing, details))
-            if await made.code() not in _REFUSED or not self._may_try_again(bearing):
+            try:
+                code = await made.code()
+            except asyncio.CancelledError:
+                # Whoever gives up waiting gives up the call, as without an interceptor.
+                made.cancel()
+                raise
+            if code not in _REFUSED or not self._may_try_again(bearing):
                 return made
 
     async def call_once(self, call: Callable[[Any], Awaitable[Any]], details: Any) -> Any:

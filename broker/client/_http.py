@@ -176,4 +176,16 @@ def _failure(members: Mapping[str, Any], headers: Mapping[str, str]) -> BrokerEr
 
 
 def _unreachable(error: httpx2.HTTPError) -> Unavailable:
-    return Unavailable(f"The broker does not answer: {type(error).__name__}.")
+    where = (
+        f" at {error.request.url.netloc.decode('ascii', 'replace')}" if _has_request(error) else ""
+    )
+    if isinstance(error, httpx2.ConnectError):
+        return Unavailable(f"The broker does not answer: nobody can be reached{where}.")
+    return Unavailable(f"The broker does not answer{where}: {type(error).__name__}.")
+
+
+def _has_request(error: httpx2.HTTPError) -> bool:
+    try:
+        return error.request is not None
+    except RuntimeError:
+        return False

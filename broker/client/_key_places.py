@@ -1,5 +1,6 @@
 """Where the keys of an issuer are: at a place that is told, or at the one that its metadata names."""
 
+import logging
 import re
 import time
 from collections.abc import Collection
@@ -11,6 +12,7 @@ from broker.client._documents import Documents, NotFetched, check_place
 from broker.client._key_set import KeySet, KeyUnusable, read_key_set
 from broker.client._key_source import Load
 
+_log = logging.getLogger("broker.client")
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age="?([0-9]{1,9})"?\s*(?:,|$)', re.IGNORECASE)
 
 
@@ -26,12 +28,14 @@ def load_from(
 
     def load(within: float) -> tuple[KeySet, float | None]:
         end = time.monotonic() + within
-        place = jwks_uri or _discover(documents, issuer, within=within)
-        document, cache_control = documents.fetch(place, within=end - time.monotonic())
         try:
+            place = jwks_uri or _discover(documents, issuer, within=within)
+            document, cache_control = documents.fetch(place, within=end - time.monotonic())
             keys = read_key_set(document, algorithms)
-        except KeyUnusable as unusable:
-            raise NotFetched(str(unusable)) from None
+        except (KeyUnusable, NotFetched) as failure:
+            # For whoever runs the server, at most once per cool-down; clients are told less.
+            _log.warning("The keys of %s cannot be had: %s", issuer, failure)
+            raise NotFetched(str(failure)) from None
         return keys, _max_age(cache_control)
 
     return load

@@ -88,12 +88,14 @@ class KeySource:
         if held is None:
             return self._refresh()
         age = self._monotonic() - held.fetched_at
-        if age >= held.lifetime or (kid or "", algorithm) not in held.keys.keys:
-            return self._refresh()
-        if age >= _AHEAD * held.lifetime:
-            # Nobody waits for this one: what is due is not dead.
-            self._refresh()
-        return None
+        is_known = (kid or "", algorithm) in held.keys.keys
+        if is_known and (age < held.lifetime or self._failure):
+            if age >= _AHEAD * held.lifetime:
+                # Nobody waits for this one: what is due is not dead, and a server that fails is not
+                # waited for again and again.
+                self._refresh()
+            return None
+        return self._refresh()
 
     def find(self, kid: str | None, algorithm: str) -> PublicKey:
         """

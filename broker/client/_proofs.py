@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -38,27 +38,39 @@ class Proof:
 
 
 class SpentProofs:
-    """Proofs that were taken, each until it is too old anyway; at most ``capacity`` of them."""
+    """
+    Proofs that were taken, each until it is too old anyway.
+
+    There are at most ``capacity`` of them, and an eighth of that for one key, so that whoever holds it
+    takes nobody else's place.
+    """
 
     def __init__(self, capacity: int = 65_536) -> None:
         self._capacity = capacity
-        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self._share = max(1, capacity // 8)
+        self._until: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def spend(self, name: bytes, *, until: float, now: float) -> None:
+    def spend(self, key: str, jti: str, *, until: float, now: float) -> None:
         """
-        Take a proof that nobody took before, or raise ``TokenRejected`` (``replay``).
+        Take a proof of a key that nobody took before, or raise ``TokenRejected`` (``replay``).
 
         Raises ``Unverifiable`` when there is no room: none is forgotten before its time.
         """
+        name = key, hashlib.sha256(jti.encode("utf-8", "surrogatepass")).digest()
         with self._lock:
             while self._until and next(iter(self._until.values())) < now:
-                self._until.popitem(last=False)
+                (gone, _), _ = self._until.popitem(last=False)
+                self._counts[gone] -= 1
+                if not self._counts[gone]:
+                    del self._counts[gone]
             if name in self._until:
                 raise TokenRejected(Reason.REPLAY)
-            if len(self._until) >= self._capacity:
+            if len(self._until) >= self._capacity or self._counts[key] >= self._share:
                 raise Unverifiable(Reason.OVERLOADED.sentence)
             self._until[name] = until
+            self._counts[key] += 1
 
 
 def check_proof(
@@ -80,9 +92,8 @@ def check_proof(
         raise TokenRejected(Reason.POP_STALE)
     if said.thumbprint != bound_to or said.token_hash != _hash(token):
         raise TokenRejected(Reason.POP_MISMATCH)
-    name = hashlib.sha256(f"{bound_to} {said.jti}".encode()).digest()
     # All are remembered for the longest time that any can be good for, so that the oldest goes first.
-    spent.spend(name, until=now + _LONGEST_AGE + 2 * leeway, now=now)
+    spent.spend(bound_to, said.jti, until=now + _LONGEST_AGE + 2 * leeway, now=now)
 
 
 @dataclass(frozen=True, slots=True)

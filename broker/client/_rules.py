@@ -21,7 +21,7 @@ from broker.client._key_places import load_from
 from broker.client._key_source import KeySchedule, KeySource
 from broker.client._proofs import Proof, SpentProofs, check_proof
 from broker.client.delegation import Delegation
-from broker.client.refusals import InvalidProof, InvalidToken, NoToken
+from broker.client.refusals import InsufficientScope, InvalidProof, InvalidToken, NoToken
 from broker.client.resource import ResourceMetadata, metadata_url
 from broker.errors import Reason, TokenRejected
 from broker.jws import UnverifiedToken, read_token
@@ -89,6 +89,8 @@ class Rules:
         if isinstance(self.required_scopes, str):
             raise TypeError("The required scopes are a collection, not one text.")
         metadata_url(self.resource)
+        if self.issuer.endswith("/"):
+            raise ValueError("The issuer of a broker has no slash at its end.")
         usual = None if self.is_discovered else f"{self.issuer.rstrip('/')}/jwks"
         place = self.jwks_uri or usual
         documents = Documents(ca_file=self.ca_file)
@@ -118,7 +120,7 @@ class Rules:
         if unverified.header.unverified_algorithm not in self.algorithms:
             raise TokenRejected(Reason.ALG_NOT_ALLOWED)
         if unverified.unverified_claims.get("iss") != self.issuer:
-            raise TokenRejected(Reason.ISS_UNKNOWN)
+            raise TokenRejected(Reason.ISS_UNKNOWN, f"the issuer here is {self.issuer}")
         return unverified
 
     def _presented(self, incoming: Incoming) -> tuple[str, Proof | None]:
@@ -178,4 +180,8 @@ class Rules:
             raise kind(rejected.reason, self.resource, scopes=self.required_scopes) from None
 
     def _check_scopes(self, delegation: Delegation, scopes: Collection[str] | None) -> None:
-        delegation.require_scopes(*(self.required_scopes if scopes is None else scopes))
+        try:
+            delegation.require_scopes(*(self.required_scopes if scopes is None else scopes))
+        except InsufficientScope as lacking:
+            _log.info("A token was refused: it lacks %s", " ".join(sorted(lacking.missing)))
+            raise

@@ -1,5 +1,6 @@
 """ASGI middleware that lets only requests with a good token through to an application."""
 
+import sys
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _POLICY_VIOLATION: Final = 1008
+_SDK: Final = "mcp.server.streamable_http_manager"
 _DENIAL: Final = "websocket.http.response"
 
 
@@ -29,9 +31,10 @@ class Verified:
     Verifies the token of every request, and serves the metadata of the resource (RFC 9728).
 
     The application finds what was verified by ``delegation()``, and in the scope as ``delegation`` of its
-    ``state``; calls that it makes meanwhile are made in the name of that request. ``public`` are paths
-    that need no token. A ``NotServed`` that the application raises before it answers is answered as
-    well. Put it inside of what answers CORS preflights, since those have no token.
+    ``state``; calls that it makes meanwhile are made in the name of that request. An MCP server behind it
+    keeps each session to whoever opened it. ``public`` are paths that need no token. A ``NotServed`` that
+    the application raises before it answers is answered as well. Put it inside of what answers CORS
+    preflights, since those have no token.
     """
 
     def __init__(
@@ -52,8 +55,11 @@ class Verified:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI 3 has it."""
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+        elif scope["type"] not in {"http", "websocket"}:
+            # What is not understood is not let through unseen.
+            raise ValueError("There is no way to verify a connection of this type.")
         elif self._is_for_metadata(scope):
             await _send(send, answer_metadata(self._metadata, scope["method"]), scope)
         elif scope["path"] in self._public:
@@ -87,7 +93,13 @@ class Verified:
 
 
 def _with_state(scope: Scope, verified: Delegation) -> Scope:
-    return {**scope, "state": {**scope.get("state", {}), "delegation": verified}}
+    told = {**scope, "state": {**scope.get("state", {}), "delegation": verified}}
+    if _SDK in sys.modules:
+        # An MCP server keeps each session to the one who opened it, whom it finds here.
+        from broker.client.mcp import user_of  # noqa: PLC0415 - whoever serves no MCP need not have it.
+
+        told["user"] = user_of(verified)
+    return told
 
 
 async def _send(send: Send, answer: HttpAnswer, scope: Scope) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from broker.client import _reading as reading
 from broker.client.answers import Explanation, Introspection, Token
-from broker.client.failures import CredentialUnusable
+from broker.client.failures import BadAnswer, CredentialUnusable
 from broker.oauth import (
     GRANT_CLIENT_CREDENTIALS,
     GRANT_JWT_BEARER,
@@ -18,6 +19,7 @@ from broker.oauth import (
 
 Answer = TypeVar("Answer")
 Form = Sequence[tuple[str, str]]
+_TOKENS: Final = frozenset({"actor_token", "assertion", "subject_token"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,24 @@ def names_of(scopes: Sequence[str]) -> list[str]:
     return scopes.split() if isinstance(scopes, str) else list(scopes)
 
 
+class IdToken(str):
+    """An ID token, which is exchanged as what it is wherever a subject token may stand (RFC 8693 3)."""
+
+    __slots__ = ()
+
+
+def type_of(subject_token: str) -> str:
+    """What a subject token is taken for: an access token, unless it says otherwise."""
+    is_identity = isinstance(subject_token, IdToken)
+    return TOKEN_TYPE_ID_TOKEN if is_identity else TOKEN_TYPE_ACCESS_TOKEN
+
+
 def exchange(
     subject_token: str,
     *,
     resource: str,
     scopes: Sequence[str] = (),
-    subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+    subject_token_type: str | None = None,
     actor_token: str | None = None,
     actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
 ) -> Ask[Token]:
@@ -64,7 +78,7 @@ def exchange(
         [
             ("grant_type", GRANT_TOKEN_EXCHANGE),
             ("subject_token", subject_token),
-            ("subject_token_type", subject_token_type),
+            ("subject_token_type", subject_token_type or type_of(subject_token)),
             *actor,
             ("resource", resource),
             *_scope(scopes),
@@ -162,4 +176,33 @@ def _scope(scopes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _token(method: str, form: Form) -> Ask[Token]:
-    return Ask("token", method, form, reading.token_of_json, reading.token_of_message)
+    return Ask(
+        "token",
+        method,
+        form,
+        lambda body: _checked(reading.token_of_json(body), form),
+        lambda message: _checked(reading.token_of_message(message), form),
+    )
+
+
+def _checked(token: Token, form: Form) -> Token:
+    """The token, if it is neither what was handed in nor for something else; raises ``BadAnswer``."""
+    given = {value for name, value in form if name in _TOKENS}
+    asked = {_normal(value) for name, value in form if name == "resource"}
+    if token.access_token in given:
+        raise BadAnswer("What was handed in came back in place of a token.")
+    if token.resource and asked and _normal(token.resource) not in asked:
+        raise BadAnswer("What was issued is for another resource.")
+    return token
+
+
+def _normal(resource: str) -> str:
+    """A resource as the broker writes it: the case of scheme and host does not matter, nor a lone slash."""
+    try:
+        parts = urlsplit(resource)
+    except ValueError:
+        return resource
+    path = "" if parts.path == "/" else parts.path
+    return parts._replace(
+        scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=path
+    ).geturl()

@@ -1,8 +1,8 @@
 """The broker in the hand of a program that runs an event loop: it asks, retries, and remembers tokens."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,7 +13,7 @@ from broker.client.asks import Ask
 from broker.client.cache import Key, TokenCache, key_of
 from broker.client.credentials import Credential
 from broker.client.failures import Refused, Unavailable, anew
-from broker.client.patience import TOO_LATE, Patience
+from broker.client.patience import CLOSED, TOO_LATE, Patience
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN
 
 _Answer = TypeVar("_Answer")
@@ -27,7 +27,8 @@ class Broker:
     ``issuer`` is the broker's issuer, by which its HTTP face is found; with ``grpc`` (``host:port``)
     that face is asked instead. ``ca_file`` names the authorities to believe, if not the system's. All
     methods raise ``BrokerError``. Only ``token_for`` and ``own_token`` remember what they fetched. It
-    belongs to one event loop; closing it ends what is under way.
+    belongs to the event loop that first uses it, and to another once that is closed; used in two that
+    run, it raises ``RuntimeError``. Closing it ends what is under way.
     """
 
     def __init__(
@@ -40,11 +41,15 @@ class Broker:
         patience: Patience = _PATIENCE,
         cache: TokenCache | None = None,
     ) -> None:
-        self._face = async_face(issuer, grpc=grpc, ca_file=ca_file)
+        self._open_face = partial(async_face, issuer, grpc=grpc, ca_file=ca_file)
+        self._face = self._open_face()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._credential = credential
         self._patience = patience
         # An empty cache is false, and still the one to use.
-        self._cache = TokenCache(time.time) if cache is None else cache
+        self._cache = TokenCache() if cache is None else cache
+        self._cache.belong_to(issuer, credential)
         self._flights: dict[Key, asyncio.Task[Token]] = {}
 
     async def exchange(
@@ -53,11 +58,15 @@ class Broker:
         *,
         resource: str,
         scopes: Sequence[str] = (),
-        subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+        subject_token_type: str | None = None,
         actor_token: str | None = None,
         actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
     ) -> Token:
-        """A token for the resource, made of the subject token (RFC 8693)."""
+        """
+        A token for the resource, made of the subject token (RFC 8693).
+
+        That is an access token, or what its type says; an ``IdToken`` says so itself.
+        """
         return await self._ask(
             asks.exchange(
                 subject_token,
@@ -101,6 +110,7 @@ class Broker:
     async def revoke(self, token: str) -> None:
         """Withdraw a token with all that was derived from it (RFC 7009)."""
         await self._ask(asks.revoke(token))
+        self._cache.withdraw(token)
 
     async def explain(
         self,
@@ -137,12 +147,18 @@ class Broker:
             subject_token=None,
         )
 
-    def forget(self, token: Token) -> None:
-        """Forget a remembered token that its resource did not accept."""
-        self._cache.drop(token)
+    def forget(self, token: Token) -> bool:
+        """
+        Forget a remembered token that its resource did not accept.
+
+        The value is whether to ask for another: one that has just taken the place of another is kept for a
+        moment, since a resource that accepts neither accepts none.
+        """
+        return self._cache.drop(token)
 
     async def aclose(self) -> None:
         """End what is under way and close every connection."""
+        self._is_closed = True
         for flight in list(self._flights.values()):
             flight.cancel()
         await self._face.aclose()
@@ -164,6 +180,7 @@ class Broker:
         held = self._cache.find(key)
         if held is not None and not self._cache.is_due(held):
             return held.token
+        self._settle_in()
         flight = self._flights.get(key)
         if flight is None:
             # It is a task of its own, so that whoever asked first may go without the others losing it.
@@ -194,7 +211,22 @@ class Broker:
         self._cache.put(key, token, subject_token=subject_token, asked_at=asked_at)
         return token
 
+    def _settle_in(self) -> None:
+        """Belong to the loop that runs; what was begun in one that is closed will never end there."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise RuntimeError("This Broker belongs to another event loop; make one for each.")
+            self._flights.clear()
+            self._face = self._open_face()
+        self._loop = loop
+
     async def _ask(self, ask: Ask[_Answer]) -> _Answer:
+        self._settle_in()
+        if self._is_closed:
+            raise Unavailable(CLOSED)
         try:
             async with asyncio.timeout(self._patience.deadline):
                 return await self._ask_repeatedly(ask)
@@ -217,7 +249,7 @@ class Broker:
 def _outcome(flight: "asyncio.Task[Token]") -> Token:
     """What came of a flight; each who waited raises an error of his own."""
     if flight.cancelled():
-        raise Unavailable("The broker's client was closed.")
+        raise Unavailable(CLOSED)
     failure = flight.exception()
     if failure is not None:
         raise anew(failure)

@@ -164,7 +164,7 @@ class VaultKey:
                 "hash_algorithm": "sha2-256",
                 "marshaling_algorithm": "jws",
             },
-            headers={"X-Vault-Token": _text_of(Path(self.token_file)).strip()},
+            headers={"X-Vault-Token": self._token()},
             within=_SIGNING_SECONDS,
         )
         signature = _member(answer, "data", "signature")
@@ -173,6 +173,13 @@ class VaultKey:
         if status >= 500:
             raise Unavailable(f"The key server answers with status {status}.")
         raise CredentialUnusable(f"The key server did not sign; it answers with status {status}.")
+
+    def _token(self) -> str:
+        token = _text_of(Path(self.token_file)).strip()
+        if not (token.isascii() and token.isprintable()):
+            # A header cannot hold it, and whoever says so would show it.
+            raise CredentialUnusable(f"{self.token_file} holds no token.")
+        return token
 
     @cached_property
     def _server(self) -> Any:

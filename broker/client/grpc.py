@@ -9,6 +9,7 @@ import grpc.aio
 
 from broker.client._bearing import Wanted
 from broker.client._grpc_calls import AUTHORIZATION, Calls, interceptors_for, without_token
+from broker.client._proxies import check_direct
 from broker.client.broker import Broker
 from broker.client.current import set_current, subject_token
 from broker.client.failures import BrokerError, WrongOrigin
@@ -120,12 +121,13 @@ def loopback_interceptors(
     The same for a ``grpc.aio.insecure_channel`` on this machine, where gRPC does not tell where it goes.
 
     ``target`` is the channel's. Raises ``WrongOrigin`` unless it is the resource's host and port, and
-    loopback.
+    loopback; and where the environment names a proxy for it, which gRPC would go through even there.
     """
     wanted = Wanted(resource, scopes, subject=subject, own=own)
     # To gRPC a target may also be a name to look up elsewhere; it is none if it is this very text.
     if f"http://{target.lower()}" != str(wanted.origin):
         raise WrongOrigin(f"The token is for {wanted.origin}, and the channel is to another place.")
+    check_direct(wanted.origin, is_grpc=True)
 
     def attach(details: Any, value: str) -> Any:
         metadata = without_token(details.metadata)

@@ -7,13 +7,14 @@ from functools import wraps
 from typing import Any, ParamSpec, TypedDict, TypeVar, cast
 
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import AnyHttpUrl, Field, InstanceOf
 
 from broker.client import in_progress
-from broker.client._access_token import verified_members
+from broker.client._access_token import members_of, verified_members
 from broker.client.delegation import Delegation
 from broker.client.failures import BrokerError
 from broker.client.refusals import NotServed
@@ -70,6 +71,11 @@ def auth_settings(verifier: TokenVerifier) -> AuthSettings:
         required_scopes=sorted(verifier.required_scopes),
         validate_token_resource=True,
     )
+
+
+def user_of(verified: Delegation) -> AuthenticatedUser:
+    """Whom the SDK takes a request to come from; by that it keeps sessions apart."""
+    return AuthenticatedUser(VerifiedAccessToken(**members_of(verified)))
 
 
 def delegation() -> Delegation:

@@ -8,6 +8,7 @@ from typing import Final
 from broker.client.failures import Unavailable
 
 TOO_LATE: Final = "The broker did not answer in time."
+CLOSED: Final = "The broker's client was closed."
 
 
 @dataclass(frozen=True, slots=True)

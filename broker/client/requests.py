@@ -42,6 +42,7 @@ class BrokerAuth(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Give a request its token; raises ``BrokerError``."""
         self._check(request.url or "")
+        self._wanted.check_host(_header(request, "Host"))
         bearing = self._wanted.begin()
         request.headers[AUTHORIZATION] = bearing.token_blocking(self._broker)
         request.register_hook("response", partial(self._answered, bearing))
@@ -70,7 +71,7 @@ class BrokerAuth(AuthBase):
 
     def _may_try_again(self, bearing: Bearing, response: Response) -> bool:
         request = response.request
-        is_ours = bearing.is_borne_by(_header(request))
+        is_ours = bearing.is_borne_by(_header(request, AUTHORIZATION))
         if not is_ours or not isinstance(request.body, str | bytes | None):
             return False
         return bearing.may_try_again(
@@ -89,6 +90,6 @@ class BrokerAuth(AuthBase):
             response.request.headers.pop(AUTHORIZATION, None)
 
 
-def _header(request: PreparedRequest) -> str | None:
-    value = request.headers.get(AUTHORIZATION)
+def _header(request: PreparedRequest, name: str) -> str | None:
+    value = request.headers.get(name)
     return value if isinstance(value, str) else None

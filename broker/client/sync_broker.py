@@ -1,9 +1,11 @@
 """The broker in the hand of a program that blocks: it asks, retries, and remembers tokens."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -14,7 +16,7 @@ from broker.client.asks import Ask
 from broker.client.cache import Key, TokenCache, key_of
 from broker.client.credentials import Credential
 from broker.client.failures import Refused, Unavailable, anew
-from broker.client.patience import Patience
+from broker.client.patience import CLOSED, TOO_LATE, Patience
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN
 
 _Answer = TypeVar("_Answer")
@@ -34,11 +36,15 @@ class SyncBroker:
         patience: Patience = _PATIENCE,
         cache: TokenCache | None = None,
     ) -> None:
-        self._face = sync_face(issuer, grpc=grpc, ca_file=ca_file)
+        self._open_face = partial(sync_face, issuer, grpc=grpc, ca_file=ca_file)
+        self._face = self._open_face()
+        self._process = os.getpid()
+        self._is_closed = False
         self._credential = credential
         self._patience = patience
         # An empty cache is false, and still the one to use.
-        self._cache = TokenCache(time.time) if cache is None else cache
+        self._cache = TokenCache() if cache is None else cache
+        self._cache.belong_to(issuer, credential)
         self._flights: dict[Key, Future[Token]] = {}
         self._lock = threading.Lock()
 
@@ -48,11 +54,15 @@ class SyncBroker:
         *,
         resource: str,
         scopes: Sequence[str] = (),
-        subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+        subject_token_type: str | None = None,
         actor_token: str | None = None,
         actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
     ) -> Token:
-        """A token for the resource, made of the subject token (RFC 8693)."""
+        """
+        A token for the resource, made of the subject token (RFC 8693).
+
+        That is an access token, or what its type says; an ``IdToken`` says so itself.
+        """
         return self._ask(
             asks.exchange(
                 subject_token,
@@ -94,6 +104,7 @@ class SyncBroker:
     def revoke(self, token: str) -> None:
         """Withdraw a token with all that was derived from it (RFC 7009)."""
         self._ask(asks.revoke(token))
+        self._cache.withdraw(token)
 
     def explain(
         self,
@@ -128,12 +139,18 @@ class SyncBroker:
             subject_token=None,
         )
 
-    def forget(self, token: Token) -> None:
-        """Forget a remembered token that its resource did not accept."""
-        self._cache.drop(token)
+    def forget(self, token: Token) -> bool:
+        """
+        Forget a remembered token that its resource did not accept.
+
+        The value is whether to ask for another: one that has just taken the place of another is kept for a
+        moment, since a resource that accepts neither accepts none.
+        """
+        return self._cache.drop(token)
 
     def close(self) -> None:
         """Close every connection."""
+        self._is_closed = True
         self._face.close()
 
     def __enter__(self) -> Self:
@@ -150,6 +167,7 @@ class SyncBroker:
     def _remembered(
         self, key: Key, ask: Callable[[], Ask[Token]], *, subject_token: str | None
     ) -> Token:
+        self._settle_in()
         held = self._cache.find(key)
         if held is None or self._cache.is_due(held):
             with self._lock:
@@ -158,7 +176,7 @@ class SyncBroker:
                 if held is None or self._cache.is_due(held):
                     flight = self._flights.get(key) or self._take_off(key, ask(), subject_token)
         # What is due is not dead: nobody waits for its refresh, and nobody sees that fail.
-        return _outcome(flight) if held is None else held.token
+        return self._outcome(flight) if held is None else held.token
 
     def _take_off(self, key: Key, ask: Ask[Token], subject_token: str | None) -> "Future[Token]":
         # It has a thread of its own, so that whoever asked first may be interrupted without the others
@@ -190,7 +208,7 @@ class SyncBroker:
     def _fetch(self, key: Key, ask: Ask[Token], subject_token: str | None) -> Token:
         asked_at = self._cache.clock()
         try:
-            token = self._ask(ask)
+            token = self._ask_repeatedly(ask)
         except Exception as failure:
             self._cache.postpone(key)
             if isinstance(failure, Refused):
@@ -199,7 +217,43 @@ class SyncBroker:
         self._cache.put(key, token, subject_token=subject_token, asked_at=asked_at)
         return token
 
+    def _outcome(self, flight: "Future[_Answer]") -> _Answer:
+        """What came of a flight; each who waited raises an error of his own."""
+        try:
+            failure = flight.exception(timeout=self._patience.deadline)
+        except TimeoutError:
+            raise Unavailable(TOO_LATE) from None
+        if failure is not None:
+            raise anew(failure)
+        return flight.result()
+
+    def _settle_in(self) -> None:
+        """Leave to the parent what it had under way: nothing of it ever ends in a process that it forked."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._flights = {}
+            self._lock = threading.Lock()
+            self._face = self._open_face()
+
     def _ask(self, ask: Ask[_Answer]) -> _Answer:
+        """Ask in a thread that may be left behind: no reading of a socket ends in time by itself."""
+        self._settle_in()
+        flight: Future[_Answer] = Future()
+
+        def fly() -> None:
+            try:
+                answer = self._ask_repeatedly(ask)
+            except BaseException as failure:  # noqa: BLE001 - whoever waits for it must hear of it.
+                flight.set_exception(failure)
+            else:
+                flight.set_result(answer)
+
+        threading.Thread(target=fly, daemon=True).start()
+        return self._outcome(flight)
+
+    def _ask_repeatedly(self, ask: Ask[_Answer]) -> _Answer:
+        if self._is_closed:
+            raise Unavailable(CLOSED)
         attempts = self._patience.begin()
         while True:
             try:
@@ -209,11 +263,3 @@ class SyncBroker:
             except Unavailable as failure:
                 pause = attempts.pause_after(failure)
             time.sleep(pause)
-
-
-def _outcome(flight: "Future[Token]") -> Token:
-    """What came of a flight; each who waited raises an error of his own."""
-    failure = flight.exception()
-    if failure is not None:
-        raise anew(failure)
-    return flight.result()

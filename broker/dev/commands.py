@@ -70,14 +70,14 @@ def commands(setup: DevSetup) -> list[tuple[str, str]]:
             ),
         ),
         (
-            "an operator withdraws everything that was issued for ann in the last hour",
+            "is the audit log whole?",
+            f"broker audit verify {setup.main.directory / 'audit'}",
+        ),
+        (
+            "an operator withdraws what was issued for ann; new logins count half a minute later",
             (
                 f"broker revoke --grpc 127.0.0.1:{setup.main.grpc_port} --client {OPERATOR}"
                 f" --secret-file {setup.secret_file(OPERATOR)} --subject ann --since 1h"
             ),
-        ),
-        (
-            "is the audit log whole?",
-            f"broker audit verify {setup.main.directory / 'audit'}",
         ),
     ]

@@ -1,6 +1,7 @@
 """Development mode: the real broker beside a pretend issuer, with the story in front of it."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -39,7 +40,7 @@ def run_dev(directory: Path, *, policies: Path | None, is_once: bool, console: C
     Returns the exit status: 0, or 1 when the broker did not come up or the story went wrong.
     """
     try:
-        with _ending_in_order():
+        with _ending_in_order(), _alone_in(directory):
             try:
                 _play(prepare(directory, policies=policies), console, is_once=is_once)
             except BrokerEnded:
@@ -53,6 +54,22 @@ def run_dev(directory: Path, *, policies: Path | None, is_once: bool, console: C
         console.print(Text(str(failure), "bold red"))
         return 1
     return 0
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep the directory to this run; another would change the secrets under it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoryFailed(
+                f"Development mode runs in {directory} already. Stop it, or name another place with "
+                "`broker dev --directory`."
+            ) from None
+        yield
 
 
 def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
@@ -91,6 +108,9 @@ def _greet(console: Console, setup: DevSetup) -> None:
 
 def _invite(console: Console, examples: Iterable[tuple[str, str]], *, is_once: bool) -> None:
     console.print(Text("\nTry it:", "bold"))
+    console.print(Text("\n# in another terminal, in this directory", "dim"))
+    scripts = Path(sys.executable).parent
+    console.print(f'export PATH="{scripts}:$PATH"', markup=False, highlight=False, soft_wrap=True)
     for title, command in examples:
         console.print(Text(f"\n# {title}", "dim"), soft_wrap=True)
         console.print(command, markup=False, highlight=False, soft_wrap=True)

@@ -53,23 +53,36 @@ class TableReport:
         )
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Everything that keeps the report from passing, in order of place."""
-        idle = (
+    def untested(self) -> tuple[Problem, ...]:
+        """The policies that no row is about; they may be put in force, and nobody knows what they do."""
+        return tuple(
             Problem(
                 one.file, one.line, f"No row of a decision table is decided by {one.policy_id}."
             )
             for one in self.uncovered
         )
-        return tuple(sorted([*self.wrong_rows, *idle]))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that keeps the report from passing, in order of place."""
+        return tuple(sorted([*self.wrong_rows, *self.untested]))
 
 
-def check(directory: Path) -> list[Problem]:
-    """Everything that is wrong with a policy folder: files, syntax, types, lint, rows, coverage."""
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What keeps a policy folder from being put in force, and what is worth a look besides."""
+
+    problems: tuple[Problem, ...] = ()
+    remarks: tuple[Problem, ...] = ()
+
+
+def check(directory: Path) -> Findings:
+    """What is to be said about a policy folder: files, syntax, types, lint, rows, coverage."""
     try:
-        return list(run_tables(directory).problems)
+        report = run_tables(directory)
     except PolicyLoadError as error:
-        return list(error.problems)
+        return Findings(tuple(error.problems))
+    return Findings(report.wrong_rows, report.untested)
 
 
 def run_tables(directory: Path) -> TableReport:

@@ -35,7 +35,8 @@ class Told:
 
     ``audience`` is what its tokens are for, ``scopes`` what a good one has, ``extra`` the claims
     that it wants besides the usual ones. ``longest_chain`` is how many actors it takes;
-    ``introspects`` says that it asks the issuer about every token.
+    ``introspects`` says that it asks the issuer about every token. With ``is_patient`` a token is waited
+    for until it has expired.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Told:
     extra: Mapping[str, Any] = field(default_factory=dict)
     longest_chain: int | None = None
     introspects: bool = False
+    is_patient: bool = False
     left_out: frozenset[str] = frozenset()
 
     @property

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from broker.oauth import TYP_ACCESS_TOKEN, TYP_ID_JAG, TYP_JWT
 from broker.verify_server.cases import Case, NotShown, Stage
-from broker.verify_server.refused import Shot, refused
+from broker.verify_server.refused import Shot, advised, refused
 
 _AGO: Final = 600
 _AHEAD: Final = 300
@@ -64,6 +64,21 @@ def _look_alike(stage: Stage) -> Iterable[Shot]:
     yield _changed("it in the path of another host", stage, aud=f"{_ELSEWHERE}/{here}")
 
 
+def _respelt(stage: Stage) -> Iterable[Shot]:
+    here = stage.told.resource
+    parts = urlsplit(here)
+    upper = parts._replace(scheme=parts.scheme.upper(), netloc=parts.netloc.upper()).geturl()
+    other = here[:-1] if here.endswith("/") else f"{here}/"
+    for label, aud in (("another slash at the end", other), ("upper case", upper)):
+        if aud != here:
+            yield _changed(label, stage, aud=aud)
+
+
+def _issued_ahead(stage: Stage) -> Iterable[Shot]:
+    issued_at = int(stage.mint.clock()) + _AGO
+    yield _changed("in ten minutes", stage, iat=issued_at, exp=issued_at + _AHEAD)
+
+
 def _expired(stage: Stage) -> Iterable[Shot]:
     now = int(stage.mint.clock())
     yield _changed("ten minutes ago", stage, iat=now - 2 * _AGO, exp=now - _AGO)
@@ -73,6 +88,8 @@ def _expired(stage: Stage) -> Iterable[Shot]:
 def _no_expiry(stage: Stage) -> Iterable[Shot]:
     yield _changed("no exp", stage, exp=None)
     yield _changed("an exp that is text", stage, exp="never")
+    yield _changed("an exp of digits in text", stage, exp=str(int(stage.mint.clock()) + _AHEAD))
+    yield _changed("an exp that is true", stage, exp=True)
 
 
 def _not_yet_valid(stage: Stage) -> Iterable[Shot]:
@@ -159,10 +176,26 @@ CLAIM_CASES: Final = (
     refused(
         "look-alike-audience", "a token for a URL that looks alike", _look_alike, mend=_AUDIENCE
     ),
+    advised(
+        refused(
+            "respelt-audience",
+            "a token for the same URL in another spelling",
+            _respelt,
+            mend="Compare aud byte for byte: your issuer writes it in one way, and others read it otherwise.",
+        )
+    ),
     refused("expired", "a token that has expired", _expired, mend="Check exp, with little leeway."),
     refused("no-exp", "a token without expiry", _no_expiry, mend="Require exp to be a number."),
     refused(
         "not-yet-valid", "a token of the future", _not_yet_valid, mend="Check nbf where it is."
+    ),
+    advised(
+        refused(
+            "issued-ahead",
+            "a token that says it is issued later",
+            _issued_ahead,
+            mend="Refuse a token whose iat lies ahead, with little leeway.",
+        )
     ),
     refused(
         "wrong-issuer",
@@ -182,6 +215,7 @@ CLAIM_CASES: Final = (
     refused("other-type", "tokens of other kinds", _other_types, mend=_TYPE),
     _without("sub", "a token without sub", mend="Require sub: it says for whom you act."),
     _without("client_id", "a token without client_id", mend="Require client_id (RFC 9068 2.2)."),
+    _without("iat", "a token without iat", mend="Require iat (RFC 9068 2.2)."),
     _without("jti", "a token without jti", mend="Require jti: withdrawal and audit need it."),
     refused(
         "duplicate-members",

@@ -24,12 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     if not all(find_spec(name) for name in _NEEDED):
-        parser.error('it needs more packages: pip install "delegation-broker[client]"')
+        parser.error('it needs more packages: install this package with its extra "client"')
     from broker.verify_server.report import has_failed, print_json, print_report  # noqa: PLC0415 - it needs packages.
+    from broker.verify_server.server import NoAnswer  # noqa: PLC0415 - the same.
 
     try:
         results, issuer = _try(asked)
-    except _unusable() as error:
+    except NoAnswer as error:
+        waited = f"It was waited for {asked.wait:g} s (--wait)."
+        print(f"broker-verify: {asked.url}: {error}. {waited}", file=sys.stderr)  # noqa: T201 - the command's own.
+        return 2
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     if asked.json:
         print_json(results, url=asked.url, issuer=issuer)
@@ -50,12 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _unusable() -> tuple[type[Exception], ...]:
-    from broker.verify_server.server import NoAnswer  # noqa: PLC0415 - it loads an HTTP client.
-
-    return (OSError, ValueError, NoAnswer)
-
-
 def _try(asked: Any) -> "tuple[list[Result], str]":
     """All verdicts on the server, and the issuer that it was to trust."""
     from broker.verify_server.told import issuer_of, told_of  # noqa: PLC0415 - they need packages.
@@ -67,7 +66,7 @@ def _try(asked: Any) -> "tuple[list[Result], str]":
         issuer = ending.enter_context(issuer_of(values))
         print(  # noqa: T201 - whoever configures the server reads this.
             f"Issuer {issuer.url}, keys at {issuer.url.rstrip('/')}/jwks; tokens are for "
-            f"{told.resource}. Waiting for the server.",
+            f"{told.resource}. Waiting up to {asked.wait:g} s for the server to answer.",
             file=sys.stderr,
             flush=True,
         )

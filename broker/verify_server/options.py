@@ -99,6 +99,10 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "action": "store_true",
         "help": "it asks the issuer about every token (RFC 7662)",
     },
+    "patient": {
+        "action": "store_true",
+        "help": "wait for a token to expire that it took before; takes a minute and a half",
+    },
     "except": {
         "default": "",
         "metavar": "CASES",

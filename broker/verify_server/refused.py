@@ -1,6 +1,7 @@
 """Cases that send a bad token, which must be refused."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from broker.verify_server.cases import Case, Failed, Stage
 from broker.verify_server.server import AS_BEARER, Answer, Presentation
@@ -43,6 +44,11 @@ def refused(
 
     must = f"{_MUST} or 400" if is_malformed else _MUST
     return Case(name, sent, must, mend=mend, play=play)
+
+
+def advised(case: Case) -> Case:
+    """The same case where no specification demands it."""
+    return replace(case, is_advice=True)
 
 
 def check_refused(answer: Answer, label: str, *, also: frozenset[int] = frozenset()) -> None:

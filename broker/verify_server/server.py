@@ -4,7 +4,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import urlencode
@@ -71,10 +71,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """How a token is presented: under which scheme and with which proofs, or in the query instead."""
+    """
+    How a token is presented: under which scheme, with which proofs, or in the query instead.
+
+    ``second`` is another token, in a header of its own.
+    """
 
     scheme: str = TOKEN_TYPE_BEARER
     is_in_query: bool = False
+    second: str | None = None
     proofs: tuple[str, ...] = ()
 
 
@@ -106,6 +111,11 @@ class Server:
         self._client.close()
 
     @property
+    def is_mcp(self) -> bool:
+        """Whether it is asked as MCP has it."""
+        return self._method == MCP
+
+    @property
     def method(self) -> str:
         """The HTTP method by which it is asked."""
         return "POST" if self._method == MCP else self._method
@@ -128,15 +138,19 @@ class Server:
         answer = self.ask(token)
         if self._method != MCP or answer.status in {401, 403} or answer.is_success:
             return answer
-        opened = self._post(_initialize(), {}, token, AS_BEARER)
+        opened, self._session = self.begin_session(token)
         if not opened.is_success:
             return opened
-        session = opened.header("Mcp-Session-Id")
-        headers = {"MCP-Protocol-Version": _WITH_SESSIONS}
-        self._session = headers | ({"Mcp-Session-Id": session} if session else {})
         note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
         self._post(note, self._session, token, AS_BEARER)
         return self.ask(token)
+
+    def begin_session(self, token: str) -> tuple[Answer, Mapping[str, str]]:
+        """The answer to a client that begins a session, and the headers of all requests in it."""
+        opened = self._post(_initialize(), {}, token, AS_BEARER)
+        session = opened.header("Mcp-Session-Id") if opened.is_success else ""
+        headers = {"MCP-Protocol-Version": _WITH_SESSIONS}
+        return opened, headers | ({"Mcp-Session-Id": session} if session else {})
 
     def ask(self, token: str | None = None, presentation: Presentation = AS_BEARER) -> Answer:
         """The answer to a request with this token; raises ``NoAnswer``."""
@@ -146,6 +160,14 @@ class Server:
             return self._post(_list_tools({}), self._session, token, presentation)
         headers = {"MCP-Protocol-Version": _STATELESS, "Mcp-Method": "tools/list"}
         return self._post(_list_tools({"_meta": _envelope()}), headers, token, presentation)
+
+    def ask_in(
+        self, session: Mapping[str, str], token: str | None = None, *, method: str = "POST"
+    ) -> Answer:
+        """The answer to a request in a session, by any HTTP method."""
+        if method == "POST":
+            return self._post(_list_tools({}), session, token, AS_BEARER)
+        return self._send(method, self.url, None, session, token, AS_BEARER)
 
     def get(self, url: str) -> Answer:
         """The answer to a request without a token, for what is public."""
@@ -177,15 +199,37 @@ class Server:
             borne = {}
         proofs = [("DPoP", proof) for proof in presentation.proofs]
         sent = [*({**_ACCEPT, **headers, **borne}).items(), *proofs]
-        try:
-            with self._client.stream(method, url, content=content, headers=sent) as came:
-                headers_told = tuple((name, value) for name, value in came.headers.multi_items())
-                answer = Answer(came.status_code, headers_told, _body(came))
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise NoAnswer(f"no answer: {type(error).__name__}") from None
+        if presentation.second is not None:
+            sent.append(("Authorization", f"{presentation.scheme} {presentation.second}"))
+        answer = self._answer(method, url, content, sent)
         if token is not None and _repeats(answer, token):
             self.told_tokens += 1
         return answer
+
+    def _answer(
+        self, method: str, url: str, content: bytes | None, headers: Sequence[tuple[str, str]]
+    ) -> Answer:
+        """The answer; a connection that was closed meanwhile is opened anew, once."""
+        for is_last in (False, True):
+            try:
+                with self._client.stream(method, url, content=content, headers=headers) as came:
+                    told = tuple((name, value) for name, value in came.headers.multi_items())
+                    return Answer(came.status_code, told, _body(came))
+            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError) as error:
+                if is_last:
+                    raise NoAnswer(_said(error)) from None
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise NoAnswer(_said(error)) from None
+        raise AssertionError
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in words that fit behind the name of a case."""
+    if isinstance(error, httpx2.ConnectError):
+        return "nobody answers there"
+    if isinstance(error, httpx2.TimeoutException):
+        return "it does not answer in time"
+    return f"no answer: {type(error).__name__}"
 
 
 def _list_tools(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.verify_server.cases import Case, Stage
+from broker.verify_server.cases import Case, Failed, Stage
 from broker.verify_server.keys import Key
 from broker.verify_server.minting import encoded
 from broker.verify_server.refused import Shot, refused
@@ -124,6 +124,16 @@ def _changed_afterwards(stage: Stage) -> Iterable[Shot]:
     yield "another signature", f"{head}.{payload}.{encoded(bytes(64))}"
 
 
+def _signed_otherwise(stage: Stage) -> Iterable[Shot]:
+    token = stage.mint.token()
+    if not stage.server.ask(token).is_success:
+        raise Failed("it refused the token with its own signature")
+    unsigned = token.rpartition(".")[0]
+    yield "no signature", f"{unsigned}."
+    yield "another signature", f"{unsigned}.{encoded(bytes(64))}"
+    yield "a signature of another token", f"{unsigned}.{stage.mint.token().rpartition('.')[2]}"
+
+
 def _critical(stage: Stage) -> Iterable[Shot]:
     header = {"crit": ["urn:example:must-understand"], "urn:example:must-understand": True}
     yield "an extension that nobody knows", stage.mint.token(header=header)
@@ -158,6 +168,12 @@ SIGNATURE_CASES: Final = (
         "a token that was changed after it was signed",
         _changed_afterwards,
         mend="Verify the signature before you believe any claim.",
+    ),
+    refused(
+        "signature-remembered",
+        "a token that was taken, with another signature",
+        _signed_otherwise,
+        mend="Remember verified tokens by all of their text, never by what was signed alone.",
     ),
     refused(
         "critical-header",

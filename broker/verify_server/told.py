@@ -25,6 +25,7 @@ def told_of(url: str, asked: Asked) -> Told:
         extra=dict(asked["claim"]),
         longest_chain=asked["longest_chain"],
         introspects=asked["revoked_with_introspection"],
+        is_patient=asked["patient"],
         left_out=left_out,
     )
 

@@ -2,13 +2,19 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from broker.verify_server.cases import Case, Failed, NotShown, Stage
 from broker.verify_server.refused import Shot, check_refused, refused
 from broker.verify_server.server import Answer, Presentation
 
+_LONGEST_LEEWAY: Final = 65
+_SHORT_LIFE: Final = 10
+# Or there is no such session, or no such method.
+_REFUSALS: Final = frozenset({401, 403, 404, 405, 501})
+_SESSION: Final = "Mcp-Session-Id"
 _THUMBPRINT: Final = (
     base64.urlsafe_b64encode(hashlib.sha256(b"a key").digest()).decode().rstrip("=")
 )
@@ -17,6 +23,9 @@ _THUMBPRINT: Final = (
 def _bound(stage: Stage) -> Iterable[Shot]:
     yield "DPoP", stage.mint.token({"cnf": {"jkt": _THUMBPRINT}})
     yield "mutual TLS", stage.mint.token({"cnf": {"x5t#S256": _THUMBPRINT}})
+    yield "a key by its name", stage.mint.token({"cnf": {"kid": "a-key"}})
+    yield "a key itself", stage.mint.token({"cnf": {"jwk": stage.canary.key.public_jwk}})
+    yield "nothing that is known", stage.mint.token({"cnf": {}})
 
 
 def _good(stage: Stage) -> Iterable[Shot]:
@@ -95,6 +104,61 @@ def _play_withdrawn(stage: Stage) -> str:
     return f"{before.status}, then {after.status}"
 
 
+def _play_two_tokens(stage: Stage) -> str:
+    good, bad = stage.mint.token(), stage.mint.token({"aud": "https://elsewhere.example"})
+    statuses = set()
+    for label, first, second in (("good, then bad", good, bad), ("bad, then good", bad, good)):
+        answer = stage.server.ask(first, Presentation(second=second))
+        check_refused(answer, label, also=frozenset({400}))
+        statuses.add(str(answer.status))
+    return ", ".join(sorted(statuses))
+
+
+def _session(stage: Stage) -> Mapping[str, str]:
+    """The headers of a session of its own."""
+    if not stage.server.is_mcp:
+        raise NotShown("it is for MCP servers")
+    _, session = stage.server.begin_session(stage.mint.token())
+    return session
+
+
+def _play_other_methods(stage: Stage) -> str:
+    session, statuses = _session(stage), []
+    for method in ("GET", "DELETE"):
+        answer = stage.server.ask_in(session, method=method)
+        if answer.status not in _REFUSALS - {403}:
+            raise Failed(f"{answer.status} ({method} without a token)")
+        statuses.append(str(answer.status))
+    return ", ".join(statuses)
+
+
+def _play_session_of_another(stage: Stage) -> str:
+    session = _session(stage)
+    if _SESSION not in session:
+        raise NotShown("it keeps no sessions")
+    token = stage.mint.token({"sub": "somebody-else"})
+    for method in ("POST", "GET", "DELETE"):
+        answer = stage.server.ask_in(session, token, method=method)
+        if answer.status not in _REFUSALS:
+            raise Failed(f"{answer.status} ({method} with a good token of somebody else)")
+    return "it is refused"
+
+
+def _play_outlived(stage: Stage) -> str:
+    if not stage.told.is_patient:
+        raise NotShown("say --patient: it takes a minute and a half")
+    now = int(stage.mint.clock())
+    token = stage.mint.token({"exp": now + _SHORT_LIFE})
+    before = stage.server.ask(token)
+    if not before.is_success:
+        raise Failed(f"{before.status} before it expired")
+    while stage.mint.clock() < now + _SHORT_LIFE + _LONGEST_LEEWAY:
+        time.sleep(1)
+    after = stage.server.ask(token)
+    check_refused(after, "a minute after it expired")
+    return f"{before.status}, then {after.status}"
+
+
 def _play_not_told(stage: Stage) -> str:
     for token in (
         stage.mint.token({"exp": 1, "iat": 0}),
@@ -122,6 +186,36 @@ USE_CASES: Final = (
         mend="Take tokens from the Authorization header alone.",
         presentation=Presentation(is_in_query=True),
         is_malformed=True,
+    ),
+    Case(
+        "two-tokens",
+        "two Authorization headers, a good one and a bad one",
+        "401 or 400",
+        mend="Refuse a request with two Authorization headers: the next that reads it takes the other one.",
+        play=_play_two_tokens,
+        is_advice=True,
+    ),
+    Case(
+        "other-methods",
+        "GET and DELETE without a token",
+        "401, or that there is no such method",
+        mend="Guard every method of the endpoint: the stream of an MCP session is a GET.",
+        play=_play_other_methods,
+        needs_good_token=False,
+    ),
+    Case(
+        "session-of-another",
+        "a good token of somebody else, in a session that is open",
+        "404, 401 or 403",
+        mend="Keep a session to the one who opened it; its id is no credential.",
+        play=_play_session_of_another,
+    ),
+    Case(
+        "outlived",
+        "a token that was taken before it expired",
+        "401",
+        mend="Remember a verified token no longer than it lives.",
+        play=_play_outlived,
     ),
     refused(
         "other-scheme",

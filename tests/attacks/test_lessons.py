@@ -264,3 +264,16 @@ def test_a_login_that_would_not_help_is_not_asked_for(staging: Staging) -> None:
         error="insufficient_user_authentication",
         reason="step_up_required",
     )
+
+
+@pytest.mark.requirement("LOG-01")
+def test_no_id_of_ours_is_taken_for_a_secret_and_removed_from_its_record(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One random id in 160,000 has the four characters with which client secrets begin."""
+    monkeypatch.setattr("broker.tokens.minter.secrets.token_urlsafe", lambda _n: "AAbks_AAAAAAAAAA")
+
+    answer = stage.ask(stage.good())
+
+    assert answer.is_granted
+    assert stage.broker.records()[-1]["jti"] == answer.claims["jti"]

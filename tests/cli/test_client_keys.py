@@ -82,6 +82,16 @@ def test_a_link_is_not_followed(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("public", ["agent.json", "./agent.json", "file/agent.jwks.json"])
+def test_no_half_is_written_where_the_other_cannot_be(
+    run: Run, tmp_path: Path, public: str
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert run("client", "key", "agent.json", "--public", public).exit_code == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_place_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 

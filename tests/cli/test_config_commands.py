@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from broker.config.documents import json_schema
 Run = Callable[..., Result]
 
 HASH = "sha256:" + "5" * 64
+ROOT = Path(__file__).parents[2]
+NAMED = """\
+policies: policies
+resources:
+  - resource: https://api.example/v2
+    scopes: { read: {} }
+"""
 SOUND = f"""\
 issuer: http://127.0.0.1:8080
 clients:
@@ -72,6 +80,32 @@ def test_wrong_settings_are_told_to_programs_as_json(run: Run, tmp_path: Path) -
             "sentence": "there is no such setting",
             "suggestion": "tokens",
         }
+    ]
+
+
+def test_a_policy_that_misspells_a_name_is_remarked_on(run: Run, tmp_path: Path) -> None:
+    """Nothing would be permitted by it, and nobody would know why."""
+    shutil.copytree(
+        ROOT / "policies", tmp_path / "policies", ignore=shutil.ignore_patterns("decisions")
+    )
+    (tmp_path / "policies" / "new.cedar").write_text(
+        '@id("a") permit (principal == Client::"agnet", action == Action::"issue", resource);\n'
+        '@id("b") permit (principal == Client::"agent", action == Action::"issue", resource in'
+        ' Resource::"https://api.example/v3");\n'
+        '@id("c") permit (principal == Client::"another", action == Action::"issue", resource);\n'
+    )
+    (tmp_path / "broker.yaml").write_text(SOUND + NAMED)
+
+    result = run("config", "check")
+
+    remarks = [line for line in result.stderr.splitlines() if "did you mean" in line]
+    assert result.exit_code == 0, result.stderr
+    assert [line.partition("new.cedar:")[2] for line in remarks] == [
+        '1: Client::"agnet" is not registered; did you mean "agent"?',
+        (
+            '2: Resource::"https://api.example/v3" is not registered; '
+            'did you mean "https://api.example/v2"?'
+        ),
     ]
 
 

@@ -91,6 +91,21 @@ def test_the_policies_of_the_settings_are_taken_by_default(run: Run) -> None:
     assert run("policy", "test").exit_code == 0
 
 
+def test_a_policy_without_a_row_may_be_put_in_force_and_does_not_pass_the_test(
+    run: Run, policies: Path, tmp_path: Path
+) -> None:
+    (policies / "new.cedar").write_text(
+        '@id("new") forbid (principal, action, resource)\nwhen { false };'
+    )
+    (tmp_path / "broker.yaml").write_text(f"{SETTINGS}policies: {policies}\n")
+
+    for checked in (run("policy", "check", str(policies)), run("config", "check")):
+        assert checked.exit_code == 0, checked.stderr
+        assert "new.cedar:1: No row of a decision table is decided by new." in checked.stderr
+        assert "can be put in force" in checked.stderr
+    assert run("policy", "test", str(policies)).exit_code == 1
+
+
 def test_a_folder_that_is_not_there_is_a_mistake_of_the_command_line(run: Run) -> None:
     for verb in ("check", "test"):
         assert run("policy", verb, "nowhere").exit_code == 2

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.child import Child
 from broker.cli.issued import Issued
 from broker.cli.renewal import TokenFile
-from broker.cli.run import supervise
 from broker.cli.stop import Negative
 from tests.cli.conftest import Run, WebServer
 from tests.e2e.patience import until
@@ -152,16 +153,115 @@ def test_no_program_is_left_behind(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     wait = f"import os, time, pathlib; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
 
-    def fetch() -> Issued:
+    def fail() -> None:
         until(lambda: pid.exists() and pid.read_text() != "", seconds=20, what="it runs")
         raise ZeroDivisionError
 
-    command = [sys.executable, "-c", f"{wait}; time.sleep(60)"]
     with pytest.raises(ZeroDivisionError):
-        supervise(command, os.environ, TokenFile(tmp_path / "token", fetch))
+        Child().run([sys.executable, "-c", f"{wait}; time.sleep(60)"], os.environ, fail)
 
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def waiting(ready: Path) -> tuple[str, ...]:
+    """A program that tells its number and waits."""
+    told = f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid()))"
+    return (sys.executable, "-c", f"import os, pathlib, time; {told}; time.sleep(60)")
+
+
+def running(ready: Path) -> int:
+    """The number of the program, once it runs."""
+    until(lambda: ready.exists() and ready.read_text() != "", seconds=20, what="it runs")
+    return int(ready.read_text())
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGKILL, signal.SIGALRM],
+)
+def test_no_signal_leaves_a_program_behind(
+    web: WebServer, tmp_path: Path, signum: signal.Signals
+) -> None:
+    web.answer("/token", ANSWER)
+    process = started(web, tmp_path, *waiting(tmp_path / "ready"))
+    pid = running(tmp_path / "ready")
+
+    process.send_signal(signum)
+    process.communicate(timeout=20)
+
+    until(lambda: is_gone(pid), seconds=20, what="the program has ended")
+
+
+def test_what_somebody_who_was_killed_left_behind_is_removed_by_the_next(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = tmp_path / "runtime"
+    folders.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folders))
+    web.answer("/token", ANSWER)
+    killed = started(web, tmp_path, *waiting(tmp_path / "ready"))
+    running(tmp_path / "ready")
+    killed.kill()
+    killed.communicate(timeout=20)
+    other = started(web, tmp_path, *waiting(tmp_path / "other"))
+    running(tmp_path / "other")
+    (theirs,) = folders.iterdir()
+
+    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=30)
+
+    assert said, errors
+    assert list(folders.iterdir()) == [theirs]
+    assert (theirs / "token").read_text() == TOKEN
+    other.terminate()
+    other.communicate(timeout=20)
+    assert not list(folders.iterdir())
+
+
+def test_a_signal_before_there_is_a_token_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = tmp_path / "runtime"
+    folders.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folders))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        web = WebServer(f"http://127.0.0.1:{mute.getsockname()[1]}")
+        process = started(web, tmp_path, "true")
+        connection, _ = mute.accept()
+        with connection:
+            process.terminate()
+            process.communicate(timeout=20)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(folders.iterdir())
+
+
+def test_a_program_outlives_that_nobody_reads_what_went_wrong(
+    web: WebServer, tmp_path: Path
+) -> None:
+    web.answer("/token", ANSWER | {"expires_in": 2})
+    process = started(web, tmp_path, *waiting(tmp_path / "ready"))
+    pid = running(tmp_path / "ready")
+    assert process.stderr is not None
+    process.stderr.close()
+    asked = len(web.requests)
+    web.answer("/token", {"error": "temporarily_unavailable"}, status=503)
+
+    until(lambda: len(web.requests) > asked + 1, seconds=30, what="it was tried again")
+
+    assert process.poll() is None
+    assert not is_gone(pid)
+    process.stderr = None
+    process.terminate()
+    process.communicate(timeout=20)
 
 
 def test_without_a_token_nothing_is_started(web: WebServer, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A gRPC service that tells what it was sent, with methods of all four kinds; its messages are bytes."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +18,16 @@ KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 @dataclass
 class GrpcApi:
-    """What reached the service: the ``Authorization`` values of each call; ``refusals`` are still to come."""
+    """
+    What reached the service: the ``Authorization`` values of each call.
+
+    ``refusals`` are still to come; ``while_asked`` is done before a call is answered.
+    """
 
     port: int = 0
     asked: list[list[str]] = field(default_factory=list)
     refusals: list[grpc.StatusCode] = field(default_factory=list)
+    while_asked: Callable[[grpc.ServicerContext], None] = lambda _context: None
 
     @property
     def target(self) -> str:
@@ -33,6 +38,7 @@ class GrpcApi:
         """Remember a call, and refuse it if that is planned."""
         values = [str(v) for k, v in context.invocation_metadata() if k == "authorization"]
         self.asked.append(values)
+        self.while_asked(context)
         if self.refusals:
             context.abort(self.refusals.pop(0), "No.")
 

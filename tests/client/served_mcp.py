@@ -55,6 +55,12 @@ def behind_middleware(verifier: TokenVerifier, downstream: Downstream | None = N
     return asgi.Verified(_with_tools(MCPServer("tickets"), downstream), verifier)
 
 
+def by_fastmcp_behind_middleware(verifier: TokenVerifier) -> Application:
+    """A server of FastMCP that leaves tokens to the middleware in front of it."""
+    server: FastMCP = FastMCP("tickets")
+    return asgi.Verified(server.http_app(path="/mcp", host_origin_protection=False), verifier)
+
+
 def _with_tools(server: MCPServer[Any], downstream: Downstream | None) -> Application:
     @server.tool()
     def whoami() -> str:

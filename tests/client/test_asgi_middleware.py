@@ -325,3 +325,6 @@ def test_the_life_of_the_application_is_its_own(server: KeyServer) -> None:
     asyncio.run(app({"type": "lifespan"}, receive, send))
 
     assert seen == ["lifespan"]
+    with pytest.raises(ValueError, match="no way to verify"):
+        asyncio.run(app({"type": "webtransport"}, receive, send))
+    assert seen == ["lifespan"]

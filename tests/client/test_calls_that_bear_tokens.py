@@ -1,6 +1,7 @@
 """Tokens of calls over gRPC: on the way out to their resource alone, on the way in made current."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tests.client.grpc_api import KINDS, GrpcApi, aio_handlers, call, call_block
 from tests.client.scripted_grpc import server_credentials
 from tests.client.scripted_server import ScriptedServer, scripted_server, told
 from tests.client.test_requests_that_bear_tokens import INBOUND, granting
+from tests.e2e.patience import until
 
 SECRET = Secret("tickets", "s3cret")
 
@@ -241,6 +243,46 @@ def test_on_this_machine_a_token_may_go_without_tls(
     asyncio.run(run())
 
     assert plain.asked == [["Bearer token-1"]]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_on_this_machine_a_token_takes_no_detour_over_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, variable: str
+) -> None:
+    for one in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+
+    with pytest.raises(WrongOrigin, match="NO_PROXY"):
+        loopback_interceptors(
+            Broker(scene.broker.origin, SECRET), "http://127.0.0.1:5000", target="127.0.0.1:5000"
+        )
+
+
+def test_a_call_that_is_given_up_is_given_up_at_the_server_too(
+    scene: Scene, plain: GrpcApi
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def wait(context: grpc.ServicerContext) -> None:
+        context.add_callback(ended.set)
+        begun.set()
+        until(lambda: not context.is_active(), seconds=20, what="the call has ended")
+
+    plain.while_asked = wait
+
+    async def run() -> None:
+        async with Broker(scene.broker.origin, SECRET) as broker:
+            chain = loopback_interceptors(broker, f"http://{plain.target}", target=plain.target)
+            async with grpc.aio.insecure_channel(plain.target, interceptors=chain) as channel:
+                calling = asyncio.create_task(call(channel, "unary_unary"))
+                await asyncio.to_thread(begun.wait, 10)
+                calling.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await calling
+                assert await asyncio.to_thread(ended.wait, 10)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

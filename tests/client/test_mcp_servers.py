@@ -15,7 +15,14 @@ from broker.client.mcp import delegation as of_the_sdk
 from broker.client.verify import TokenVerifier
 from tests.client.key_server import KeyServer, running_key_server
 from tests.client.receiving import BROKER_KEY, NOW, RESOURCE, bound, good_token
-from tests.client.served_mcp import Caller, behind_middleware, by_fastmcp, by_sdk, serving
+from tests.client.served_mcp import (
+    Caller,
+    behind_middleware,
+    by_fastmcp,
+    by_fastmcp_behind_middleware,
+    by_sdk,
+    serving,
+)
 
 METADATA = "/.well-known/oauth-protected-resource/mcp"
 INITIALIZE = {
@@ -74,6 +81,29 @@ def test_each_call_of_a_session_has_its_own_token(
     numbers = [int(text.rpartition("-")[2]) for text, _ in answers]
     assert numbers == sorted(set(numbers))
     assert len(numbers) == 3
+
+
+@pytest.mark.parametrize(
+    "build", [by_sdk, by_fastmcp, behind_middleware, by_fastmcp_behind_middleware]
+)
+def test_a_session_is_its_owners_alone(server: KeyServer, build: Callable[..., Any]) -> None:
+    """Who knows the id of a session and has a good token of their own must not get into it."""
+    ann = {"Authorization": f"Bearer {token_now(server)}"}
+    bob = {"Authorization": f"Bearer {token_now(server, sub='bob', jti='T-2')}"}
+    with serving(build(TokenVerifier(server.issuer, RESOURCE))) as address:
+        client = httpx2.Client(base_url=address, headers=HEADERS, trust_env=False)
+        with client:
+            opened = client.post("/mcp", json=INITIALIZE, headers=ann)
+            session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+            listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+            answers = [
+                client.request(method, "/mcp", json=body, headers={**session, **bob}).status_code
+                for method, body in (("POST", listing), ("GET", None), ("DELETE", None))
+            ]
+            own = client.delete("/mcp", headers={**session, **ann}).status_code
+
+    assert answers == [404, 404, 404]
+    assert own == 200
 
 
 @pytest.mark.requirement("MCPRS-01", "MCPRS-07", "STEP-08")

@@ -250,14 +250,27 @@ def test_a_bearer_token_is_not_bound_by_a_proof_that_comes_along(
 
 def test_proofs_are_forgotten_when_they_are_too_old_and_not_before() -> None:
     spent = SpentProofs(capacity=2)
-    spent.spend(b"a", until=10, now=0)
-    spent.spend(b"b", until=11, now=1)
+    spent.spend("a", "1", until=10, now=0)
+    spent.spend("b", "1", until=11, now=1)
 
     with pytest.raises(TokenRejected):
-        spent.spend(b"a", until=20, now=10)
+        spent.spend("a", "1", until=20, now=10)
     with pytest.raises(Unverifiable):
-        spent.spend(b"c", until=20, now=10)
-    spent.spend(b"c", until=21, now=11)
+        spent.spend("c", "1", until=20, now=10)
+    spent.spend("c", "1", until=21, now=11)
+
+
+def test_whoever_makes_many_proofs_takes_the_place_of_nobody_else() -> None:
+    spent = SpentProofs(capacity=80)
+    for number in range(10):
+        spent.spend("busy", str(number), until=100, now=0)
+
+    with pytest.raises(Unverifiable):
+        spent.spend("busy", "another", until=100, now=1)
+
+    spent.spend("quiet", "1", until=101, now=1)
+    spent.spend("busy", "another", until=200, now=101)
+    assert set(spent._counts) == {"quiet", "busy"}
 
 
 def test_nothing_of_a_proof_is_shown() -> None:

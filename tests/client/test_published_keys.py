@@ -358,6 +358,25 @@ def test_a_server_that_was_away_is_asked_again_after_the_cool_down(publisher: Pu
     assert publisher.has("broker-at")
 
 
+def test_while_a_server_hangs_keys_that_are_held_are_not_waited_for_again_and_again() -> None:
+    publisher = Publisher()
+    source = publisher.source
+    assert publisher.has("broker-at")
+    publisher.keys = None
+    publisher.now += 100
+    first = source.flight_for("broker-at", "ES256")
+    assert first is not None
+    first.result(5)
+
+    for _ in range(5):
+        publisher.now += 10
+        assert source.flight_for("broker-at", "ES256") is None
+        assert source.find("broker-at", "ES256").algorithm == "ES256"
+    publisher.settle()
+    publisher.now += 10
+    assert source.flight_for("unknown", "ES256") is not None
+
+
 def test_a_fetch_that_never_ends_does_not_block_the_next() -> None:
     gate, now = threading.Event(), [1000.0]
 

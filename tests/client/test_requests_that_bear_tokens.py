@@ -273,8 +273,43 @@ def test_a_resource_that_accepts_nothing_is_asked_twice(scene: Scene) -> None:
     assert [one.bearer for one in scene.api.asked] == ["token-1", "token-2"]
 
 
+def test_a_resource_that_accepts_nothing_costs_the_broker_little(scene: Scene) -> None:
+    scene.api.otherwise = lambda _asked: UNAUTHORIZED
+    held = scene.caller()
+
+    statuses = [held.send(scene.api.origin).status for _ in range(8)]
+
+    assert statuses == [401] * 8
+    assert len(scene.broker.asked) <= 3
+    assert len(scene.api.asked) <= 11
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_token_for_this_machine_takes_no_detour_over_a_proxy(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for one in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(variable, scene.elsewhere.origin)
+
+    with pytest.raises(WrongOrigin, match="NO_PROXY"):
+        scene.caller().send(scene.api.origin)
+
+    assert scene.nothing_was_sent
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert scene.caller().send(scene.api.origin).status == 200
+    assert not scene.elsewhere.asked
+
+
+def test_a_request_for_another_site_of_the_same_server_is_not_sent(scene: Scene) -> None:
+    with pytest.raises(WrongOrigin):
+        scene.caller().send(scene.api.origin, headers={"Host": "evil.example"})
+
+    assert scene.nothing_was_sent
+
+
 def test_when_there_is_no_other_token_the_refusal_is_raised(scene: Scene) -> None:
-    scene.api.script.append(UNAUTHORIZED)
     held = scene.caller()
     held.send(scene.api.origin)
     scene.api.script.append(UNAUTHORIZED)

@@ -1,9 +1,12 @@
 """However many want a token, the broker is asked once; and who goes does no harm to who stays."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -11,7 +14,9 @@ from typing import Any
 import pytest
 
 from broker.client import (
+    BadAnswer,
     Broker,
+    IdToken,
     Patience,
     Refused,
     Secret,
@@ -20,6 +25,8 @@ from broker.client import (
     TokenCache,
     Unavailable,
 )
+from broker.client.asks import Ask, exchange
+from broker.client.cache import key_of
 from tests.client.scripted_server import Asked, Reply, ScriptedServer, scripted_server, told
 from tests.client.test_token_cache import jwt_until
 from tests.e2e.patience import until
@@ -50,7 +57,7 @@ class Scene:
 
     def cache(self) -> TokenCache:
         """A cache by the scene's clock, without jitter."""
-        return TokenCache(self.clock, jitter=lambda: 0.5)
+        return TokenCache(self.clock, monotonic=self.clock, jitter=lambda: 0.5)
 
     def broker(self, **options: Any) -> Broker:
         """The library in an event loop."""
@@ -71,9 +78,10 @@ def scene() -> Iterator[Scene]:
     """A broker whose tokens live for 105 s: in use for 100 s, due after 80 s."""
     numbers = count(1)
 
-    def grant(_asked: Asked) -> Reply:
+    def grant(asked: Asked) -> Reply:
         members = {"access_token": f"token-{next(numbers)}", "token_type": "Bearer"}
-        return told({**members, "expires_in": 105, "resource": API})
+        # The broker writes a resource in its normal form.
+        return told({**members, "expires_in": 105, "resource": asked.form["resource"].lower()})
 
     with scripted_server() as server:
         server.otherwise = grant
@@ -378,6 +386,155 @@ def test_a_token_that_was_not_accepted_is_forgotten_and_no_other(scene: Scene) -
     in_a_loop(scene, act)
 
     assert scene.count == 3
+
+
+def test_a_new_event_loop_does_not_wait_for_what_a_closed_one_had_under_way(scene: Scene) -> None:
+    gate = threading.Event()
+    scene.server.script.append(Reply(200, b"{}", gate=gate))
+    broker = scene.broker()
+
+    async def leave() -> None:
+        waiting = asyncio.create_task(want(broker))
+        await asked(scene, 1)
+        waiting.cancel()
+
+    asyncio.run(leave())
+    token = asyncio.run(asyncio.wait_for(want(broker), 5))
+    gate.set()
+
+    assert token.access_token == "token-1"
+    asyncio.run(broker.aclose())
+
+
+def test_two_event_loops_that_run_need_two_clients(scene: Scene) -> None:
+    async def use() -> None:
+        async with scene.broker() as broker:
+            await want(broker)
+            with (
+                ThreadPoolExecutor(1) as threads,
+                pytest.raises(RuntimeError, match="one for each"),
+            ):
+                threads.submit(asyncio.run, want(broker, "another")).result()
+
+    asyncio.run(use())
+
+
+def test_a_process_that_is_forked_begins_anew(scene: Scene) -> None:
+    """Of what the parent had under way nothing ever ends in the child."""
+    gate = threading.Event()
+    scene.server.script.append(Reply(200, b"{}", gate=gate))
+    with scene.sync_broker() as broker:
+        broker._take_off(key_of("subject", API, ()), ask_for("subject"), "subject")
+        until(lambda: scene.count >= 1, seconds=10, what="it was asked")
+        # A child finds everything as it was, but for the number of its process.
+        broker._process = 0
+        broker._lock.acquire()
+        token = want_sync(broker)
+        gate.set()
+
+    assert token.access_token == "token-1"
+
+
+def ask_for(subject: str) -> Ask[Token]:
+    """The question that ``want`` asks."""
+    return exchange(subject, resource=API)
+
+
+def test_a_broker_that_drips_is_not_waited_for(scene: Scene) -> None:
+    patience = Patience(deadline=0.5, attempts=1)
+    with dripping() as origin, SyncBroker(origin, SECRET, patience=patience) as broker:
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="in time"):
+            broker.exchange("subject", resource=API)
+        with pytest.raises(Unavailable, match="in time"):
+            want_sync(broker)
+
+    assert time.monotonic() - began < 5
+    assert scene.count == 0
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A server that answers a byte at a time, and never comes to an end."""
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not over.wait(0.05):
+                connection.sendall(b"a")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        accepting.join(10)
+
+
+def test_an_id_token_is_exchanged_as_what_it_is_and_is_another_question(scene: Scene) -> None:
+    with scene.sync_broker() as broker:
+        broker.token_for("subject", resource=API)
+        broker.token_for(IdToken("subject"), resource=API)
+        broker.token_for(IdToken("subject"), resource=API)
+        broker.exchange(IdToken("subject"), resource=API)
+
+    kinds = [one.form["subject_token_type"].rpartition(":")[2] for one in scene.server.asked]
+    assert kinds == ["access_token", "id_token", "id_token"]
+
+
+def test_what_is_revoked_is_not_handed_out_any_more(scene: Scene) -> None:
+    with scene.sync_broker() as broker:
+        first = want_sync(broker)
+        scene.server.script.append(Reply(200, b""))
+        broker.revoke(first.access_token)
+        second = want_sync(broker)
+        scene.server.script.append(Reply(200, b""))
+        broker.revoke("subject")
+        third = want_sync(broker)
+
+    assert len({first, second, third}) == 3
+
+
+def test_a_client_that_is_closed_says_so(scene: Scene) -> None:
+    broker = scene.sync_broker()
+    broker.close()
+    with pytest.raises(Unavailable, match="closed"):
+        broker.exchange("subject", resource=API)
+
+    async def act() -> None:
+        closed = scene.broker()
+        await closed.aclose()
+        with pytest.raises(Unavailable, match="closed"):
+            await closed.exchange("subject", resource=API)
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"access_token": "subject"}, {"access_token": "t", "resource": "https://other.example"}],
+    ids=["the subject token", "a token for another resource"],
+)
+def test_what_was_not_asked_for_is_no_answer(scene: Scene, answer: dict[str, str]) -> None:
+    reply = told({"token_type": "Bearer", "expires_in": 300, "resource": API, **answer})
+    scene.server.otherwise = lambda _asked: reply
+    with scene.sync_broker() as broker:
+        with pytest.raises(BadAnswer):
+            want_sync(broker)
+        with pytest.raises(BadAnswer):
+            broker.exchange("subject", resource=API)
+        assert len(broker._cache) == 0
 
 
 def test_closing_ends_what_is_under_way(scene: Scene) -> None:

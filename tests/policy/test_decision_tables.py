@@ -10,7 +10,7 @@ from broker.model import Relation, Verdict
 from broker.policy.cedar import CedarPolicyEngine
 from broker.policy.problems import PolicyLoadError
 from broker.policy.table_rows import RowRequest, json_schema, query_of
-from broker.policy.tables import check, run_tables
+from broker.policy.tables import Findings, check, run_tables
 from tests.policy.queries import PERMIT_ALL, SHIPPED, WriteSet
 
 FORBID = """@id("stop") @cure("step_up") @acr_values("phr")
@@ -34,7 +34,8 @@ FORBIDDEN = row("", "expect: forbidden, because: [stop], step_up: {acr_values: p
 
 
 def faults(directory: Path) -> list[str]:
-    return [str(problem) for problem in check(directory)]
+    found = check(directory)
+    return [str(problem) for problem in (*found.problems, *found.remarks)]
 
 
 def write(write_set: WriteSet, *rows: str, policies: str = POLICIES) -> Path:
@@ -46,7 +47,7 @@ def test_a_table_that_says_what_is_decided_passes(write_set: WriteSet) -> None:
     report = run_tables(directory)
     assert report.is_passing
     assert report.problems == ()
-    assert check(directory) == []
+    assert check(directory) == Findings()
     first = report.rows[0]
     assert (first.file, first.line, first.name) == ("decisions/t.yaml", 2, "one")
     assert (first.expected, first.got, first.policy_ids) == (
@@ -103,6 +104,7 @@ def test_a_policy_that_decides_no_row_is_reported_but_may_be_put_in_force(
         "test.cedar:2: No row of a decision table is decided by stop.",
     ]
     assert not run_tables(directory).is_passing
+    assert not check(directory).problems
     assert CedarPolicyEngine.load(directory).digest
 
 

@@ -164,11 +164,56 @@ def _calls_it_a_bad_token(refused: NotServed, _asked: Asked, told: Refusal) -> R
 
 
 def _breaks(_refused: NotServed, asked: Asked, told: Refusal) -> Refusal:
-    return (500, "", b"") if asked.claims.get("exp") == 1 else told
+    is_old = repr(asked.claims.get("exp")) == "1"
+    return (500, "", b"") if is_old else told
 
 
 def _points_elsewhere(_refused: NotServed, asked: Asked, told: Refusal) -> Refusal:
     return told[0], told[1].replace(asked.url.removesuffix("/mcp"), "https://x.example"), told[2]
+
+
+def remembering_what_was_signed() -> Fault:
+    """A server that knows a token again by what was signed, whatever the signature."""
+    known: set[str] = set()
+
+    def remember(asked: Asked) -> bool:
+        known.add(asked.token.rpartition(".")[0])
+        return True
+
+    def takes(asked: Asked, _reason: Reason) -> bool:
+        return asked.token.rpartition(".")[0] in known
+
+    return Fault(takes=takes, serves=remember)
+
+
+def remembering_for_ever() -> Fault:
+    """A server that knows a token again by its text, and never forgets one."""
+    known: set[str] = set()
+
+    def remember(asked: Asked) -> bool:
+        known.add(asked.token)
+        return True
+
+    return Fault(takes=lambda asked, _reason: asked.token in known, serves=remember)
+
+
+def _digits(asked: Asked, reason: Reason) -> bool:
+    expiry = asked.claims.get("exp")
+    return reason is Reason.CLAIM_MALFORMED and isinstance(expiry, str) and expiry.isdigit()
+
+
+def last_token(asked: Asked) -> Asked:
+    return asked.bearing(*asked.authorization[-1:])
+
+
+def _guards_posts_alone(_refused: NotServed, asked: Asked, told: Refusal) -> Refusal:
+    return told if asked.method == "POST" else (200, "", b"{}")
+
+
+def respelling(asked: Asked, reason: Reason) -> bool:
+    """Whether an audience is the server's but for a slash and for capitals."""
+    here = [one.rstrip("/").lower() == asked.url for one in asked.audiences]
+    return reason is Reason.AUD_MISMATCH and here == [True]
 
 
 NO_CHALLENGE = Fault(answers=lambda _refused, _asked, told: (told[0], "", b""))
@@ -205,13 +250,17 @@ FAULTS = {
     "finds keys by iss": (Fault(takes=_keys_of_whoever_is_named), "issuer-of-its-own"),
     "verifies no signature": (
         ignoring(Reason.SIG_INVALID),
-        "unsigned other-key changed-afterwards",
+        "unsigned other-key changed-afterwards signature-remembered",
     ),
     "ignores iss": (ignoring(Reason.ISS_UNKNOWN), "wrong-issuer issuer-of-its-own"),
     "ignores exp": (ignoring(Reason.TOKEN_EXPIRED), "expired"),
     "ignores nbf": (ignoring(Reason.NOT_YET_VALID), "not-yet-valid"),
     "needs no sub": (lacking("sub"), "no-sub"),
     "needs no client_id": (lacking("client_id"), "no-client-id"),
+    "needs no iat": (lacking("iat"), "no-iat"),
+    "takes digits for a time": (Fault(takes=_digits), "no-exp"),
+    "guards one method alone": (Fault(answers=_guards_posts_alone), "other-methods"),
+    "knows tokens by what was signed": (remembering_what_was_signed(), "signature-remembered"),
     "needs no jti": (lacking("jti"), "no-jti"),
     "takes bound tokens": (
         ignoring(Reason.POP_REQUIRED, Reason.CNF_UNSUPPORTED),
@@ -253,10 +302,7 @@ FAULTS = {
     "points elsewhere": (Fault(answers=_points_elsewhere), "challenge-metadata"),
     "has no metadata": (
         Fault(tells=lambda _document: None),
-        (
-            "challenge-metadata metadata metadata-resource metadata-issuer "
-            "metadata-offline-access metadata-query"
-        ),
+        ("challenge-metadata metadata metadata-resource metadata-issuer"),
     ),
     "tells of another resource": (
         telling(resource=_ELSEWHERE),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -103,9 +104,12 @@ class Plain:
     issuer: str
     url: str
     fault: Fault = NO_FAULT
+    leeway: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
-        self._verifier = SyncTokenVerifier(self.issuer, self.url, required_scopes=[SCOPE])
+        self._verifier = SyncTokenVerifier(
+            self.issuer, self.url, required_scopes=[SCOPE], leeway=self.leeway
+        )
 
     def refusal(self, asked: Asked) -> Refusal | None:
         """How a request is refused, if it is."""

@@ -1,14 +1,33 @@
 """Every fault is found, and by the cases alone that are about it."""
 
 import logging
+from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import pytest
 
 from broker.errors import Reason
+from broker.verify_server import use_cases
 from broker.verify_server.cases import Verdict
+from broker.verify_server.issuer import Issuer
 from broker.verify_server.proof_cases import PROOF_CASES
-from tests.verify_kit.faults import FAULTS, NO_CHALLENGE, ignoring
-from tests.verify_kit.servers import Asked, Fault, fetched, part_of
+from tests.verify_kit.faults import (
+    FAULTS,
+    NO_CHALLENGE,
+    ignoring,
+    last_token,
+    remembering_for_ever,
+    respelling,
+)
+from tests.verify_kit.servers import (
+    NO_FAULT,
+    Asked,
+    Fault,
+    Plain,
+    fetched,
+    part_of,
+    serving_plainly,
+)
 from tests.verify_kit.trials import happened, named, plainly, results_of
 
 _OWN_REASONS = {
@@ -49,7 +68,7 @@ def test_a_server_without_fault_fails_nothing() -> None:
 
     assert named(results, Verdict.FAIL) == set()
     assert named(results, Verdict.WARN) == set()
-    assert named(results, Verdict.SKIP) == {"withdrawn"}
+    assert named(results, Verdict.SKIP) == {"withdrawn", "outlived", "session-of-another"}
 
 
 def test_what_is_recommended_is_only_warned_about() -> None:
@@ -70,6 +89,45 @@ def test_a_proof_that_is_taken_twice_is_only_warned_about() -> None:
     assert named(results, Verdict.FAIL) == set()
     assert named(results, Verdict.WARN) == {"replayed"}
     assert happened(results)["replayed"] == "accepted with 200 (the same proof again)"
+
+
+def test_what_no_specification_demands_is_only_warned_about() -> None:
+    spelling = results_of(plainly(Fault(takes=respelling)))
+    ahead = results_of(
+        plainly(
+            Fault(
+                takes=lambda asked, reason: (
+                    reason is Reason.NOT_YET_VALID and "nbf" not in asked.claims
+                )
+            )
+        )
+    )
+
+    last_counts = results_of(plainly(Fault(hears=last_token)))
+
+    assert named(spelling, Verdict.FAIL) == named(ahead, Verdict.FAIL) == set()
+    assert named(last_counts, Verdict.FAIL) == set()
+    assert named(last_counts, Verdict.WARN) == {"two-tokens"}
+    assert named(spelling, Verdict.WARN) == {"respelt-audience"}
+    assert named(ahead, Verdict.WARN) == {"issued-ahead"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed"), [(NO_FAULT, set()), (remembering_for_ever(), {"outlived"})]
+)
+def test_a_token_is_waited_for_until_it_has_expired(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault, failed: set[str]
+) -> None:
+    monkeypatch.setattr(use_cases, "_SHORT_LIFE", 2)
+    monkeypatch.setattr(use_cases, "_LONGEST_LEEWAY", 1)
+
+    def serve(issuer: Issuer) -> AbstractContextManager[str]:
+        return serving_plainly(lambda url: Plain(issuer.url, url, fault, leeway=timedelta()))
+
+    results = results_of(serve, is_patient=True)
+
+    assert named(results, Verdict.FAIL) == failed
+    assert "outlived" in named(results, Verdict.FAIL if failed else Verdict.PASS)
 
 
 def test_of_a_server_that_takes_no_proofs_nothing_is_asked_about_them() -> None:
@@ -101,8 +159,9 @@ def test_every_bad_token_is_bad_in_its_own_way(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO, "broker.client")
     results_of(plainly())
 
-    refused = {line.partition(": ")[2].strip() for line in caplog.messages}
-    assert set(_OWN_REASONS.values()) <= refused
+    refused = [line.partition(": ")[2].strip() for line in caplog.messages]
+    for case, reason in _OWN_REASONS.items():
+        assert any(told.startswith(reason) for told in refused), case
 
 
 def test_a_server_that_asks_a_named_address_later_is_found_out() -> None:

@@ -25,7 +25,7 @@ from tests.verify_kit.trials import Serving, happened, named, results_of
 Build = Callable[[str, str], Any]
 _ANY_HOST = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 _VERSION = b"mcp-protocol-version"
-_NEVER_SHOWN = {"withdrawn"}
+_NEVER_SHOWN = {"withdrawn", "outlived"}
 _OF_PROOFS = {case.name for case in PROOF_CASES}
 
 
@@ -112,6 +112,7 @@ def test_what_a_verifier_of_any_jwt_does_not_look_at_is_found() -> None:
         "other-type",
         "no-sub",
         "no-client-id",
+        "no-iat",
         "no-jti",
         "duplicate-members",
         "bound-as-bearer",
@@ -131,6 +132,7 @@ def test_a_server_that_introspects_refuses_what_is_withdrawn_and_may_forget_the_
         "parent-audience",
         "child-audience",
         "look-alike-audience",
+        "no-iat",
         "bound-as-bearer",
         "insufficient-scope",
     }
@@ -159,6 +161,25 @@ def _without_stateless(app: Any) -> Any:
             await app(scope, receive, send)
 
     return older
+
+
+def test_a_session_that_serves_everybody_is_found() -> None:
+    def build(issuer: str, url: str) -> Any:
+        verifier = TokenVerifier(issuer, url, required_scopes=[SCOPE])
+        server: MCPServer[Any] = MCPServer("wiki")
+        app = server.streamable_http_app(transport_security=_ANY_HOST)
+        return Verified(_without_user(app), verifier)
+
+    results = results_of(serving(build))
+
+    assert named(results, Verdict.FAIL) == {"session-of-another"}
+
+
+def _without_user(app: Any) -> Any:
+    async def blind(scope: Any, receive: Any, send: Any) -> None:
+        await app({name: value for name, value in scope.items() if name != "user"}, receive, send)
+
+    return blind
 
 
 def test_a_server_that_does_not_introspect_takes_what_is_withdrawn() -> None:

@@ -140,9 +140,6 @@ def test_what_only_a_pretend_issuer_can_do_is_skipped_with_another(
         ([_WITHOUT_A_SERVER, "--longest-chain", "-1"], "Say a number"),
         ([_WITHOUT_A_SERVER, "--claim", "tenant"], "NAME=VALUE"),
         ([_WITHOUT_A_SERVER, "--algorithm", "HS256"], "invalid choice"),
-        ([_WITHOUT_A_SERVER, "--wait", "0"], "no answer"),
-        (["not a url", "--wait", "0"], "no answer"),
-        (["ftp://127.0.0.1/mcp", "--wait", "0"], "http"),
     ],
 )
 def test_what_cannot_be_tried_ends_with_2(
@@ -153,6 +150,24 @@ def test_what_cannot_be_tried_ends_with_2(
 
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (_WITHOUT_A_SERVER, "nobody answers there"),
+        ("not a url", "no answer"),
+        ("ftp://127.0.0.1/mcp", "no answer"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_named(
+    url: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([url, "--wait", "0"]) == 2
+
+    told = capsys.readouterr().err
+    assert f"broker-verify: {url}: {said}" in told
+    assert "usage" not in told
 
 
 def test_a_key_file_without_a_key_is_not_printed(

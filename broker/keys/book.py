@@ -52,6 +52,7 @@ class KeyBook:
             found,
             algorithm=algorithm,
             schedule=self.schedule,
+            now=now,
             is_first_look=signed is None or signed in {key.kid for key in found},
         )
         return lives_at(

@@ -48,6 +48,7 @@ class RecordEditor:
             found,
             algorithm=self.algorithm,
             schedule=self.schedule,
+            now=self.now,
         )
         for entry in entries[len(record.of(self.algorithm)) :]:
             begins = max(entry.activates_at or 0, self.now)

@@ -168,22 +168,43 @@ def _moments(life: KeyLife) -> list[int]:
     return [moment for moment in found if moment is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class _FoundFile:
+    """A key in a file, without its private half."""
+
+    number: int
+    kid: str
+    created_at: int
+
+
 class DevKeySmith:
-    """Makes embedded keys, and deletes those that are gone."""
+    """Makes embedded keys, and deletes those that are gone. No private key is kept in memory."""
 
     def __init__(self, directory: Path) -> None:
         self._files = KeyFiles(directory)
+        self._known: dict[tuple[str, int], FoundKey] = {}
 
     def found(self, algorithm: str) -> Sequence[FoundKey]:
         """The keys that exist."""
-        numbers = self._files.numbers(algorithm)
-        loaded = (self._files.load(algorithm, number) for number in numbers)
-        return [key for key in loaded if key is not None]
+        known = (
+            (number, self._look(algorithm, number)) for number in self._files.numbers(algorithm)
+        )
+        found = {(algorithm, number): key for number, key in known if key is not None}
+        others = {place: key for place, key in self._known.items() if place[0] != algorithm}
+        self._known = {**others, **found}
+        return list(found.values())
 
     def make(self, algorithm: str) -> None:
         """Make the next key."""
         self._files.make(algorithm, max(self._files.numbers(algorithm), default=0) + 1)
 
-    def settle(self, algorithm: str, *, signs_from: int, gone: frozenset[int]) -> None:  # noqa: ARG002
+    def settle(self, algorithm: str, *, signs_from: int, gone: frozenset[int]) -> None:  # noqa: ARG002 -- a file signs nothing by itself.
         """Delete the keys that are gone."""
         self._files.drop(algorithm, gone.intersection(self._files.numbers(algorithm)))
+
+    def _look(self, algorithm: str, number: int) -> FoundKey | None:
+        known = self._known.get((algorithm, number))
+        if known is not None:
+            return known
+        key = self._files.load(algorithm, number)
+        return None if key is None else _FoundFile(number, key.kid, key.created_at)

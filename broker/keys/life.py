@@ -167,6 +167,7 @@ def with_unrecorded(
     *,
     algorithm: str,
     schedule: Schedule,
+    now: int,
     is_first_look: bool = True,
 ) -> tuple[KeyEntry, ...]:
     """
@@ -179,16 +180,16 @@ def with_unrecorded(
     have had their time, or are not ours: they are left out.
     """
     newest = max((entry.number for entry in entries), default=0)
+    ahead = int(schedule.publish_ahead.total_seconds())
     is_very_first = is_first_look and not entries and [key.number for key in found] == [1]
-    # Whoever made it may have a clock that is ahead.
-    delay = -schedule.clock_difference if is_very_first else schedule.publish_ahead
     unrecorded = (
         KeyEntry(
             algorithm,
             key.number,
             key.kid,
             published_at=key.created_at,
-            activates_at=max(0, key.created_at + int(delay.total_seconds())),
+            # Whoever made the first may have a clock that is ahead.
+            activates_at=min(key.created_at, now) if is_very_first else key.created_at + ahead,
         )
         for key in found
         if key.number > newest

@@ -10,10 +10,12 @@ from broker.interfaces import Now
 from broker.keys.changes import RecordEditor
 from broker.keys.ephemeral import StatedKey
 from broker.keys.life import FoundKey, KeyEntry, KeyLife, KeyState, Schedule
-from broker.keys.record import Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
+from broker.keys.record import MOST_ENTRIES, Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
 
 _CLAIM_SECONDS: Final = 60
 _MOST_TRIES: Final = 10
+_ROOM: Final = 8
+"""How many entries are left free, so that a key can still be revoked and succeeded."""
 
 
 class KeySmith(Protocol):
@@ -190,6 +192,8 @@ class Rotator:
 
     def _advanced(self, record: KeyRecord, *, due: frozenset[str]) -> KeyRecord:
         """The record with a successor for what is due, and with what every algorithm must have."""
+        if len(record.keys) > MOST_ENTRIES - _ROOM:
+            raise NotRotated("Too many keys are on record; they have to leave it first.")
         for algorithm in self.algorithms:
             if not record.of(algorithm):
                 record = self._with_first(record, algorithm)

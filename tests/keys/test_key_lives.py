@@ -202,6 +202,12 @@ def test_what_will_happen_is_told_in_its_order() -> None:
     ]
 
 
+def test_the_very_first_key_signs_though_its_maker_has_a_clock_that_is_far_ahead() -> None:
+    keys = at(NOW).adopt(KeyRecord(), [Found(1, NOW + 99_999)])
+
+    assert states(keys) == {1: "active"}
+
+
 # The record as replicas follow it.
 
 

@@ -274,6 +274,24 @@ def test_a_failure_on_the_way_gives_the_record_free(dev: Place, tmp_path: Path) 
     assert dev.states() == ["pending", "pending", "active"]
 
 
+def test_a_record_that_is_almost_full_is_not_added_to_but_a_key_can_be_revoked(dev: Place) -> None:
+    rotator = dev.make_rotator(schedule=replace(SCHEDULE, keep_published=timedelta(days=99)))
+    rotator.tend()
+    for _ in range(60):
+        try:
+            rotator.rotate(["ES256"])
+        except NotRotated as refused:
+            assert "Too many keys" in str(refused)  # noqa: PT017 -- it is looked for among others.
+            break
+        dev.pass_time(minutes=7)
+    else:
+        pytest.fail("the record grew without end")
+
+    rotator.revoke(dev.editor_lives()[1].entry.kid)
+
+    assert dev.states()[:2] == ["active", "revoked"]
+
+
 # Emergencies.
 
 

@@ -10,6 +10,7 @@ from broker.cli.inputs import config_option, settings_from
 from broker.cli.key_lives import age, moment, rotating, token_file_option
 from broker.cli.output import echo_json, output_option
 from broker.config import Settings
+from broker.config.problems import printable
 from broker.keys.outlook import Exposure, exposure_of
 from broker.keys.rotator import Revoked, Rotator
 
@@ -37,6 +38,7 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
             "algorithm": revoked.algorithm,
             "was_active": revoked.was_active,
             "replica": revoked.replica or None,
+            "fault": revoked.fault or None,
             "signing": signing.kid if signing is not None else None,
             **asdict(exposure),
         }
@@ -71,8 +73,14 @@ def sentences(revoked: Revoked, exposure: Exposure, *, now: int) -> Iterator[str
         "- Its tokens are refused by verifiers that fetched the key set since, and have expired by"
         f" {_when(exposure.expired_at, now)}."
     )
+    if revoked.fault:
+        yield (
+            f"- It is on record, but Vault could not be told to refuse it ({revoked.fault}): run this"
+            " again."
+        )
     if revoked.replica:
-        yield f"- Replica {revoked.replica} signs in Vault until a key of its own may again."
+        replica = printable(revoked.replica)
+        yield f"- Replica {replica} signs in Vault until a key of its own may again."
         return
     if revoked.signing is None:
         yield "- No other key signs this algorithm now."

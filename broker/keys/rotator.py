@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from broker.errors import TemporarilyUnavailable
 from broker.interfaces import Now
 from broker.keys.changes import RecordEditor
 from broker.keys.ephemeral import StatedKey
@@ -47,7 +48,8 @@ class Revoked:
     What a revocation did: the record after it, the key, and the one that signs instead.
 
     ``was_active`` tells whether the key signed until then. ``replica`` is set for a key that was in the
-    memory of one, which goes on with a key that all share.
+    memory of one, which goes on with a key that all share. ``fault`` says why the place where the key is
+    kept could not be told; then only those who read the record know.
     """
 
     record: KeyRecord
@@ -56,6 +58,7 @@ class Revoked:
     was_active: bool
     signing: KeyEntry | None
     replica: str = ""
+    fault: str = ""
 
 
 class Rotator:
@@ -104,10 +107,13 @@ class Rotator:
 
         Raises ``NotRotated`` when a successor is set already, or somebody else is at it.
         """
+        record = self.look()
         for algorithm in algorithms:
-            waiting = self.editor(algorithm).scheduled(self.look())
+            waiting = self.editor(algorithm).scheduled(record)
             if waiting is not None:
                 raise NotRotated(f"{algorithm}: key {waiting.kid} is about to sign already.")
+            if not record.of(algorithm):
+                raise NotRotated(f"{algorithm}: there is no key yet; the broker makes the first.")
         return self._as_only_one(lambda record: self._advanced(record, due=frozenset(algorithms)))
 
     def revoke(self, kid: str) -> Revoked:
@@ -120,12 +126,19 @@ class Rotator:
             held = self._complete(self._records.read())
             revoked = self._revoked(held.record, kid)
             if self._records.write(replace(revoked.record, claim=None), over=held.version):
-                self._settle(revoked.record, revoked.algorithm)
-                # The key is revoked by now; what else there is to do can be done by others as well.
-                with suppress(Exception):
-                    self.tend()
-                return revoked
+                return self._after(revoked)
         raise NotRotated("Others kept changing the record; try again.")
+
+    def _after(self, revoked: Revoked) -> Revoked:
+        """See to what follows from a revocation that is on record, as far as that is possible."""
+        try:
+            self._settle(revoked.record, revoked.algorithm)
+        except TemporarilyUnavailable as error:
+            revoked = replace(revoked, fault=error.detail)
+        # What else there is to do can be done by others as well.
+        with suppress(Exception):
+            self.tend()
+        return revoked
 
     def tend(self) -> None:
         """
@@ -157,16 +170,16 @@ class Rotator:
         """Whether a key has to be made for an algorithm."""
 
         def lacks(algorithm: str) -> bool:
-            editor = self.editor(algorithm)
-            return not record.of(algorithm) or (
-                self.schedule.has_spare and editor.spare(record) is None
-            )
+            has_spare = self.editor(algorithm).spare(record) is not None
+            return self.schedule.has_spare and not has_spare and bool(record.of(algorithm))
 
         return lacks
 
     def _as_only_one(self, change: Callable[[KeyRecord], KeyRecord]) -> KeyRecord:
         """Claim the record, change it, and give it free; raises ``NotRotated`` if others are first."""
-        held = self._records.read()
+        # What exists is put on record before anything is made: should this process die in between, a
+        # key that has signed all along would be taken for one of several that are too young.
+        held = self._complete(self._records.read())
         claim = held.record.claim
         if claim is not None and claim.until > self.now():
             raise NotRotated("Another rotation is under way; try again in a minute.")
@@ -196,7 +209,8 @@ class Rotator:
             raise NotRotated("Too many keys are on record; they have to leave it first.")
         for algorithm in self.algorithms:
             if not record.of(algorithm):
-                record = self._with_first(record, algorithm)
+                # Whoever signs makes the first key, or has it made.
+                continue
             if algorithm in due and self.editor(algorithm).scheduled(record) is None:
                 record, spare = self._with_spare(record, algorithm)
                 record = self.editor(algorithm).begin_in_time(record, spare)
@@ -205,10 +219,6 @@ class Rotator:
             record = self.editor(algorithm).prune(record)
         remembered = tuple(one for one in record.revoked if self.now() < one.until)
         return replace(record, revoked=remembered)
-
-    def _with_first(self, record: KeyRecord, algorithm: str) -> KeyRecord:
-        self._smith.make(algorithm)
-        return self.editor(algorithm).adopt(record, self._smith.found(algorithm))
 
     def _with_spare(self, record: KeyRecord, algorithm: str) -> tuple[KeyRecord, KeyEntry]:
         """The record with a spare in it, which is made if there is none."""

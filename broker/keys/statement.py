@@ -99,7 +99,7 @@ def read_statement(
     if made_at > latest_made_at:
         raise StatementRefused("it is from the future")
     replica = claims.get("sub")
-    if not isinstance(replica, str) or not 0 < len(replica) <= 64:
+    if not isinstance(replica, str) or not 0 < len(replica) <= 64 or not replica.isprintable():
         raise StatementRefused("it names no replica")
     published = _key(claims.get("jwk"))
     return KeyStatement(

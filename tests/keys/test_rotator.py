@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.errors import TemporarilyUnavailable
-from broker.keys.dev import DevKeySmith
+from broker.keys.dev import DevKeySmith, DevKeyStore
 from broker.keys.life import Schedule
 from broker.keys.outlook import rehearsal
 from broker.keys.record import KeyRecord, RecordStore
@@ -57,6 +57,8 @@ class Place:
 @pytest.fixture
 def dev(tmp_path: Path) -> Place:
     clock, folder = Clock(int(time.time())), tmp_path / "keys"
+    # The first key is made by whoever signs.
+    DevKeyStore(folder)
 
     def make_rotator(smith: KeySmith | None = None, schedule: Schedule = SCHEDULE) -> Rotator:
         return Rotator(
@@ -225,6 +227,29 @@ def test_what_a_rotator_left_half_done_another_brings_to_an_end(
     states = dev.states()
     assert states.count("active") == 1
     assert states[0] == "pending"
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_rotator_that_dies_at_its_first_work_leaves_the_first_key_signing(
+    dev: Place, tmp_path: Path, *, is_made: bool
+) -> None:
+    """A broker that starts afterwards remembers nothing but what is on record."""
+    smith = DyingSmith(DevKeySmith(tmp_path / "keys"), is_made)
+    with pytest.raises(KeyboardInterrupt):
+        dev.make_rotator(smith).tend()
+
+    store = DevKeyStore(tmp_path / "keys", schedule=SCHEDULE, now=dev.clock)
+
+    assert len(store.signing_key("ES256").sign(b"a.b")) == 64
+
+
+def test_where_there_is_no_key_none_is_rotated(dev: Place, tmp_path: Path) -> None:
+    (tmp_path / "keys" / "es256.pem").unlink()
+
+    dev.make_rotator().tend()
+    with pytest.raises(NotRotated, match="there is no key yet"):
+        dev.make_rotator().rotate(["ES256"])
+    assert list((tmp_path / "keys").iterdir()) == []
 
 
 def test_the_claim_of_a_rotator_that_died_counts_for_a_minute(dev: Place) -> None:
@@ -453,6 +478,25 @@ def test_a_revoked_successor_does_not_close_off_the_version_that_signs_on(
 
     assert vault.states() == ["pending", "revoked", "active"]
     assert key_config(own_transit.bao)[0] <= 1
+
+
+@pytest.mark.openbao
+def test_a_revocation_counts_though_vault_cannot_be_told(
+    vault: Place, own_transit: Transit
+) -> None:
+    vault.make_rotator().tend()
+    active = vault.editor_lives()[-1].entry.kid
+    own_transit.bao.call(
+        "PUT",
+        "sys/policies/acl/rotator",
+        policy=f'path "{KEY}" {{ capabilities = ["read"] }}\n'
+        'path "kv/data/broker/+/record" { capabilities = ["read", "update"] }',
+    )
+
+    revoked = vault.make_rotator().revoke(active)
+
+    assert revoked.fault == "vault: forbidden"
+    assert vault.states()[-2:] == ["active", "revoked"]
 
 
 @pytest.mark.openbao

@@ -254,8 +254,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_directory_that_is_damaged_under_a_store_stops_it_and_what_it_published_stays(
     folder: Path, damage: Callable[[Path], object]
 ) -> None:
-    rotator(folder).tend()
     store = DevKeyStore(folder)
+    rotator(folder).tend()
     published = store.public_keys()
 
     damage(folder)
@@ -266,8 +266,9 @@ def test_a_directory_that_is_damaged_under_a_store_stops_it_and_what_it_publishe
 
 
 def test_a_store_signs_again_once_its_directory_is_mended(folder: Path) -> None:
-    rotator(folder).tend()
     store = DevKeyStore(folder)
+    rotator(folder).tend()
+    assert store.public_keys()
     record = (folder / "record.json").read_bytes()
     (folder / "record.json").unlink()
     with pytest.raises(TemporarilyUnavailable):

@@ -7,24 +7,16 @@ from typing import Final
 
 from broker.assembly import Parts, TokenRules, assemble
 from broker.config import Settings
-from broker.config.settings import KeySettings, VaultAuthSettings, VaultSettings
 from broker.endpoints import Endpoints
-from broker.foundation import Foundation, now
+from broker.foundation import Foundation
 from broker.in_force import Configuration
-from broker.interfaces import AuditLog, KeyStore
-from broker.keys.dev import DevKeyStore
-from broker.keys.transit_key import PublishedLongEnough
-from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
-from broker.keys.vault_http import VaultServer
-from broker.keys.vault_session import VaultSession
-from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.interfaces import AuditLog
 from broker.metrics import Metrics, ObservedKeyStore, ObservedPolicyEngine
 from broker.monitor import Check
 from broker.orders import Order
+from broker.signing import open_key_store
 from broker.tokens.minter import Lifetimes
 
-_POLL_SECONDS: Final = 5
-_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
 # It has no dot, so no signature of it can ever pass for that of a JWS.
 _CANARY: Final = b"delegation broker: is the signer there?"
 
@@ -105,37 +97,3 @@ def _rules(settings: Settings) -> TokenRules:
 
 def _pairwise_key(file: Path | None) -> bytes | None:
     return None if file is None else file.read_bytes().strip()
-
-
-def open_key_store(settings: Settings) -> KeyStore:
-    """The configured key store; it starts, and recovers, while Vault is away."""
-    keys = settings.keys
-    if keys.vault is None:
-        return DevKeyStore(keys.directory, algorithms=keys.algorithms)
-    return _open_transit(keys, keys.vault, settings.tokens.jwks_max_age)
-
-
-def _open_transit(
-    keys: KeySettings, vault: VaultSettings, jwks_max_age: timedelta
-) -> VaultTransitKeyStore:
-    lead = jwks_max_age + timedelta(seconds=3 * _POLL_SECONDS) + _CLOCK_DIFFERENCE
-    return VaultTransitKeyStore(
-        VaultSession(
-            VaultServer(vault.url, namespace=vault.namespace, ca_file=vault.ca_file),
-            auth=_vault_auth(vault.auth),
-        ),
-        keys={algorithm: vault.keys[algorithm] for algorithm in keys.algorithms},
-        signing_version=PublishedLongEnough(now, lead),
-        mount=vault.mount,
-        refresh_interval=_POLL_SECONDS,
-    )
-
-
-def _vault_auth(auth: VaultAuthSettings) -> VaultAuth:
-    if auth.method == "approle" and auth.role_id_file and auth.secret_id_file:
-        return AppRoleAuth(auth.role_id_file, auth.secret_id_file, auth.mount or "approle")
-    if auth.method == "kubernetes" and auth.jwt_file:
-        return KubernetesAuth(auth.role, auth.jwt_file, auth.mount or "kubernetes")
-    if auth.method == "token_file" and auth.token_file:
-        return TokenFileAuth(auth.token_file)
-    raise ValueError(f"the settings of the Vault login {auth.method!r} are incomplete")

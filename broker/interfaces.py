@@ -47,11 +47,13 @@ class KeyStore(Protocol):
 
     ``public_keys`` is the published set as JWK members, public ones only, each with ``kid``, ``alg``
     and ``use``. It keeps answering with the last good set while the engine behind it is away.
-    ``close`` stops threads and forgets what is secret.
+    ``fresh_for`` is for how many seconds from now no key signs, anywhere, that is not in that set: as
+    long as a verifier may keep it. ``close`` stops threads and forgets what is secret.
     """
 
     def signing_key(self, algorithm: str) -> SigningKey: ...
     def public_keys(self) -> Sequence[Mapping[str, str]]: ...
+    def fresh_for(self) -> int: ...
     def close(self) -> None: ...
 
 

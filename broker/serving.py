@@ -24,6 +24,7 @@ from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING
 from broker.metrics import Exposition, Metrics, prepare_directory
 from broker.monitor import Hooks, WorkerMonitor
+from broker.signing import keys_looked_after
 from broker.supervisor import ChildSpec, Supervisor
 
 if TYPE_CHECKING:
@@ -233,11 +234,12 @@ def _run_control(
             reporting, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
         )
 
-    if listen.streams is None:
-        run(readiness=readiness)
-        return
-    with _watching(configuration, metrics, lifeline) as streams:
-        run(readiness=readiness, beside=streams)
+    with keys_looked_after(settings):
+        if listen.streams is None:
+            run(readiness=readiness)
+            return
+        with _watching(configuration, metrics, lifeline) as streams:
+            run(readiness=readiness, beside=streams)
 
 
 @contextmanager

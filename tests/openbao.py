@@ -17,14 +17,35 @@ import pytest
 import urllib3
 
 from broker.interfaces import Now
-from broker.keys.transit_key import PublishedLongEnough
+from broker.keys.board import StatementBoard
+from broker.keys.book import KeyBook
+from broker.keys.ephemeral import Certifier, EphemeralKeys
+from broker.keys.followed import FollowedKeys
+from broker.keys.life import Schedule
+from broker.keys.record import NoRecord
+from broker.keys.record_vault import VaultDocument, VaultRecord
+from broker.keys.rotator import Rotator
+from broker.keys.transit_smith import TransitSmith
 from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
+from broker.keys.vault_export import VaultExportKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
 
+
+def wall_clock() -> int:
+    """Unix seconds."""
+    return int(time.time())
+
+
+ISSUER = "https://broker.example"
 LEAD = timedelta(days=1)
 """Longer than any test: a key version made by one has not been published for that long."""
+
+SCHEDULE = Schedule(
+    publish_ahead=LEAD, keep_published=timedelta(minutes=20), poll=timedelta(hours=1)
+)
 
 SIGN_PARAMETERS = """
     required_parameters = ["key_version"]
@@ -75,6 +96,7 @@ class OpenBao:
         self._root_token, self._unseal_key = made["root_token"], made["keys_base64"][0]
         self.unseal()
         self.call("POST", "sys/mounts/transit", type="transit")
+        self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
 
     def start(self, *, is_new: bool = False) -> None:
@@ -131,9 +153,11 @@ class OpenBao:
         assert answer.status < 300, f"{method} {path}: {answer.status} {answer.data!r}"
         return json.loads(answer.data) if answer.data else {}
 
-    def create_key(self, name: str, *, kind: str = "ecdsa-p256") -> None:
+    def create_key(
+        self, name: str, *, kind: str = "ecdsa-p256", is_exportable: bool = False
+    ) -> None:
         """Make a transit key."""
-        self.call("POST", f"transit/keys/{name}", type=kind)
+        self.call("POST", f"transit/keys/{name}", type=kind, exportable=is_exportable)
 
     def rotate_key(self, name: str) -> None:
         """Give a transit key a new version."""
@@ -146,6 +170,26 @@ class OpenBao:
     def app_role(self, name: str, *, may_sign: tuple[str, ...], **settings: Any) -> AppRole:
         """A role with the least that a key store needs, for the keys named."""
         self.allow(name, may_sign=may_sign)
+        return self._app_role(name, **settings)
+
+    def rotator_role(self, name: str, *, may_rotate: tuple[str, ...]) -> AppRole:
+        """A role with the least that a rotator needs, for the keys named; it cannot sign."""
+        rules = [
+            'path "auth/token/renew-self" { capabilities = ["update"] }',
+            'path "kv/data/broker/+/record" { capabilities = ["create", "read", "update"] }',
+            'path "kv/data/broker/+/statements" { capabilities = ["read"] }',
+        ]
+        for key in may_rotate:
+            rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
+            rules.append(f'path "transit/keys/{key}/rotate" {{ capabilities = ["update"] }}')
+            rules.append(
+                f'path "transit/keys/{key}/config" {{ capabilities = ["update"] '
+                'allowed_parameters = { "min_encryption_version" = [], "min_decryption_version" = [] }}'
+            )
+        self.call("PUT", f"sys/policies/acl/{name}", policy="\n".join(rules))
+        return self._app_role(name)
+
+    def _app_role(self, name: str, **settings: Any) -> AppRole:
         settings = {"token_policies": [name], "token_no_default_policy": True} | settings
         self.call("POST", f"auth/approle/role/{name}", **settings)
         role_id = self.call("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"]
@@ -157,12 +201,17 @@ class OpenBao:
 
     def allow(self, policy: str, *, may_sign: tuple[str, ...]) -> None:
         """Write the least policy that a key store needs to sign with these keys."""
-        rules = ['path "auth/token/renew-self" { capabilities = ["update"] }']
+        rules = [
+            'path "auth/token/renew-self" { capabilities = ["update"] }',
+            'path "kv/data/broker/+/record" { capabilities = ["read"] }',
+            'path "kv/data/broker/+/statements" { capabilities = ["create", "read", "update"] }',
+        ]
         for key in may_sign:
             rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
             rules.append(
                 f'path "transit/sign/{key}" {{ capabilities = ["update"] {SIGN_PARAMETERS} }}'
             )
+            rules.append(f'path "transit/export/signing-key/{key}/*" {{ capabilities = ["read"] }}')
         self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
 
     def renew_secret_id(self, role: AppRole) -> None:
@@ -182,31 +231,107 @@ class OpenBao:
 
 @dataclass(frozen=True, slots=True)
 class Transit:
-    """A key store's view of an OpenBao: keys to sign with, and a role that may."""
+    """
+    A key store's view of an OpenBao: keys to sign with, and a role that may.
+
+    ``folder`` is where the record and the statements are.
+    """
 
     bao: OpenBao
     keys: Mapping[str, str]
     role: AppRole
+    folder: str = "broker/keys"
+    certifier: str = "certifier"
 
     def session(self, **options: Any) -> VaultSession:
         """A session that logs in with the role."""
         return VaultSession(VaultServer(self.bao.url), auth=self.role.auth, **options)
 
+    def document(self, session: VaultSession, name: str) -> VaultDocument:
+        """A document of the folder."""
+        return VaultDocument(session, mount="kv", path=f"{self.folder}/{name}")
+
+    def followed(
+        self, *, now: Now = wall_clock, schedule: Schedule = SCHEDULE, is_on_record: bool = False
+    ) -> FollowedKeys:
+        """The keys as a store follows them."""
+        session = self.session()
+        records = VaultRecord(self.document(session, "record")) if is_on_record else NoRecord()
+        book = KeyBook(schedule, now=now, records=records)
+        return FollowedKeys(session, book, keys=self.keys, mount="transit")
+
     def store(
         self,
         *,
-        now: Now = lambda: int(time.time()),
-        refresh_interval: float = 3600.0,
+        now: Now = wall_clock,
+        schedule: Schedule = SCHEDULE,
+        is_on_record: bool = False,
         **options: Any,
     ) -> VaultTransitKeyStore:
         """A store that by itself only looks for what is in its way."""
-        return VaultTransitKeyStore(
-            self.session(),
-            keys=self.keys,
-            signing_version=PublishedLongEnough(now, LEAD),
-            refresh_interval=refresh_interval,
-            **options,
+        keys = self.followed(now=now, schedule=schedule, is_on_record=is_on_record)
+        return VaultTransitKeyStore(keys, **options)
+
+    def ephemeral(
+        self, followed: FollowedKeys, *, lifetime: timedelta, replica: str = "replica"
+    ) -> EphemeralKeys:
+        """The keys in memory of one replica."""
+        return EphemeralKeys(
+            StatementBoard(self.document(followed.session, "statements")),
+            Certifier(
+                followed.session,
+                mount="transit",
+                key_name=self.certifier,
+                issuer=ISSUER,
+                replica=replica,
+                lifetime=lifetime,
+            ),
+            followed.book,
+            algorithms=tuple(self.keys),
         )
+
+    def ephemeral_store(
+        self,
+        *,
+        now: Now = wall_clock,
+        schedule: Schedule = SCHEDULE,
+        lifetime: timedelta = timedelta(hours=12),
+    ) -> VaultEphemeralKeyStore:
+        """A store that signs in memory, and looks at what others do as the schedule says."""
+        followed = self.followed(now=now, schedule=schedule, is_on_record=True)
+        own = self.ephemeral(followed, lifetime=lifetime)
+        poll = schedule.poll.total_seconds()
+        return VaultEphemeralKeyStore(own, VaultTransitKeyStore(followed), poll=poll)
+
+    def export_store(
+        self, *, now: Now = wall_clock, schedule: Schedule = SCHEDULE, is_on_record: bool = False
+    ) -> VaultExportKeyStore:
+        """A store that takes the keys out."""
+        followed = self.followed(now=now, schedule=schedule, is_on_record=is_on_record)
+        return VaultExportKeyStore(followed)
+
+    def rotator(
+        self,
+        *,
+        now: Now = wall_clock,
+        schedule: Schedule = SCHEDULE,
+        role: AppRole | None = None,
+    ) -> Rotator:
+        """What rotates these keys, with the rights that it needs and no others."""
+        role = role or self.bao.rotator_role("rotator", may_rotate=tuple(self.keys.values()))
+        session = VaultSession(VaultServer(self.bao.url, read_timeout=15), auth=role.auth)
+        return Rotator(
+            VaultRecord(self.document(session, "record")),
+            TransitSmith(session, keys=self.keys),
+            algorithms=tuple(self.keys),
+            schedule=schedule,
+            now=now,
+        )
+
+
+def vault_record(session: VaultSession) -> VaultRecord:
+    """The record where these tests have it."""
+    return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
@@ -255,15 +380,28 @@ def own_openbao(tmp_path: Path) -> Iterator[OpenBao]:
 @pytest.fixture(scope="session")
 def transit(openbao: OpenBao) -> Transit:
     """A key for each algorithm in the shared server."""
-    openbao.create_key("shared-es256")
-    openbao.create_key("shared-rs256", kind="rsa-2048")
-    keys = {"ES256": "shared-es256", "RS256": "shared-rs256"}
-    return Transit(openbao, keys, openbao.app_role("shared", may_sign=tuple(keys.values())))
+    return _transit(openbao, "shared")
+
+
+@pytest.fixture(scope="session")
+def exportable_transit(openbao: OpenBao) -> Transit:
+    """The same with keys that may be taken out."""
+    return _transit(openbao, "exportable", is_exportable=True)
+
+
+def _transit(bao: OpenBao, name: str, *, is_exportable: bool = False) -> Transit:
+    keys = {"ES256": f"{name}-es256", "RS256": f"{name}-rs256"}
+    bao.create_key(keys["ES256"], is_exportable=is_exportable)
+    bao.create_key(keys["RS256"], kind="rsa-2048", is_exportable=is_exportable)
+    bao.create_key(f"{name}-certifier")
+    role = bao.app_role(name, may_sign=(*keys.values(), f"{name}-certifier"))
+    return Transit(bao, keys, role, certifier=f"{name}-certifier")
 
 
 @pytest.fixture
 def own_transit(own_openbao: OpenBao) -> Transit:
     """An ES256 key in a server of one's own."""
-    own_openbao.create_key("own-es256")
-    role = own_openbao.app_role("own", may_sign=("own-es256",))
+    own_openbao.create_key("own-es256", is_exportable=False)
+    own_openbao.create_key("certifier")
+    role = own_openbao.app_role("own", may_sign=("own-es256", "certifier"))
     return Transit(own_openbao, {"ES256": "own-es256"}, role)

@@ -42,7 +42,12 @@ _NOUNS: Final = {
     ),
     "keys": (
         "Signing keys.",
-        {"list": Verb("broker.cli.keys_list:list_keys", "List an issuer's public keys.")},
+        {
+            "list": Verb("broker.cli.keys_list:list_keys", "List the keys and their lives."),
+            "plan": Verb("broker.cli.keys_plan:plan", "Show what happens to them, and when."),
+            "rotate": Verb("broker.cli.keys_rotate:rotate", "Set successors."),
+            "revoke": Verb("broker.cli.keys_revoke:revoke", "Take a key out of use at once."),
+        },
     ),
     "audit": (
         "The audit record.",

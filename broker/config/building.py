@@ -5,6 +5,7 @@ from pathlib import Path as FilePath
 
 from broker.config.building_state import build_state
 from broker.config.check_clients import methods_of
+from broker.config.check_keys import keep_published_of, outage_of, publish_ahead_of
 from broker.config.declarations import (
     GRANTS,
     PURPOSES,
@@ -27,12 +28,15 @@ from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
     AuditSettings,
+    EphemeralSettings,
     FetchSettings,
     GrpcSettings,
     HttpSettings,
     KeySettings,
+    KeyTimes,
     ListenSettings,
     LogSettings,
+    RecordSettings,
     Settings,
     TokenSettings,
     VaultAuthSettings,
@@ -160,6 +164,15 @@ def _keys(scene: Scene) -> KeySettings:
         algorithm=keys.algorithm,
         also=tuple(name for name in keys.also if name != keys.algorithm),
         directory=_data(scene, ("keys", "dev", "directory"), keys.dev.directory),
+        times=KeyTimes(
+            publish_ahead=publish_ahead_of(scene.file),
+            keep_published=keep_published_of(scene.file),
+            rotate_every=keys.rotate_every,
+            poll=keys.poll,
+            clock_difference=keys.clock_difference,
+            has_spare=keys.spare,
+            outage=outage_of(scene.file),
+        ),
         vault=_vault(scene, keys.vault),
     )
 
@@ -171,16 +184,32 @@ def _vault(scene: Scene, vault: VaultSection | None) -> VaultSettings | None:
         url=vault.url.rstrip("/"),
         mount=vault.mount,
         keys=vault.keys.model_dump(exclude_none=True),
-        auth=_vault_auth(scene, vault.auth),
+        auth=_vault_auth(scene, ("keys", "vault", "auth"), auth=vault.auth),
+        record=_vault_record(vault),
+        rotator=(
+            _vault_auth(scene, ("keys", "vault", "rotator"), auth=vault.rotator)
+            if vault.rotator is not None
+            else None
+        ),
+        ephemeral=_ephemeral(vault),
         namespace=vault.namespace,
         ca_file=_path(scene, ("keys", "vault", "ca_file"), vault.ca_file),
     )
 
 
+def _ephemeral(vault: VaultSection) -> EphemeralSettings | None:
+    found = vault.ephemeral
+    return EphemeralSettings(found.certifier, found.lifetime) if found is not None else None
+
+
+def _vault_record(vault: VaultSection) -> RecordSettings | None:
+    record = vault.record
+    return RecordSettings(record.mount, record.path) if record is not None else None
+
+
 def _vault_auth(
-    scene: Scene, auth: AppRoleSection | KubernetesSection | TokenFileSection
+    scene: Scene, path: Path, *, auth: AppRoleSection | KubernetesSection | TokenFileSection
 ) -> VaultAuthSettings:
-    path: Path = ("keys", "vault", "auth")
     names = ("role_id_file", "secret_id_file", "jwt_file", "token_file")
     return VaultAuthSettings(
         method=auth.method,

@@ -5,12 +5,17 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from broker.config import files
+from broker.config.check_keys import (
+    check_embedded_keys,
+    check_key_times,
+    check_keys_in_memory,
+    check_vault_keys,
+)
 from broker.config.check_state import check_sharing, check_valkey
 from broker.config.file import TlsSection
 from broker.config.findings import Finding, Scene
-from broker.config.key_sections import AppRoleSection, TokenFileSection
+from broker.config.key_sections import AppRoleSection, KubernetesSection, TokenFileSection
 from broker.config.problems import Path
-from broker.config.values import is_loopback_url
 from broker.fetch.addresses import read_private_networks
 
 Check = Callable[[Scene], Iterator[Finding]]
@@ -68,44 +73,6 @@ def _check_fetch(scene: Scene) -> Iterator[Finding]:
             yield Finding(path, "is not inside a private range, such as 10.0.0.0/8")
 
 
-def _check_embedded_keys(scene: Scene) -> Iterator[Finding]:
-    """The embedded keys are for one machine: tokens that others are to trust need a real store."""
-    if scene.file.keys.store != "dev":
-        return
-    if not is_loopback_url(scene.file.issuer):
-        yield Finding(
-            ("keys", "store"),
-            "embedded keys serve a loopback issuer alone; use vault-transit for this issuer",
-            is_key=True,
-        )
-    for name in ("http", "grpc", "streams"):
-        address = getattr(scene.file.listen, name)
-        if address is not None and not address.is_loopback:
-            yield Finding(
-                ("listen", name), "must be on loopback with the embedded keys (keys.store: dev)"
-            )
-    if scene.file.keys.vault is not None:
-        yield Finding(
-            ("keys", "vault"), "has no effect without keys.store: vault-transit", is_key=True
-        )
-
-
-def _check_vault_keys(scene: Scene) -> Iterator[Finding]:
-    """Every algorithm signed with has its key."""
-    keys = scene.file.keys
-    if keys.store != "vault-transit":
-        return
-    if keys.vault is None:
-        yield Finding(("keys", "vault"), "is required by keys.store: vault-transit")
-        return
-    for algorithm in dict.fromkeys((keys.algorithm, *keys.also)):
-        if getattr(keys.vault.keys, algorithm) is None:
-            yield Finding(
-                ("keys", "vault", "keys"),
-                f"names no key for {algorithm}, which keys.algorithm or keys.also asks for",
-            )
-
-
 def _check_files(scene: Scene) -> Iterator[Finding]:
     """The files named are there, and those with secrets are closed to others."""
     file = scene.file
@@ -118,18 +85,26 @@ def _check_files(scene: Scene) -> Iterator[Finding]:
         return
     if vault.ca_file is not None:
         yield from _check(scene, ("keys", "vault", "ca_file"), value=vault.ca_file)
-    auth = ("keys", "vault", "auth")
-    if isinstance(vault.auth, AppRoleSection):
+    yield from _check_login(scene, ("keys", "vault", "auth"), auth=vault.auth)
+    if vault.rotator is not None:
+        yield from _check_login(scene, ("keys", "vault", "rotator"), auth=vault.rotator)
+
+
+def _check_login(
+    scene: Scene, path: Path, *, auth: AppRoleSection | KubernetesSection | TokenFileSection
+) -> Iterator[Finding]:
+    if isinstance(auth, AppRoleSection):
         for name in ("role_id_file", "secret_id_file"):
             yield from _check(
-                scene, (*auth, name), value=getattr(vault.auth, name), by=files.check_secret
+                scene, (*path, name), value=getattr(auth, name), by=files.check_secret
             )
-    elif isinstance(vault.auth, TokenFileSection):
-        value = vault.auth.token_file
-        yield from _check(scene, (*auth, "token_file"), value=value, by=files.check_secret)
+    elif isinstance(auth, TokenFileSection):
+        yield from _check(
+            scene, (*path, "token_file"), value=auth.token_file, by=files.check_secret
+        )
     else:
         # The kubelet alone decides about the mode of this file.
-        yield from _check(scene, (*auth, "jwt_file"), value=vault.auth.jwt_file)
+        yield from _check(scene, (*path, "jwt_file"), value=auth.jwt_file)
 
 
 def _check_tls(scene: Scene, path: Path, *, tls: TlsSection) -> Iterator[Finding]:
@@ -184,8 +159,10 @@ _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (_check_ports, frozenset({"listen"})),
     (_check_proxy, frozenset({"http"})),
     (_check_fetch, frozenset({"fetch"})),
-    (_check_embedded_keys, frozenset({"keys", "issuer", "listen"})),
-    (_check_vault_keys, frozenset({"keys"})),
+    (check_embedded_keys, frozenset({"keys", "issuer", "listen"})),
+    (check_vault_keys, frozenset({"keys"})),
+    (check_key_times, frozenset({"keys", "tokens"})),
+    (check_keys_in_memory, frozenset({"keys", "tokens"})),
     (check_sharing, frozenset({"state", "workers", "listen"})),
     (check_valkey, frozenset({"state"})),
     (_check_files, frozenset({"keys", "http", "grpc"})),

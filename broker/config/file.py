@@ -174,7 +174,7 @@ class TokensSection(Section):
     max_token_bytes: Annotated[Size, between(1024, 16_384)] = Field(
         default=8192, description="The largest token to issue."
     )
-    jwks_max_age: Annotated[Duration, lasting("1m", "24h")] = Field(
+    jwks_max_age: Annotated[Duration, lasting("1s", "24h")] = Field(
         default=timedelta(minutes=5), description="How long verifiers may keep our key set."
     )
 

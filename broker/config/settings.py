@@ -118,8 +118,28 @@ class VaultAuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Where the lives of the keys are on record: a key-value engine, and a folder in it."""
+
+    mount: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class EphemeralSettings:
+    """Keys in memory: which key certifies them, and how long each signs."""
+
+    certifier: str
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class VaultSettings:
-    """The transit engine; ``keys`` gives the name of its key for each signing algorithm."""
+    """
+    The transit engine; ``keys`` gives the name of its key for each signing algorithm.
+
+    ``rotator`` is the login of who rotates the keys, ``auth`` that of who signs.
+    """
 
     url: str
     mount: str
@@ -127,21 +147,44 @@ class VaultSettings:
     auth: VaultAuthSettings
     namespace: str | None = None
     ca_file: Path | None = None
+    record: RecordSettings | None = None
+    rotator: VaultAuthSettings | None = None
+    ephemeral: EphemeralSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTimes:
+    """
+    How the lives of keys follow each other.
+
+    A key is published ``publish_ahead`` before it signs and ``keep_published`` after its successor
+    began to. ``rotate_every`` is the age at which it is replaced by itself, if ever. ``outage`` is how
+    long keys in memory go on signing while Vault is away.
+    """
+
+    publish_ahead: timedelta
+    keep_published: timedelta
+    rotate_every: timedelta | None
+    poll: timedelta
+    clock_difference: timedelta
+    has_spare: bool
+    outage: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
     """
-    Our signing keys: ``store`` is ``dev`` or ``vault-transit``.
+    Our signing keys: ``store`` is ``dev``, ``vault-transit``, ``vault-ephemeral`` or ``vault-export``.
 
     ``algorithm`` signs by default, ``also`` are the others that a resource may ask for.
-    ``directory`` is where the embedded keys live. ``vault`` is set for ``vault-transit``.
+    ``directory`` is where the embedded keys live. ``vault`` is set for the stores in Vault.
     """
 
     store: str
     algorithm: str
     also: tuple[str, ...]
     directory: Path
+    times: KeyTimes
     vault: VaultSettings | None = None
 
     @property

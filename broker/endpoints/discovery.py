@@ -83,7 +83,9 @@ class DiscoveryEndpoint:
         keys = sorted(self.key_store.public_keys(), key=lambda jwk: jwk["kid"])
         if not keys:
             raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
-        return KeySet(tuple(keys), int(self.jwks_max_age.total_seconds()))
+        # A set that could not be looked at lately may lack a key that begins to sign soon.
+        max_age = min(int(self.jwks_max_age.total_seconds()), self.key_store.fresh_for())
+        return KeySet(tuple(keys), max_age)
 
 
 def token_endpoint_of(issuer: str) -> str:

@@ -1,185 +1,210 @@
 """The embedded key store: private keys in files of one machine, for development and small sites."""
 
 import os
-import secrets
-import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-
-from broker.interfaces import SigningKey
-from broker.keys.published import KeyUnfit, PublishedKey, published_key
+from broker.errors import TemporarilyUnavailable
+from broker.interfaces import Now, SigningKey
+from broker.keys.book import KeyBook
+from broker.keys.key_files import KeyFileRefused, KeyFiles, LocalSigningKey
+from broker.keys.life import FoundKey, KeyLife, KeyState, Schedule
+from broker.keys.record_file import FileRecord
 from broker.keys.unavailable import signer_unavailable
 
-_LARGEST_FILE: Final = 16_384
-# Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-_TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_TO_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_ES256: Final = ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1)
-_RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
+DEV_SCHEDULE: Final = Schedule(
+    publish_ahead=timedelta(minutes=5, seconds=45), keep_published=timedelta(minutes=20)
+)
+"""What fits the settings as they are when nothing is set."""
 
-_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-class KeyFileRefused(Exception):
-    """A key file or its directory is not safe to use; the sentence tells the operator why."""
+_Stamp = tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
-class DevSigningKey:
-    """A private key in memory."""
+class _Chosen:
+    """What is published and what signs, by algorithm, from one moment until before another."""
 
-    published: PublishedKey
-    algorithm: str
-    _private_key: _PrivateKey = field(repr=False)
+    published: tuple[LocalSigningKey, ...]
+    signing: Mapping[str, LocalSigningKey]
+    stamp: _Stamp
+    since: int
+    until: float
 
-    @property
-    def kid(self) -> str:
-        return self.published.kid
-
-    def sign(self, signing_input: bytes) -> bytes:
-        if isinstance(self._private_key, ec.EllipticCurvePrivateKey):
-            return _ES256.sign(signing_input, self._private_key)
-        return _RS256.sign(signing_input, self._private_key)
+    def holds(self, now: int, stamp: _Stamp) -> bool:
+        return self.stamp == stamp and stamp is not None and self.since <= now < self.until
 
 
 class DevKeyStore:
     """
-    One private key per algorithm, as PKCS#8 PEM in a directory that only its owner can read.
+    Private keys of each algorithm, as PKCS#8 PEM in a directory that only its owner can read.
 
-    Missing keys are made. Several processes may start on one directory at once: one key wins and
-    all of them use it. Raises ``KeyFileRefused`` when the directory or a file in it can be read by
-    others, belongs to somebody else, or holds anything but a key fit for its algorithm.
+    The first key of an algorithm is made where there is none. Several processes may start on one
+    directory at once: one key wins and all of them use it. Later keys and the record of their lives are
+    made by others; every call sees them at once, since it looks whether the directory has changed.
+    While the directory cannot be used nothing is signed, and the last good keys stay published.
+    Raises ``KeyFileRefused`` when the directory or a file in it can be read by others, belongs to
+    somebody else, or holds anything but a key fit for its algorithm, or a record.
     """
 
-    def __init__(self, directory: Path, *, algorithms: Sequence[str] = ("ES256",)) -> None:
-        with _private_directory(directory) as folder:
-            self._keys: Mapping[str, DevSigningKey] = {
-                algorithm: _load_or_create(folder, directory=directory, algorithm=algorithm)
-                for algorithm in algorithms
-            }
-        self._published = tuple(key.published for key in self._keys.values())
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        algorithms: Sequence[str] = ("ES256",),
+        schedule: Schedule = DEV_SCHEDULE,
+        now: Now = lambda: int(time.time()),
+    ) -> None:
+        self._files = KeyFiles(directory)
+        self._places = str(directory), str(directory / FileRecord.NAME)
+        self._algorithms = tuple(algorithms)
+        self._book = KeyBook(schedule, now=now, records=FileRecord(directory))
+        self._now = now
+        self._loaded: dict[tuple[str, int], LocalSigningKey] = {}
+        self._turn = threading.Lock()
+        self._is_closed = False
+        self._fault = ""
+        for algorithm in self._algorithms:
+            if not self._files.numbers(algorithm):
+                self._files.make(algorithm, 1)
+        self._chosen = self._choose(self._stamp(), signed={})
 
     def signing_key(self, algorithm: str) -> SigningKey:
-        if not self._keys:
+        if self._is_closed:
             raise signer_unavailable("the key store is closed")
-        if algorithm not in self._keys:
+        if algorithm not in self._algorithms:
             raise LookupError(f"no key is configured for {algorithm}")
-        return self._keys[algorithm]
+        signing = self._current().signing
+        if self._fault:
+            raise signer_unavailable(self._fault)
+        if algorithm not in signing:
+            raise signer_unavailable("no key has been published for long enough")
+        return signing[algorithm]
 
     def public_keys(self) -> Sequence[Mapping[str, str]]:
-        return [key.members() for key in self._published]
+        chosen = self._chosen if self._is_closed else self._current()
+        return [key.published.members() for key in chosen.published]
+
+    def fresh_for(self) -> int:
+        return self._book.fresh_for(self._now())
 
     def close(self) -> None:
-        self._keys = {}
+        with self._turn:
+            self._is_closed = True
+            self._loaded = {}
+            self._chosen = _Chosen(self._chosen.published, {}, None, 0, 0)
+
+    def _current(self) -> _Chosen:
+        """What counts now, read anew if the directory has changed or a moment has come."""
+        if self._chosen.holds(self._now(), self._stamp()):
+            return self._chosen
+        with self._turn:
+            # It is looked at before it is read: a change in between is then seen at the next call.
+            stamp = self._stamp()
+            if not self._is_closed and not self._chosen.holds(self._now(), stamp):
+                self._refresh(stamp)
+            return self._chosen
+
+    def _refresh(self, stamp: _Stamp) -> None:
+        signed = {algorithm: key.kid for algorithm, key in self._chosen.signing.items()}
+        try:
+            self._chosen = self._choose(stamp, signed=signed)
+            self._fault = ""
+        except KeyFileRefused:
+            self._fault = "the directory of the keys cannot be used"
+        except TemporarilyUnavailable as error:
+            self._fault = error.detail
+
+    def _stamp(self) -> _Stamp:
+        """What is different after every change of the directory or of the record in it."""
+        folder, record = self._places
+        try:
+            # It is asked at every signature, and a Path would take ten times as long to answer.
+            status = os.stat(folder)  # noqa: PTH116 -- see above.
+            try:
+                recorded = os.stat(record)  # noqa: PTH116 -- the same.
+            except FileNotFoundError:
+                return (status.st_ctime_ns,)
+        except OSError:
+            return None
+        return status.st_ctime_ns, recorded.st_ctime_ns, recorded.st_ino
+
+    def _choose(self, stamp: _Stamp, *, signed: Mapping[str, str]) -> _Chosen:
+        self._book.look()
+        now = self._now()
+        published: list[LocalSigningKey] = []
+        signing: dict[str, LocalSigningKey] = {}
+        moments: list[int] = []
+        for algorithm in self._algorithms:
+            found = self._found(algorithm)
+            for life in self._book.lives(
+                algorithm, list(found.values()), signed=signed.get(algorithm)
+            ):
+                moments.extend(_moments(life))
+                if life.is_published and life.entry.kid in found:
+                    published.append(found[life.entry.kid])
+                    if life.state is KeyState.ACTIVE:
+                        signing[algorithm] = found[life.entry.kid]
+        # Whatever is not needed any more is forgotten here.
+        self._loaded = {key.place: key for key in published}
+        until = min((moment for moment in moments if moment > now), default=float("inf"))
+        return _Chosen(tuple(published), signing, stamp, now, until)
+
+    def _found(self, algorithm: str) -> Mapping[str, LocalSigningKey]:
+        numbers = self._files.numbers(algorithm)
+        known = (
+            self._loaded.get((algorithm, number)) or self._files.load(algorithm, number)
+            for number in numbers
+        )
+        return {key.kid: key for key in known if key is not None}
 
 
-@contextmanager
-def _private_directory(directory: Path) -> Iterator[int]:
-    """Hold the directory open, so that what is checked is what the keys are read from."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KeyFileRefused(f"{directory} cannot be opened: {error.strerror}") from None
-    try:
-        _check_owner_and_mode(os.fstat(folder), directory)
-        yield folder
-    finally:
-        os.close(folder)
+def _moments(life: KeyLife) -> list[int]:
+    found = (life.entry.activates_at, life.leaves_at)
+    return [moment for moment in found if moment is not None]
 
 
-def _load_or_create(folder: int, *, directory: Path, algorithm: str) -> DevSigningKey:
-    name = f"{algorithm.lower()}.pem"
-    try:
-        pem = _read(folder, name, path=directory / name)
-    except FileNotFoundError:
-        _create(folder, name, pem=_new_key(algorithm), path=directory / name)
-        # Another process may have been first: what stands in the file counts, not what was made here.
-        pem = _read(folder, name, path=directory / name)
-    return _parse(pem, algorithm, path=directory / name)
+@dataclass(frozen=True, slots=True)
+class _FoundFile:
+    """A key in a file, without its private half."""
+
+    number: int
+    kid: str
+    created_at: int
 
 
-def _read(folder: int, name: str, *, path: Path) -> bytes:
-    try:
-        descriptor = os.open(name, _TO_READ, dir_fd=folder)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise KeyFileRefused(f"{path} cannot be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileRefused(f"{path} is not a regular file")
-        _check_owner_and_mode(status, path)
-        return file.read(_LARGEST_FILE)
+class DevKeySmith:
+    """Makes embedded keys, and deletes those that are gone. No private key is kept in memory."""
 
+    def __init__(self, directory: Path) -> None:
+        self._files = KeyFiles(directory)
+        self._known: dict[tuple[str, int], FoundKey] = {}
 
-def _create(folder: int, name: str, *, pem: bytes, path: Path) -> None:
-    """Put a whole key under its name at once, unless the name is taken by then."""
-    draft = f".{name}.{secrets.token_hex(8)}"
-    try:
-        _write(folder, draft, pem=pem)
-        # A link, unlike a rename, never replaces what another process has put there.
-        os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-        os.fsync(folder)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise KeyFileRefused(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=folder)
+    def found(self, algorithm: str) -> Sequence[FoundKey]:
+        """The keys that exist."""
+        known = (
+            (number, self._look(algorithm, number)) for number in self._files.numbers(algorithm)
+        )
+        found = {(algorithm, number): key for number, key in known if key is not None}
+        others = {place: key for place, key in self._known.items() if place[0] != algorithm}
+        self._known = {**others, **found}
+        return list(found.values())
 
+    def make(self, algorithm: str) -> None:
+        """Make the next key."""
+        self._files.make(algorithm, max(self._files.numbers(algorithm), default=0) + 1)
 
-def _write(folder: int, name: str, *, pem: bytes) -> None:
-    descriptor = os.open(name, _TO_WRITE, 0o600, dir_fd=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(descriptor)
+    def settle(self, algorithm: str, *, signs_from: int, gone: frozenset[int]) -> None:  # noqa: ARG002 -- a file signs nothing by itself.
+        """Delete the keys that are gone."""
+        self._files.drop(algorithm, gone.intersection(self._files.numbers(algorithm)))
 
-
-def _check_owner_and_mode(status: os.stat_result, path: Path) -> None:
-    if status.st_uid != os.geteuid():
-        raise KeyFileRefused(f"{path} belongs to another user")
-    if status.st_mode & _OPEN_TO_OTHERS:
-        mode = stat.S_IMODE(status.st_mode)
-        raise KeyFileRefused(f"{path} has mode {mode:04o}: group and others must have no access")
-
-
-def _new_key(algorithm: str) -> bytes:
-    if algorithm == "ES256":
-        return _pem(ec.generate_private_key(ec.SECP256R1()))
-    if algorithm == "RS256":
-        return _pem(rsa.generate_private_key(public_exponent=65_537, key_size=2048))
-    raise KeyUnfit(f"no key can be made for {algorithm}")
-
-
-def _pem(key: _PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _parse(pem: bytes, algorithm: str, *, path: Path) -> DevSigningKey:
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyFileRefused(f"{path} does not hold a private key in PEM form") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise KeyFileRefused(f"{path} does not hold an EC or RSA key")
-    try:
-        return DevSigningKey(published_key(key.public_key(), algorithm), algorithm, key)
-    except KeyUnfit as error:
-        raise KeyFileRefused(f"{path}: {error}") from None
+    def _look(self, algorithm: str, number: int) -> FoundKey | None:
+        known = self._known.get((algorithm, number))
+        if known is not None:
+            return known
+        key = self._files.load(algorithm, number)
+        return None if key is None else _FoundFile(number, key.kid, key.created_at)

@@ -57,6 +57,20 @@ def published_key(public_key: object, algorithm: str) -> PublishedKey:
         raise KeyUnfit(f"the key is of the wrong curve or size for {algorithm}") from None
 
 
+def key_of_jwk(jwk: Mapping[str, object], algorithm: str) -> PublishedKey:
+    """
+    The published form of a key that is given as a JWK; what else the JWK says is left out.
+
+    Raises ``KeyUnfit`` as ``published_key`` does, and for what is no public key at all.
+    """
+    try:
+        material = verification_key(jwk, algorithm).material
+    except (TokenRejected, JwkRejected):
+        raise KeyUnfit(f"the key is not fit for {algorithm}") from None
+    named = {**material, "kid": thumbprint(material), "alg": algorithm, "use": "sig"}
+    return PublishedKey(named, verification_key(named, algorithm))
+
+
 def thumbprint(material: Mapping[str, str]) -> str:
     """The SHA-256 thumbprint of a key's required members, in base64url (RFC 7638 3)."""
     canonical = json.dumps(material, sort_keys=True, separators=(",", ":"))

@@ -1,22 +1,21 @@
-"""A key in Vault's transit engine: its published versions, which of them signs, and how it is asked to."""
+"""A key in Vault's transit engine: the versions that it has, and how one of them is asked to sign."""
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from broker.interfaces import Now
 from broker.keys.published import PublishedKey, published_key
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_session import VaultSession
 
 _MOST_VERSIONS: Final = 20
-"""How many versions are published; older ones are no longer in any token that still lives."""
+"""How many versions are read; older ones are no longer in any token that still lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,10 @@ class KeyVersion:
     published: PublishedKey
 
     @property
+    def kid(self) -> str:
+        return self.published.kid
+
+    @property
     def name(self) -> str:
         """The versions of a key fail together."""
         return self.algorithm
@@ -66,45 +69,6 @@ class KeyVersion:
     @property
     def batch_limit(self) -> int:
         return _DIALECTS[self.algorithm].batch_limit
-
-
-SigningChoice = Callable[[Sequence[KeyVersion], KeyVersion | None], KeyVersion | None]
-"""
-Chooses which of the published versions signs, given the one that signed last.
-
-``None`` means that none of them may: then nothing is signed.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedLongEnough:
-    """
-    Chooses the newest version that every verifier must have seen by now.
-
-    ``lead`` is the JWKS's max-age, three poll intervals of the key store, and what the clocks of
-    Vault and of the broker may differ. Every replica comes to the same answer by itself, since a
-    version's age is a fact of Vault. The choice never goes back to an older version while the newer
-    one is published. The very first version of a key may sign at once: there was nothing before it
-    that a verifier could still remember.
-    """
-
-    now: Now
-    lead: timedelta
-
-    def __call__(
-        self, published: Sequence[KeyVersion], last: KeyVersion | None
-    ) -> KeyVersion | None:
-        seen_since = self.now() - self.lead.total_seconds()
-        last_kid = last.published.kid if last else None
-        candidates = [
-            version
-            for version in published
-            if version.created_at <= seen_since or version.published.kid == last_kid
-        ]
-        if candidates:
-            return max(candidates, key=lambda version: version.number)
-        is_first = last is None and [version.number for version in published] == [1]
-        return published[0] if is_first else None
 
 
 def read_versions(

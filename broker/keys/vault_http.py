@@ -28,6 +28,7 @@ class Fault(StrEnum):
     TIMED_OUT = "timed out"
     SEALED = "sealed or not initialized"
     FORBIDDEN = "forbidden"
+    MISSING = "not found"
     REFUSED = "request refused"
     FAILED = "server error"
     REDIRECTED = "redirected"
@@ -40,6 +41,7 @@ _FAULTS: Final[tuple[tuple[tuple[type[Exception], ...], Fault], ...]] = (
     ((hvac.exceptions.Forbidden,), Fault.FORBIDDEN),
     ((hvac.exceptions.VaultDown, hvac.exceptions.VaultNotInitialized), Fault.SEALED),
     ((hvac.exceptions.InternalServerError, hvac.exceptions.BadGateway), Fault.FAILED),
+    ((hvac.exceptions.InvalidPath,), Fault.MISSING),
     ((hvac.exceptions.VaultError,), Fault.REFUSED),
     ((urllib3.exceptions.SSLError,), Fault.UNTRUSTED),
     ((urllib3.exceptions.NewConnectionError,), Fault.UNREACHABLE),
@@ -124,7 +126,7 @@ class VaultHttp:
         return self._call("get", path, token=token, json=None)
 
     def post(self, path: str, body: Mapping[str, Any], *, token: str = "") -> Mapping[str, Any]:
-        """The answer to a write; raises ``VaultFault``."""
+        """The answer to a write, which may be empty; raises ``VaultFault``."""
         return self._call("post", path, token=token, json=body)
 
     def close(self) -> None:
@@ -140,9 +142,15 @@ class VaultHttp:
         else:
             if isinstance(answer, dict):
                 return cast(dict[str, Any], answer)
+            if method == "post" and _is_empty(answer):
+                return {}
             fault = _fault_of_answer(answer)
         # It is raised outside the handler because the error in its context may quote what was sent.
         raise VaultFault(fault)
+
+
+def _is_empty(answer: object) -> bool:
+    return isinstance(answer, BoundedAnswer) and answer.status_code == 204
 
 
 def _fault_of(error: Exception) -> Fault:

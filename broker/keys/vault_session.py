@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from broker.errors import TemporarilyUnavailable
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_auth import Lease, VaultAuth, granted_lease
 from broker.keys.vault_http import Fault, VaultFault, VaultHttp, VaultServer
@@ -66,20 +67,42 @@ class VaultSession:
         """The whole answer to a read."""
         return self._call(lambda token: self._http.get(path, token=token))
 
+    def find(self, path: str) -> Mapping[str, Any] | None:
+        """The whole answer to a read, or ``None`` when there is nothing at this path."""
+        try:
+            return self.get(path)
+        except TemporarilyUnavailable as error:
+            if not _is(error, Fault.MISSING):
+                raise
+            return None
+
     def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The whole answer to a write, which is sent twice if its connection breaks."""
         return self._call(lambda token: self._http.post(path, body, token=token))
+
+    def attempt(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The whole answer to such a write, or ``None`` when it was refused for what it says."""
+        try:
+            return self.post(path, body)
+        except TemporarilyUnavailable as error:
+            if not _is(error, Fault.REFUSED):
+                raise
+            return None
+
+    def post_once(self, path: str, body: Mapping[str, Any]) -> None:
+        """A write that would do more if it were done twice: it is not, if its connection breaks."""
+        self._call(lambda token: self._http.post(path, body, token=token), is_repeatable=False)
 
     def close(self) -> None:
         """Forget the token and close the connections."""
         self._held = None
         self._http.close()
 
-    def _call(self, call: Call) -> Mapping[str, Any]:
+    def _call(self, call: Call, *, is_repeatable: bool = True) -> Mapping[str, Any]:
         try:
             token = self._token()
             try:
-                return _call_again_if_dropped(call, token)
+                return _call_again_if_dropped(call, token) if is_repeatable else call(token)
             except VaultFault as fault:
                 if fault.fault is not Fault.FORBIDDEN:
                     raise
@@ -168,12 +191,16 @@ class VaultSession:
         return self._held
 
 
+def _is(error: TemporarilyUnavailable, fault: Fault) -> bool:
+    return isinstance(error.__cause__, VaultFault) and error.__cause__.fault is fault
+
+
 def _call_again_if_dropped(call: Call, token: str) -> Mapping[str, Any]:
     """
     Call, and once more if the connection was broken.
 
-    A server may close an idle connection at the very moment it is used. Nothing that the broker
-    writes in Vault does harm when it is done twice.
+    A server may close an idle connection at the very moment it is used. What is sent
+    through here does no harm when it is done twice.
     """
     try:
         return call(token)

@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,21 +10,12 @@ from typing import Final
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import SigningKey
 from broker.keys.batches import Batches
-from broker.keys.transit_key import (
-    TRANSIT_ALGORITHMS,
-    KeyVersion,
-    SigningChoice,
-    read_versions,
-    sign_digests,
-)
+from broker.keys.care import Care
+from broker.keys.followed import FollowedKeys
+from broker.keys.transit_key import KeyVersion, sign_digests
 from broker.keys.unavailable import signer_unavailable
-from broker.keys.vault_http import vault_name, vault_path
-from broker.keys.vault_session import VaultSession
 
 _LOGGER: Final = logging.getLogger(__name__)
-_RETRY_SECONDS: Final = 0.5
-_FIRST_ROUND_SECONDS: Final = 3.0
-_JOIN_SECONDS: Final = 5.0
 # It has no dot, so no signature of it can ever pass for that of a JWS.
 _CANARY: Final = b"delegation broker: is the signer there?"
 
@@ -64,79 +53,44 @@ class TransitSigningKey:
         raise signer_unavailable(fault)
 
 
-@dataclass(frozen=True, slots=True)
-class _KeySet:
-    """
-    What is known of one key: what is published, what signs if any may, and what signed last.
-
-    The last is remembered even while nothing may sign, since verifiers remember it too.
-    """
-
-    published: tuple[KeyVersion, ...]
-    signing: TransitSigningKey | None
-    last: KeyVersion | None
-
-
 class VaultTransitKeyStore:
     """
-    Signs in Vault. ``keys`` names a transit key for each algorithm, ``ES256`` or ``RS256``.
+    Signs in Vault, with the keys that it follows.
 
     While Vault is away nothing is signed, and the last good public keys are still there. The store
     never raises for that when it is made, and is made within seconds: a background thread asks again
-    until it succeeds, reads the published versions every ``refresh_interval`` seconds, and makes
-    sure that Vault signs. A version signs only when ``signing_version`` chose it out of those that
-    are published here. Every signature is verified with its published key before anybody gets it.
+    until it succeeds, reads keys and record at every poll of the schedule, and makes sure that Vault
+    signs. Every signature is verified with its published key before anybody gets it.
 
     A caller of ``sign`` waits for at most ``sign_deadline`` seconds. Make a store in the process
-    that uses it, after any fork. The session becomes the store's, which closes it. Raises
-    ``ValueError`` for names that are not acceptable in a path, and for unknown algorithms.
+    that uses it, after any fork. What it follows becomes the store's, which closes it.
     """
 
-    def __init__(
-        self,
-        session: VaultSession,
-        *,
-        keys: Mapping[str, str],
-        signing_version: SigningChoice,
-        mount: str = "transit",
-        sign_deadline: float = 1.5,
-        refresh_interval: float = 5.0,
-    ) -> None:
-        if not TRANSIT_ALGORITHMS.issuperset(keys):
-            raise ValueError("a transit key signs ES256 or RS256")
-        self._session = session
-        self._path = vault_path(mount)
-        self._names = {algorithm: vault_name(name) for algorithm, name in keys.items()}
-        self._choose = signing_version
-        self._interval = refresh_interval
-        self._sets: dict[str, _KeySet] = {}
-        self._unread: dict[str, str] = {}
+    def __init__(self, keys: FollowedKeys, *, sign_deadline: float = 1.5) -> None:
+        self._keys = keys
         self._told: dict[str, str] = {}
-        self._one_refresh = threading.Lock()
-        self._closing = threading.Event()
         self._batches = Batches(self._send, deadline=sign_deadline)
-        self._first_round = threading.Event()
-        self._tender = threading.Thread(target=self._run, name="broker-keys", daemon=True)
-        self._tender.start()
-        self._first_round.wait(_FIRST_ROUND_SECONDS)
+        self._care = Care(
+            self._tend,
+            interval=keys.book.schedule.poll.total_seconds(),
+            is_troubled=self._is_troubled,
+            choose=keys.choose,
+        )
+        self._care.start()
 
     def signing_key(self, algorithm: str) -> SigningKey:
-        if algorithm not in self._names:
+        if algorithm not in self._keys.names:
             raise LookupError(f"no key is configured for {algorithm}")
-        key_set = self._sets.get(algorithm)
-        fault = self._fault(algorithm)
-        if fault is not None or key_set is None or key_set.signing is None:
+        fault, signing = self._fault(algorithm), self._signing(algorithm)
+        if fault is not None or signing is None:
             raise signer_unavailable(fault or "vault: the key was withdrawn")
-        return key_set.signing
+        return signing
 
     def public_keys(self) -> Sequence[Mapping[str, str]]:
-        sets = self._sets
-        return [
-            version.published.members()
-            for algorithm in self._names
-            if algorithm in sets
-            for version in sets[algorithm].published
-        ]
+        return [version.published.members() for version in self._keys.published()]
+
+    def fresh_for(self) -> int:
+        return self._keys.fresh_for()
 
     def refresh(self) -> None:
         """
@@ -144,73 +98,39 @@ class VaultTransitKeyStore:
 
         Raises ``TemporarilyUnavailable`` if any key could not be read; what was known of it stays.
         """
-        faults = []
-        with self._one_refresh:
-            for algorithm, name in self._names.items():
-                try:
-                    self._refresh_one(algorithm, name)
-                except TemporarilyUnavailable as error:
-                    self._unread[algorithm] = error.detail
-                    faults.append(error)
-        if faults:
-            raise faults[0]
+        self._keys.refresh()
 
     def close(self) -> None:
-        self._closing.set()
         self._batches.close()
-        self._tender.join(_JOIN_SECONDS)
-        self._session.close()
+        self._care.close()
+        self._keys.close()
 
-    def _refresh_one(self, algorithm: str, name: str) -> None:
-        known = self._sets.get(algorithm)
-        last = known.last if known else None
-        published = read_versions(self._session, self._path, key_name=name, algorithm=algorithm)
-        chosen = self._choose(published, last)
-        signing = TransitSigningKey(chosen, self._batches) if chosen else None
-        # What is published and what signs are replaced together, so that neither is ahead.
-        self._sets = {**self._sets, algorithm: _KeySet(published, signing, chosen or last)}
-        self._unread.pop(algorithm, None)
+    def _signing(self, algorithm: str) -> TransitSigningKey | None:
+        key_set = self._keys.of(algorithm)
+        if key_set is None or key_set.signing is None:
+            return None
+        return TransitSigningKey(key_set.signing, self._batches)
 
     def _send(self, version: KeyVersion, digests: Sequence[bytes]) -> Sequence[bytes | None]:
-        return sign_digests(self._session, self._path, version=version, digests=digests)
-
-    def _run(self) -> None:
-        due_at = time.monotonic()
-        while not self._closing.is_set():
-            if self._is_troubled() or time.monotonic() >= due_at:
-                self._tend_and_go_on()
-                due_at = time.monotonic() + self._interval
-            self._first_round.set()
-            self._closing.wait(_RETRY_SECONDS)
-
-    def _tend_and_go_on(self) -> None:
-        try:
-            self._tend()
-        except Exception:
-            # Without this thread nothing that is amiss now would ever be put right.
-            _LOGGER.exception("the signing keys could not be looked after")
+        return sign_digests(self._keys.session, self._keys.path, version=version, digests=digests)
 
     def _is_troubled(self) -> bool:
-        return bool(self._unread) or any(map(self._fault, self._names))
+        return self._keys.is_behind or any(map(self._fault, self._keys.names))
 
     def _fault(self, algorithm: str) -> str | None:
         """What is in the way of signing, if anything is."""
-        if algorithm not in self._sets:
-            return self._unread.get(algorithm, "vault: the key has not been read yet")
-        if self._sets[algorithm].signing is None:
-            return "vault: no version of the key has been published for long enough"
-        return self._batches.fault(algorithm)
+        return self._keys.fault(algorithm) or self._batches.fault(algorithm)
 
     def _tend(self) -> None:
         # What could be read is in use; a fault keeps its breaker open, or its key set as it was, and
         # this thread comes back.
         with suppress(TemporarilyUnavailable):
             self.refresh()
-        for key_set in self._sets.values():
+        for signing in map(self._signing, self._keys.names):
             with suppress(TemporarilyUnavailable):
-                if key_set.signing is not None:
-                    key_set.signing.probe()
-        for algorithm in self._names:
+                if signing is not None:
+                    signing.probe()
+        for algorithm in self._keys.names:
             with suppress(TemporarilyUnavailable):
                 self._tell(algorithm)
 
@@ -222,7 +142,7 @@ class VaultTransitKeyStore:
             _LOGGER.log(level, "%s %s", algorithm, state)
 
     def _state(self, algorithm: str) -> tuple[int, str]:
-        fault, unread = self._fault(algorithm), self._unread.get(algorithm)
+        fault, unread = self._fault(algorithm), self._keys.unread(algorithm)
         if fault is not None:
             return logging.WARNING, f"cannot be signed: {fault}"
         if unread is not None:

@@ -77,6 +77,9 @@ class ObservedKeyStore:
     def public_keys(self) -> Sequence[Mapping[str, str]]:
         return self.inner.public_keys()
 
+    def fresh_for(self) -> int:
+        return self.inner.fresh_for()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -273,17 +273,6 @@ def test_keys_are_listed(run: Run, web: WebServer) -> None:
     ]
 
 
-def test_the_keys_of_the_settings_issuer_are_listed_by_default(
-    run: Run, web: WebServer, tmp_path: Path
-) -> None:
-    issuer = web.be_issuer(signer("k1").jwks)
-    (tmp_path / "broker.yaml").write_text(f"issuer: {issuer}\n")
-
-    result = run("keys", "list", "-o", "json")
-
-    assert json.loads(result.stdout) == signer("k1").jwks
-
-
 def test_what_is_no_key_set_is_not_listed(run: Run, web: WebServer, tmp_path: Path) -> None:
     issuer = web.be_issuer({"keys": ["x"]})
     (tmp_path / "keys.json").write_text("{}")

@@ -1,19 +1,23 @@
 """The set-up of Vault that the documents give is enough for the broker, and gives it nothing more."""
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from broker.app import open_key_store
 from broker.config import Settings, load_settings
-from broker.config.settings import VaultSettings
+from broker.config.settings import VaultAuthSettings, VaultSettings
 from broker.errors import TemporarilyUnavailable
 from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.signing import open_key_store, open_rotator
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.shell import run
 from tests.openbao import OpenBao
@@ -49,6 +53,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
     bao.set_up()
     try:
         bao.call("DELETE", "sys/mounts/transit")
+        bao.call("DELETE", "sys/mounts/kv")
         bao.call("DELETE", "sys/auth/approle")
         page = blocks(ROOT / "docs" / "vault.md")
         for block in page:
@@ -83,26 +88,48 @@ def test_the_broker_signs_with_what_the_set_up_gives_it(set_up: SetUp) -> None:
         ("transit/sign/broker-rs256", {"key_version": 1, "signature_algorithm": "pss"}),
         ("transit/keys/broker-es256/rotate", {}),
         ("transit/keys/another", {"type": "ecdsa-p256"}),
+        ("transit/keys/broker-es256/config", {"min_encryption_version": 1}),
+        ("kv/data/broker/keys/record", {"data": {"keys": []}}),
         ("auth/approle/role/broker/secret-id", {}),
     ],
 )
 def test_the_broker_may_do_nothing_else(set_up: SetUp, path: str, body: dict[str, object]) -> None:
-    auth = set_up.vault.auth
+    assert refusal(set_up.vault.url, set_up.vault.auth, path, body) == "vault: forbidden"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("transit/sign/broker-es256", {"key_version": 1, "batch_input": [{"input": "YQ=="}]}),
+        ("transit/keys/broker-es256/config", {"exportable": True}),
+        ("transit/keys/broker-es256/config", {"deletion_allowed": True}),
+        ("transit/keys/another", {"type": "ecdsa-p256"}),
+        ("kv/data/another", {"data": {}}),
+        ("auth/approle/role/broker/secret-id", {}),
+    ],
+)
+def test_the_rotator_may_neither_sign_nor_take_a_key_out(
+    set_up: SetUp, path: str, body: dict[str, object]
+) -> None:
+    assert set_up.vault.rotator is not None
+    assert refusal(set_up.vault.url, set_up.vault.rotator, path, body) == "vault: forbidden"
+
+
+def refusal(url: str, auth: VaultAuthSettings, path: str, body: dict[str, object]) -> str:
+    """Why a write with this login is refused."""
     assert auth.role_id_file
     assert auth.secret_id_file
     session = VaultSession(
-        VaultServer(set_up.vault.url),
+        VaultServer(url),
         auth=AppRoleAuth(auth.role_id_file, auth.secret_id_file),
         login_cooldown=0,
     )
-
-    with pytest.raises(TemporarilyUnavailable) as refused:
+    with closing(session), pytest.raises(TemporarilyUnavailable) as refused:
         session.post(path, body)
+    return refused.value.detail
 
-    assert refused.value.detail == "vault: forbidden"
 
-
-def test_the_rotation_of_the_documents_publishes_a_version_that_does_not_sign_yet(
+def test_the_rotation_of_the_documents_publishes_versions_that_do_not_sign_yet(
     set_up: SetUp,
 ) -> None:
     store = open_key_store(set_up.settings)
@@ -111,11 +138,32 @@ def test_the_rotation_of_the_documents_publishes_a_version_that_does_not_sign_ye
         signing = store.signing_key("ES256").kid
         for block in blocks(ROOT / "docs" / "operations.md"):
             if block.noted("needs") == "openbao":
-                set_up.as_root(block.text)
+                printed = run(block.text, folder=set_up.folder, BROKER_CONFIG="broker.yaml")
         store.refresh()
 
         published = [jwk["kid"] for jwk in store.public_keys() if jwk["alg"] == "ES256"]
-        assert len(published) == 2
+        # What signs, what follows it, and a spare.
+        assert len(published) == 3
         assert store.signing_key("ES256").kid == signing
+        assert "begins to sign" in printed
     finally:
         store.close()
+
+
+def test_keys_in_memory_are_certified_with_what_the_set_up_gives(set_up: SetUp) -> None:
+    page = blocks(ROOT / "docs" / "vault.md")
+    first, second = (YAML(typ="safe").load(one.text) for one in page if one.language == "yaml")
+    vault = first["keys"]["vault"] | second["keys"]["vault"] | {"url": set_up.vault.url}
+    document = first | {"keys": first["keys"] | second["keys"] | {"vault": vault}}
+    file = set_up.folder / "ephemeral.yaml"
+    file.write_text(json.dumps(document))
+    settings = load_settings(file, {})
+
+    with closing(open_key_store(settings)) as store:
+        assert isinstance(store, VaultEphemeralKeyStore)
+        in_vault = open_rotator(settings).look()
+        in_memory = {key["kid"] for key in store.public_keys()} - {
+            entry.kid for entry in in_vault.keys
+        }
+        assert len(in_memory) == 2
+        assert {one.statement.kid for one in open_rotator(settings).stated()} == in_memory

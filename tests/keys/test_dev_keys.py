@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from broker.keys.dev import DevKeyStore, KeyFileRefused
+from broker.errors import TemporarilyUnavailable
+from broker.keys.dev import DEV_SCHEDULE, DevKeySmith, DevKeyStore
+from broker.keys.key_files import KeyFileRefused
 from broker.keys.published import KeyUnfit
+from broker.keys.record_file import FileRecord
+from broker.keys.rotator import Rotator
 
 
 @pytest.fixture
@@ -206,3 +212,68 @@ def test_a_key_that_cannot_be_written_leaves_no_draft(
     with pytest.raises(KeyFileRefused, match=r"es256\.pem cannot be written: No space left"):
         DevKeyStore(folder)
     assert list(folder.iterdir()) == []
+
+
+# Keys that are rotated.
+
+
+def rotator(folder: Path) -> Rotator:
+    return Rotator(
+        FileRecord(folder),
+        DevKeySmith(folder),
+        algorithms=("ES256",),
+        schedule=DEV_SCHEDULE,
+        now=lambda: int(time.time()),
+    )
+
+
+@pytest.mark.requirement("SGN-02")
+def test_a_store_sees_a_change_of_its_directory_at_the_next_call(folder: Path) -> None:
+    store = DevKeyStore(folder)
+    first = store.signing_key("ES256").kid
+
+    rotator(folder).rotate(["ES256"])
+    assert len(store.public_keys()) == 3
+    assert store.signing_key("ES256").kid == first
+
+    rotator(folder).revoke(first)
+    assert store.signing_key("ES256").kid != first
+    assert first not in [key["kid"] for key in store.public_keys()]
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "the record is gone": lambda folder: (folder / "record.json").unlink(),
+    "the record is none": lambda folder: (folder / "record.json").write_text("{}"),
+    "the record is open to others": lambda folder: (folder / "record.json").chmod(0o644),
+    "a key is none": lambda folder: put(folder / "es256-9.pem", b"secret"),
+    "the directory is open to others": lambda folder: folder.chmod(0o755),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_directory_that_is_damaged_under_a_store_stops_it_and_what_it_published_stays(
+    folder: Path, damage: Callable[[Path], object]
+) -> None:
+    store = DevKeyStore(folder)
+    rotator(folder).tend()
+    published = store.public_keys()
+
+    damage(folder)
+
+    with pytest.raises(TemporarilyUnavailable):
+        store.signing_key("ES256")
+    assert store.public_keys() == published
+
+
+def test_a_store_signs_again_once_its_directory_is_mended(folder: Path) -> None:
+    store = DevKeyStore(folder)
+    rotator(folder).tend()
+    assert store.public_keys()
+    record = (folder / "record.json").read_bytes()
+    (folder / "record.json").unlink()
+    with pytest.raises(TemporarilyUnavailable):
+        store.signing_key("ES256")
+
+    put(folder / "record.json", record)
+
+    assert len(store.signing_key("ES256").sign(b"a.b")) == 64

@@ -15,7 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.keys.transit_key import KeyVersion, PublishedLongEnough
+from broker.keys.book import KeyBook
+from broker.keys.followed import FollowedKeys
+from broker.keys.life import FoundKey, KeyLife, Schedule
+from broker.keys.record import NoRecord
 from broker.keys.vault_auth import TokenFileAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -31,13 +34,17 @@ from tests.keys.pretend_vault import (
 )
 from tests.openbao import LEAD, Transit, wait_until
 
+HOUR = timedelta(hours=1)
 KEY, SIGN = "transit/keys/es", "transit/sign/es"
 
 FORKING = """
 import os, sys, threading, time
 from datetime import timedelta
 from pathlib import Path
-from broker.keys.transit_key import PublishedLongEnough
+from broker.keys.book import KeyBook
+from broker.keys.followed import FollowedKeys
+from broker.keys.life import Schedule
+from broker.keys.record import NoRecord
 from broker.keys.vault_auth import TokenFileAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -46,10 +53,14 @@ from broker.keys.vault_transit import VaultTransitKeyStore
 print(threading.active_count() - 1, end="", flush=True)
 for _ in range(2):
     if os.fork() == 0:
+        hour = timedelta(hours=1)
         store = VaultTransitKeyStore(
-            VaultSession(VaultServer(sys.argv[1]), auth=TokenFileAuth(Path(sys.argv[2]))),
-            keys={"ES256": "es"},
-            signing_version=PublishedLongEnough(lambda: int(time.time()), timedelta(hours=1)),
+            FollowedKeys(
+                VaultSession(VaultServer(sys.argv[1]), auth=TokenFileAuth(Path(sys.argv[2]))),
+                KeyBook(Schedule(hour, hour), now=lambda: int(time.time()), records=NoRecord()),
+                keys={"ES256": "es"},
+                mount="transit",
+            )
         )
         print("", len(store.signing_key("ES256").sign(b"a.b")), end="", flush=True)
         store.close()
@@ -72,14 +83,22 @@ def make_store(vault: PretendVault, tmp_path: Path) -> Iterator[MakeStore]:
     made: list[VaultTransitKeyStore] = []
     (tmp_path / "token").write_text("hvs.token")
 
-    def make(**options: Any) -> VaultTransitKeyStore:
+    def make(
+        *,
+        keys: Mapping[str, str] = {"ES256": "es"},
+        mount: str = "transit",
+        poll: timedelta = HOUR,
+        book: type[KeyBook] = KeyBook,
+    ) -> VaultTransitKeyStore:
         session = VaultSession(VaultServer(vault.url), auth=TokenFileAuth(tmp_path / "token"))
-        settings: dict[str, Any] = {
-            "keys": {"ES256": "es"},
-            "signing_version": PublishedLongEnough(lambda: int(time.time()), timedelta(hours=1)),
-            "refresh_interval": 3600.0,
-        }
-        made.append(VaultTransitKeyStore(session, **settings | options))
+        schedule = Schedule(publish_ahead=HOUR, keep_published=HOUR, poll=poll, outage=HOUR)
+        followed = FollowedKeys(
+            session,
+            book(schedule, now=lambda: int(time.time()), records=NoRecord()),
+            keys=keys,
+            mount=mount,
+        )
+        made.append(VaultTransitKeyStore(followed))
         return made[-1]
 
     yield make
@@ -309,8 +328,8 @@ def test_at_most_twenty_versions_are_published_and_they_are_the_newest(
     vault.scripts[SIGN] = lambda _: refused(status=500)
     store = make_store()
 
-    key_set = store._sets["ES256"]
-    assert [version.number for version in key_set.published] == list(range(30, 10, -1))
+    published = store._keys.published()
+    assert [version.number for version in published] == list(range(30, 10, -1))
 
 
 # What the store does by itself.
@@ -320,7 +339,7 @@ def test_a_change_for_the_worse_or_the_better_is_logged_once(
     vault: PretendVault, make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    store = make_store(refresh_interval=0.1)
+    store = make_store(poll=timedelta(seconds=0.1))
     kid = store.signing_key("ES256").kid
     vault.scripts[SIGN] = lambda _: refused(status=500)
     wait_until(lambda: len(caplog.records) == 2)
@@ -339,7 +358,7 @@ def test_a_change_for_the_worse_or_the_better_is_logged_once(
 def test_published_keys_that_cannot_be_read_anew_are_logged_though_vault_signs(
     vault: PretendVault, make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = make_store(refresh_interval=0.1)
+    store = make_store(poll=timedelta(seconds=0.1))
     vault.scripts[KEY] = lambda _: refused()
     wait_until(lambda: bool(caplog.messages))
 
@@ -354,13 +373,16 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_care_for_the_keys(
 ) -> None:
     answers: Iterator[Exception | None] = iter([ZeroDivisionError("oops")])
 
-    def choose(published: Sequence[KeyVersion], _: KeyVersion | None) -> KeyVersion:
-        error = next(answers, None)
-        if error is not None:
-            raise error
-        return published[0]
+    class OddBook(KeyBook):
+        def lives(
+            self, algorithm: str, found: Sequence[FoundKey], *, signed: str | None
+        ) -> tuple[KeyLife, ...]:
+            error = next(answers, None)
+            if error is not None:
+                raise error
+            return super().lives(algorithm, found, signed=signed)
 
-    store = make_store(signing_version=choose)
+    store = make_store(book=OddBook)
     wait_until(lambda: store._fault("ES256") is None)
 
     assert len(sign(store)) == 64
@@ -459,6 +481,7 @@ def test_a_rotated_key_is_published_at_once_and_signs_only_after_its_lead(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_version_that_was_withdrawn_is_no_longer_published(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -476,6 +499,7 @@ def test_a_version_that_was_withdrawn_is_no_longer_published(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_version_that_vault_no_longer_signs_with_is_a_fault_and_no_other_takes_its_place(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -505,6 +529,7 @@ def test_a_key_that_was_deleted_and_made_anew_signs_nothing_for_its_lead(
 
 
 @pytest.mark.openbao
+@pytest.mark.requirement("R-08")
 def test_a_deleted_key_signs_nothing_and_stays_published(
     own_transit: Transit, real_store: VaultTransitKeyStore
 ) -> None:
@@ -531,3 +556,59 @@ def test_what_a_policy_takes_away_is_refused_and_what_it_gives_back_is_signed(
     own_transit.bao.allow("own", may_sign=("own-es256",))
     wait_until(lambda: real_store._fault("ES256") is None)
     assert len(key.sign(b"header.payload")) == 64
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_store_that_may_not_read_the_record_signs_and_publishes_nothing(
+    own_transit: Transit,
+) -> None:
+    """What is on record could say that the key was revoked."""
+    own_transit.rotator().tend()
+    policy = 'path "transit/*" { capabilities = ["read", "update"] }'
+    own_transit.bao.call("PUT", "sys/policies/acl/own", policy=policy)
+
+    store = own_transit.store(is_on_record=True)
+
+    assert fault_of(lambda: store.signing_key("ES256")) == "vault: forbidden"
+    assert store.public_keys() == []
+    assert store.fresh_for() == 0
+    own_transit.bao.allow("own", may_sign=("own-es256",))
+    wait_until(lambda: store._fault("ES256") is None)
+    assert len(store.signing_key("ES256").sign(b"header.payload")) == 64
+    store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_record_that_is_deleted_under_a_store_is_a_fault_and_not_forgotten(
+    own_transit: Transit,
+) -> None:
+    own_transit.rotator().tend()
+    store = own_transit.store(is_on_record=True)
+    published = store.public_keys()
+    own_transit.bao.call("DELETE", "kv/metadata/broker/keys/record")
+
+    assert fault_of(store.refresh) == "the record of the keys is gone"
+    assert store.public_keys() == published
+    store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("R-08")
+def test_a_version_that_should_sign_and_is_not_shown_lets_no_other_sign(
+    own_transit: Transit,
+) -> None:
+    """As when a key was made anew under its name, or a standby lags behind."""
+    own_transit.rotator().tend()
+    store = own_transit.store(is_on_record=True)
+    own_transit.bao.call("POST", "transit/keys/own-es256/config", deletion_allowed=True)
+    own_transit.bao.call("DELETE", "transit/keys/own-es256")
+    own_transit.bao.create_key("own-es256")
+
+    store.refresh()
+
+    fault = fault_of(lambda: store.signing_key("ES256"))
+    assert fault == "vault: the version that should sign is not shown"
+    assert store.public_keys() == []
+    store.close()

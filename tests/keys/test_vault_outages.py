@@ -4,7 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,7 @@ from broker.errors import TemporarilyUnavailable
 from broker.interfaces import KeyStore
 from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.tokens.own_keys import OwnKeys
-from tests.openbao import OpenBao, Transit, wait_until
+from tests.openbao import LEAD, SCHEDULE, OpenBao, Transit, wait_until
 
 pytestmark = pytest.mark.openbao
 
@@ -180,7 +181,7 @@ def test_a_store_can_be_closed_while_vault_hangs(own_transit: Transit) -> None:
     store.close()
 
     assert time.monotonic() - began < 8
-    assert not store._tender.is_alive()
+    assert not store._care.is_alive
     assert not store._batches._thread.is_alive()
 
 
@@ -188,7 +189,7 @@ def test_a_store_can_be_closed_while_vault_hangs(own_transit: Transit) -> None:
 def test_a_server_that_is_healthy_and_does_not_sign_is_found_out_without_a_caller(
     own_transit: Transit,
 ) -> None:
-    store = own_transit.store(refresh_interval=0.1)
+    store = own_transit.store(schedule=replace(SCHEDULE, poll=timedelta(seconds=0.1), outage=LEAD))
     own_transit.bao.allow("own", may_sign=())
 
     wait_until(lambda: store._fault("ES256") is not None)

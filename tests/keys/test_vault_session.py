@@ -272,7 +272,7 @@ ANSWERS = {
     "a rate limit": (Answer({"errors": ["slow down"]}, 429), "request refused"),
     "a standby": (Answer({"errors": []}, 473), "request refused"),
     "a bad request": (Answer({"errors": ["signing key not found"]}, 400), "request refused"),
-    "no such path": (Answer({"errors": []}, 404), "request refused"),
+    "no such path": (Answer({"errors": []}, 404), "not found"),
     "errors of the wrong type": (Answer({"errors": [{"a": 1}]}, 400), "malformed answer"),
     "an error that is a list": (Answer([1], 400), "malformed answer"),
     "a page": (

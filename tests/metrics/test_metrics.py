@@ -396,6 +396,9 @@ class Keys:
     def public_keys(self) -> Sequence[Mapping[str, str]]:
         return [{"kid": self.kid}]
 
+    def fresh_for(self) -> int:
+        return 60
+
     def sign(self, signing_input: bytes) -> bytes:
         if self.is_away:
             raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
@@ -411,6 +414,7 @@ def test_a_signature_is_measured_even_if_it_fails(directory: Path) -> None:
     key = store.signing_key("ES256")
 
     assert (key.kid, key.algorithm, store.public_keys()) == ("k1", "ES256", [{"kid": "k1"}])
+    assert store.fresh_for() == 60
     assert key.sign(b"input") == b"input"
     store.close()
     with pytest.raises(TemporarilyUnavailable):

@@ -78,6 +78,9 @@ class Published:
     def public_keys(self) -> list[Any]:
         return self.keys
 
+    def fresh_for(self) -> int:
+        return 60
+
     def close(self) -> None:
         pass
 

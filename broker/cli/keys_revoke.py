@@ -1,0 +1,100 @@
+"""``broker keys revoke``: take a key out of use at once, in an emergency."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli.inputs import config_option, settings_from
+from broker.cli.key_lives import age, moment, rotating, token_file_option
+from broker.cli.output import echo_json, output_option
+from broker.config import Settings
+from broker.config.problems import printable
+from broker.keys.outlook import Exposure, exposure_of
+from broker.keys.rotator import Revoked, Rotator
+
+
+@click.command()
+@click.argument("kid")
+@token_file_option
+@config_option()
+@output_option("text", "json")
+def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None:
+    """
+    Take the key with the id KID out of use at once and for ever; `broker keys list` has the ids.
+
+    It signs no more and leaves the key set at once. If it was the one that signed, another does from
+    now on. What cannot be undone is told.
+    """
+    settings = settings_from(config)
+    with rotating(settings, token_file) as rotator:
+        revoked = rotator.revoke(kid)
+    exposure = exposed(revoked, rotator, settings)
+    signing = revoked.signing
+    if output == "json":
+        facts = {
+            "revoked": revoked.kid,
+            "algorithm": revoked.algorithm,
+            "was_active": revoked.was_active,
+            "replica": revoked.replica or None,
+            "fault": revoked.fault or None,
+            "signing": signing.kid if signing is not None else None,
+            **asdict(exposure),
+        }
+        echo_json(facts)
+        return
+    for line in sentences(revoked, exposure, now=rotator.now()):
+        click.echo(line)
+
+
+def exposed(revoked: Revoked, rotator: Rotator, settings: Settings) -> Exposure:
+    """What remains after a revocation under these settings."""
+    tokens = settings.tokens
+    longest = max(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime)
+    return exposure_of(
+        revoked,
+        now=rotator.now(),
+        schedule=rotator.schedule,
+        max_age=tokens.jwks_max_age,
+        longest_token=longest + tokens.leeway,
+    )
+
+
+def sentences(revoked: Revoked, exposure: Exposure, *, now: int) -> Iterator[str]:
+    """What was done and what remains, for people."""
+    yield f"Revoked: {revoked.algorithm} key {revoked.kid}."
+    yield f"- It signs nothing and is published nowhere from {_when(exposure.stopped_at, now)}."
+    yield (
+        "- Verifiers that keep the key set may accept it, whoever signs with it, until"
+        f" {_when(exposure.accepted_until, now)}."
+    )
+    yield (
+        "- Its tokens are refused by verifiers that fetched the key set since, and have expired by"
+        f" {_when(exposure.expired_at, now)}."
+    )
+    if revoked.fault:
+        yield (
+            f"- It is on record, but Vault could not be told to refuse it ({revoked.fault}): run this"
+            " again."
+        )
+    if revoked.replica:
+        replica = printable(revoked.replica)
+        yield f"- Replica {replica} signs in Vault until a key of its own may again."
+        return
+    if revoked.signing is None:
+        yield "- No other key signs this algorithm now."
+        return
+    if not revoked.was_active:
+        yield f"- Key {revoked.signing.kid} signs on."
+        return
+    yield f"- Key {revoked.signing.kid} signs from now on."
+    if exposure.known_from > now:
+        yield (
+            "- Verifiers that do not fetch the key set for a key that they do not know refuse its"
+            f" tokens until {_when(exposure.known_from, now)}."
+        )
+
+
+def _when(seconds: int, now: int) -> str:
+    return f"{moment(seconds)} (in {age(seconds - now)})"

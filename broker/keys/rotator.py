@@ -1,0 +1,300 @@
+"""Rotation and revocation: keys are made, put on record, and closed off, by one rotator at a time."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from broker.errors import TemporarilyUnavailable
+from broker.interfaces import Now
+from broker.keys.changes import RecordEditor
+from broker.keys.ephemeral import StatedKey
+from broker.keys.life import FoundKey, KeyEntry, KeyLife, KeyState, Schedule
+from broker.keys.record import MOST_ENTRIES, Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
+
+_CLAIM_SECONDS: Final = 60
+_MOST_TRIES: Final = 10
+_ROOM: Final = 8
+"""How many entries are left free, so that a key can still be revoked and succeeded."""
+
+
+class KeySmith(Protocol):
+    """
+    Makes keys where they are kept, and closes off old ones.
+
+    ``found`` is what exists, on record or not. ``make`` adds the next key of an algorithm. After
+    ``settle`` no key below ``signs_from`` signs, and those that are gone are out of reach, as far as
+    the place where they are kept can see to that. All raise ``TemporarilyUnavailable``
+    (``signer_unavailable``) when they cannot.
+    """
+
+    def found(self, algorithm: str) -> Sequence[FoundKey]: ...
+    def make(self, algorithm: str) -> None: ...
+    def settle(self, algorithm: str, *, signs_from: int, gone: frozenset[int]) -> None: ...
+
+
+class NotRotated(Exception):
+    """Nothing was changed; the sentence says why."""
+
+
+class UnknownKey(NotRotated):
+    """No key on record has this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """
+    What a revocation did: the record after it, the key, and the one that signs instead.
+
+    ``was_active`` tells whether the key signed until then. ``replica`` is set for a key that was in the
+    memory of one, which goes on with a key that all share. ``fault`` says why the place where the key is
+    kept could not be told; then only those who read the record know.
+    """
+
+    record: KeyRecord
+    algorithm: str
+    kid: str
+    was_active: bool
+    signing: KeyEntry | None
+    replica: str = ""
+    fault: str = ""
+
+
+class Rotator:
+    """
+    Changes the record, and the keys along with it.
+
+    Any number of rotators may run: whoever writes a claim into the record first makes the next key,
+    and the others find it made. A claim of one that died is void after a minute. ``stated`` are the
+    keys in the memory of replicas, which can be revoked as well.
+    """
+
+    def __init__(
+        self,
+        records: RecordStore,
+        smith: KeySmith,
+        *,
+        algorithms: Sequence[str],
+        schedule: Schedule,
+        now: Now,
+        stated: Callable[[], Sequence[StatedKey]] = tuple,
+    ) -> None:
+        self.stated = stated
+        self.algorithms = tuple(algorithms)
+        self.schedule = schedule
+        self.now = now
+        self._records = records
+        self._smith = smith
+        self._name = secrets.token_urlsafe(12)
+        self._settled: dict[str, tuple[int, frozenset[int]]] = {}
+
+    def editor(self, algorithm: str) -> RecordEditor:
+        """What changes a record at this moment."""
+        return RecordEditor(algorithm, self.schedule, self.now())
+
+    def found(self, algorithm: str) -> Sequence[FoundKey]:
+        """The keys that exist, on record or not."""
+        return self._smith.found(algorithm)
+
+    def look(self) -> KeyRecord:
+        """The record with everything on it that exists; nothing is written."""
+        return self._complete(self._records.read()).record
+
+    def rotate(self, algorithms: Sequence[str]) -> KeyRecord:
+        """
+        Set a successor for each of these algorithms, and keep a spare ready; the record after that.
+
+        Raises ``NotRotated`` when a successor is set already, or somebody else is at it.
+        """
+        record = self.look()
+        for algorithm in algorithms:
+            waiting = self.editor(algorithm).scheduled(record)
+            if waiting is not None:
+                raise NotRotated(f"{algorithm}: key {waiting.kid} is about to sign already.")
+            if not record.of(algorithm):
+                raise NotRotated(f"{algorithm}: there is no key yet; the broker makes the first.")
+        return self._as_only_one(lambda record: self._advanced(record, due=frozenset(algorithms)))
+
+    def revoke(self, kid: str) -> Revoked:
+        """
+        Take a key out of use at once and for ever; another signs at once if it was the one that did.
+
+        It waits for nobody: whoever is rotating meanwhile has to begin anew. Raises ``UnknownKey``.
+        """
+        for _ in range(_MOST_TRIES):
+            held = self._complete(self._records.read())
+            revoked = self._revoked(held.record, kid)
+            if self._records.write(replace(revoked.record, claim=None), over=held.version):
+                return self._after(revoked)
+        raise NotRotated("Others kept changing the record; try again.")
+
+    def _after(self, revoked: Revoked) -> Revoked:
+        """See to what follows from a revocation that is on record, as far as that is possible."""
+        try:
+            self._settle(revoked.record, revoked.algorithm)
+        except TemporarilyUnavailable as error:
+            revoked = replace(revoked, fault=error.detail)
+        # What else there is to do can be done by others as well.
+        with suppress(Exception):
+            self.tend()
+        return revoked
+
+    def tend(self) -> None:
+        """
+        Do what is due: adopt keys, make the spare, set the next successor, close off old keys.
+
+        Called often; it writes only when there is something to do, and leaves it to whoever is at it.
+        """
+        held = self._records.read()
+        record = self._complete(held).record
+        due = frozenset(
+            algorithm for algorithm in self.algorithms if self.editor(algorithm).is_due(record)
+        )
+        if due or record.keys != held.record.keys or any(map(self._lacks(record), self.algorithms)):
+            try:
+                record = self._as_only_one(lambda current: self._advanced(current, due=due))
+            except NotRotated:
+                return
+        for algorithm in self.algorithms:
+            self._settle(record, algorithm)
+
+    def _complete(self, held: HeldRecord) -> HeldRecord:
+        """What is on record and what exists besides."""
+        record = held.record
+        for algorithm in self.algorithms:
+            record = self.editor(algorithm).adopt(record, self._smith.found(algorithm))
+        return HeldRecord(record, held.version)
+
+    def _lacks(self, record: KeyRecord) -> Callable[[str], bool]:
+        """Whether a key has to be made for an algorithm."""
+
+        def lacks(algorithm: str) -> bool:
+            has_spare = self.editor(algorithm).spare(record) is not None
+            return self.schedule.has_spare and not has_spare and bool(record.of(algorithm))
+
+        return lacks
+
+    def _as_only_one(self, change: Callable[[KeyRecord], KeyRecord]) -> KeyRecord:
+        """Claim the record, change it, and give it free; raises ``NotRotated`` if others are first."""
+        # What exists is put on record before anything is made: should this process die in between, a
+        # key that has signed all along would be taken for one of several that are too young.
+        held = self._complete(self._records.read())
+        claim = held.record.claim
+        if claim is not None and claim.until > self.now():
+            raise NotRotated("Another rotation is under way; try again in a minute.")
+        mine = replace(held.record, claim=Claim(self._name, self.now() + _CLAIM_SECONDS))
+        if not self._records.write(mine, over=held.version):
+            raise NotRotated("Another rotation was a moment earlier; try again.")
+        held = self._records.read()
+        if held.record.claim != mine.claim:
+            raise NotRotated("The record was changed by somebody else meanwhile; try again.")
+        try:
+            changed = replace(change(self._complete(held).record), claim=None)
+        except BaseException:
+            self._give_up(held)
+            raise
+        if not self._records.write(changed, over=held.version):
+            raise NotRotated("The record was changed by somebody else meanwhile; try again.")
+        return changed
+
+    def _give_up(self, held: HeldRecord) -> None:
+        """Let others try; where even that fails, the claim runs out by itself."""
+        with suppress(Exception):
+            self._records.write(replace(held.record, claim=None), over=held.version)
+
+    def _advanced(self, record: KeyRecord, *, due: frozenset[str]) -> KeyRecord:
+        """The record with a successor for what is due, and with what every algorithm must have."""
+        if len(record.keys) > MOST_ENTRIES - _ROOM:
+            raise NotRotated("Too many keys are on record; they have to leave it first.")
+        for algorithm in self.algorithms:
+            if not record.of(algorithm):
+                # Whoever signs makes the first key, or has it made.
+                continue
+            if algorithm in due and self.editor(algorithm).scheduled(record) is None:
+                record, spare = self._with_spare(record, algorithm)
+                record = self.editor(algorithm).begin_in_time(record, spare)
+            if self.schedule.has_spare:
+                record, _ = self._with_spare(record, algorithm)
+            record = self.editor(algorithm).prune(record)
+        remembered = tuple(one for one in record.revoked if self.now() < one.until)
+        return replace(record, revoked=remembered)
+
+    def _with_spare(self, record: KeyRecord, algorithm: str) -> tuple[KeyRecord, KeyEntry]:
+        """The record with a spare in it, which is made if there is none."""
+        spare = self.editor(algorithm).spare(record)
+        if spare is not None:
+            return record, spare
+        known = {entry.kid for entry in record.of(algorithm)}
+        self._smith.make(algorithm)
+        for key in self._smith.found(algorithm):
+            if key.kid not in known and key.number > _newest(record, algorithm):
+                record = self.editor(algorithm).add_spare(record, key)
+        spare = self.editor(algorithm).spare(record)
+        if spare is None:
+            raise NotRotated(f"{algorithm}: the key that was made cannot be seen yet; try again.")
+        return record, spare
+
+    def _revoked(self, record: KeyRecord, kid: str) -> Revoked:
+        entry = next((one for one in record.keys if one.kid == kid), None)
+        if entry is None:
+            return self._revoked_in_memory(record, kid)
+        editor = self.editor(entry.algorithm)
+        was_active = entry == editor.active(record)
+        successor = editor.scheduled(record)
+        record = editor.revoke(record, kid)
+        if was_active:
+            if successor is None:
+                record, successor = self._with_spare(record, entry.algorithm)
+            record = editor.begin_at_once(record, successor)
+        return Revoked(record, entry.algorithm, kid, was_active, editor.active(record))
+
+    def _revoked_in_memory(self, record: KeyRecord, kid: str) -> Revoked:
+        found = next((one for one in self.stated() if one.statement.kid == kid), None)
+        if found is None:
+            raise UnknownKey(f"No key on record has the id {kid!r}.")
+        statement, now = found.statement, self.now()
+        until = statement.ends_at + int((self.schedule.keep_published * 2).total_seconds())
+        if kid not in record.revoked_ids:
+            revoked = RevokedKey(kid, now, until)
+            record = replace(record, revoked=(*record.revoked, revoked))
+        return Revoked(
+            record,
+            statement.algorithm,
+            kid,
+            was_active=statement.begins_at <= now < found.ended_at,
+            signing=self.editor(statement.algorithm).active(record),
+            replica=statement.replica,
+        )
+
+    def _settle(self, record: KeyRecord, algorithm: str) -> None:
+        """Close off what must not sign any more."""
+        lives = self.editor(algorithm).lives(record)
+        signs_from = self._signs_from(lives)
+        if signs_from == 0:
+            return
+        gone = frozenset(life.entry.number for life in lives if life.is_gone)
+        if self._settled.get(algorithm) != (signs_from, gone):
+            self._smith.settle(algorithm, signs_from=signs_from, gone=gone)
+            self._settled[algorithm] = (signs_from, gone)
+
+    def _signs_from(self, lives: Sequence[KeyLife]) -> int:
+        """
+        The lowest number that has still to be able to sign; 0 if nothing is known about that.
+
+        A key that was superseded is closed off once every replica has had the time to follow, and a
+        revoked one at once, if another signs instead.
+        """
+        told_before = self.now() - int(self.schedule.follow.total_seconds())
+        followed = [life.entry.number for life in lives if life.entry.has_begun(told_before)]
+        active = max((one.entry.number for one in lives if one.state is KeyState.ACTIVE), default=0)
+        revoked = [
+            life.entry.number
+            for life in lives
+            if life.state is KeyState.REVOKED and life.entry.number < active
+        ]
+        return max((0, *followed, *(number + 1 for number in revoked)))
+
+
+def _newest(record: KeyRecord, algorithm: str) -> int:
+    return max((entry.number for entry in record.of(algorithm)), default=0)

@@ -1,0 +1,115 @@
+"""Keys that are rotated and revoked under load, while a verifier keeps the key set for its full max-age."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.conftest import Starting
+from tests.e2e.load import Load
+from tests.e2e.patience import until
+from tests.e2e.rotating import SHORT, TOKENS, keys
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import new_setting
+from tests.e2e.vault import Vault, running_vault
+from tests.e2e.verifying import KeepingVerifier
+from tests.e2e.wires import UNABLE
+
+ROTATIONS: Final = 4
+FOLLOWED: Final = 6.0
+
+
+@pytest.fixture
+def own_vault(tmp_path: Path) -> Iterator[Vault]:
+    """An OpenBao whose keys nobody else signs with."""
+    with running_vault(tmp_path / "vault") as one:
+        yield one
+
+
+def active(broker: RunningBroker, algorithm: str) -> str:
+    """The id of the key that signs now."""
+    (kid,) = [
+        key["kid"]
+        for key in keys(broker, "list")["keys"]
+        if key["state"] == "active" and key["algorithm"] == algorithm
+    ]
+    return str(kid)
+
+
+def settle(broker: RunningBroker) -> None:
+    """Return when no successor is waiting for its time, and a spare could sign."""
+
+    def is_settled() -> bool:
+        events = keys(broker, "plan")["events"]
+        return not {"begins", "known"} & {event["change"] for event in events}
+
+    until(is_settled, seconds=30, what="the successor signs")
+
+
+@pytest.mark.requirement("SGN-02", "ITR-06", "R-08")
+def test_embedded_keys_are_rotated_and_revoked_by_command_under_load(
+    starting: Starting, tmp_path: Path
+) -> None:
+    setting = new_setting(tmp_path, tokens=TOKENS)
+    setting = setting.with_document(keys=setting.document["keys"] | SHORT)
+    rotate_and_revoke(starting(setting))
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02", "ITR-06", "R-08")
+def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
+    starting: Starting, own_vault: Vault, tmp_path: Path
+) -> None:
+    settings = own_vault.rotating_keys(rotate_every="12s", **SHORT)
+    broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
+
+    with Load(broker.setting, callers=2, pause=0.05) as load:
+        load.wait_for(5)
+        with KeepingVerifier(broker.setting, load) as verifier:
+            until(lambda: len(verifier.kids) > 3, seconds=90, what="three keys gave way to others")
+            revoked_at = revoke_active(broker, load, verifier)
+
+    assert verifier.failures == []
+    refused = [call for call in load.calls if not call.token]
+    # Vault refuses the revoked version at once, and a worker knows another within half a second.
+    assert all(call.answer and call.answer.error == UNABLE for call in refused)
+    assert all(0 < call.begun + call.seconds - revoked_at < FOLLOWED for call in refused)
+
+
+def rotate_and_revoke(broker: RunningBroker) -> None:
+    with Load(broker.setting, callers=2, pause=0.05) as load:
+        load.wait_for(5)
+        with KeepingVerifier(broker.setting, load) as verifier:
+            for _ in range(ROTATIONS):
+                keys(broker, "rotate")
+                settle(broker)
+                load.wait_for(10)
+            assert len(verifier.kids) >= ROTATIONS
+            revoke_active(broker, load, verifier)
+
+    assert verifier.failures == []
+    assert not [call for call in load.calls if not call.token]
+    assert sum(verifier.kids.values()) > 100
+
+
+def revoke_active(broker: RunningBroker, load: Load, verifier: KeepingVerifier) -> float:
+    """
+    Revoke the key that signs; tokens of others go on verifying, its own are not looked at.
+
+    Returns a moment of the monotonic clock before it.
+    """
+    settle(broker)
+    kid = active(broker, "RS256")
+    verifier.revoked.add(kid)
+    begun = time.monotonic()
+    told = keys(broker, "revoke", kid)
+    until(
+        lambda: kid not in {key["kid"] for key in broker.key_set()["keys"]},
+        seconds=5,
+        what="the revoked key is published no more",
+    )
+    until(lambda: verifier.kids.get(told["signing"], 0) > 5, seconds=20, what="its successor signs")
+    load.wait_for(20)
+    return begun

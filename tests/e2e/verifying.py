@@ -1,0 +1,102 @@
+"""A verifier that keeps the key set for as long as it was told to, and fetches it for nothing else."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+
+import jwt
+import urllib3
+
+from tests.e2e.load import Load
+from tests.e2e.setting import Setting
+
+_STOP_SECONDS: Final = 10.0
+_BEFORE_EXPIRY: Final = 1.0
+
+
+class KeepingVerifier:
+    """
+    ``with`` verifies every token of a load as it arrives, and once more shortly before it expires.
+
+    It does not fetch the key set for a key that it does not know. ``failures`` are the tokens that it
+    could not verify, each with why; ``kids`` are the keys of those that it could.
+    """
+
+    def __init__(self, setting: Setting, load: Load) -> None:
+        self._setting = setting
+        self._load = load
+        self._http = urllib3.PoolManager(retries=False, timeout=5)
+        self._keys: dict[str, Any] = {}
+        self._kept_until = 0.0
+        self._seen = 0
+        self._waiting: list[tuple[float, str]] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._fault: BaseException | None = None
+        self.failures: list[tuple[str, str]] = []
+        self.revoked: set[str] = set()
+        self.kids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _raised: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join(_STOP_SECONDS)
+        self._http.clear()
+        if self._fault is not None:
+            raise self._fault
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(0.02):
+                self._look()
+        except BaseException as fault:  # noqa: BLE001 - it is raised again where this ends.
+            self._fault = fault
+
+    def _look(self) -> None:
+        calls = self._load.calls
+        arrived = [call.token for call in calls[self._seen :] if call.token]
+        self._seen = len(calls)
+        for token in arrived:
+            self._verify(token)
+            expires_at = jwt.decode(token, options={"verify_signature": False})["exp"]
+            self._waiting.append((expires_at - _BEFORE_EXPIRY, token))
+        now = time.time()
+        due = [token for moment, token in self._waiting if moment <= now]
+        self._waiting = [one for one in self._waiting if one[0] > now]
+        for token in due:
+            self._verify(token)
+
+    def _verify(self, token: str) -> None:
+        if time.monotonic() >= self._kept_until:
+            self._fetch()
+        header = jwt.get_unverified_header(token)
+        if header["kid"] in self.revoked:
+            return
+        try:
+            jwt.decode(
+                token,
+                self._keys[header["kid"]],
+                algorithms=[header["alg"]],
+                options={"verify_aud": False},
+            )
+        except (jwt.InvalidTokenError, KeyError) as error:
+            self.failures.append((token, repr(error)))
+        else:
+            self.kids[header["kid"]] = self.kids.get(header["kid"], 0) + 1
+
+    def _fetch(self) -> None:
+        begun = time.monotonic()
+        answer = self._http.request("GET", f"{self._setting.issuer}/jwks")
+        assert answer.status == 200, answer.data
+        max_age = int(answer.headers["Cache-Control"].partition("max-age=")[2])
+        self._keys = {jwk["kid"]: jwt.PyJWK(jwk) for jwk in answer.json()["keys"]}
+        self._kept_until = begun + max_age

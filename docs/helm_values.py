@@ -19,7 +19,7 @@ _DECIDED: Final[Mapping[str, frozenset[str]]] = {
     "HttpSection": frozenset({"tls"}),
     "GrpcSection": frozenset({"tls"}),
     "KeysSection": frozenset({"dev"}),
-    "VaultSection": frozenset({"auth"}),
+    "VaultSection": frozenset({"auth", "rotator"}),
     "StateSection": frozenset({"directory"}),
     "AuditSection": frozenset({"directory"}),
 }

@@ -223,7 +223,7 @@ def test_a_later_fact_replaces_an_earlier_one_and_none_takes_it_away(subject: Su
     "name",
     [
         *("event", "time", "decision", "v", "event_id", "writer", "seq", "prev"),
-        *("boot_id", "cause", "torn_bytes"),
+        *("boot_id", "cause", "torn_bytes", "group"),
         *("level", "timestamp", "msg", "_logger", "request_id", "token", "Event"),
     ],
 )

@@ -19,10 +19,7 @@ from tests.proofs import (
     thumbprint,
 )
 from tests.stage import SLOTS, Slot, Stage
-from tests.stagehands import every_exchange
 from tests.world import ISS, NOW, by_assertion, client_parameters
-
-face_name = every_exchange
 
 BOUND = {"jkt": thumbprint(HOLDER)}
 LEEWAY = 30

@@ -50,10 +50,8 @@ def _print(report: Report, *, output: str) -> None:
         if one.fault is not None:
             screen.print(plain(one.fault, "bold red"))
         for group in one.unfinished_groups:
-            sentence = (
-                f"{one.writer}: the group {group} was cut short; none of its tokens was issued."
-            )
-            screen.print(plain(sentence, "yellow"))
+            sentence = f"{one.writer}: the group {group} was cut short; none of its tokens left."
+            screen.print(plain(f"{one.writer}: {told}", "yellow"))
     screen.print(plain(f"{report.records} records. Undetectable by this: {'; '.join(UNDETECTED)}."))
 
 

@@ -18,7 +18,8 @@ from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
 from broker.model import BatchRequest, IssuedToken, RequestContext, TokenRequest
 from broker.tokens.minter import Unsigned
 
-_MOST_TARGETS: Final = 16
+MOST_TARGETS: Final = 16
+"""How many tokens may be asked for together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class TokenEndpoint:
 def _check_number(batch: BatchRequest) -> None:
     if not batch.targets:
         raise InvalidRequest(Reason.PARAM_MISSING, parameter="targets")
-    if len(batch.targets) > _MOST_TARGETS:
+    if len(batch.targets) > MOST_TARGETS:
         raise InvalidRequest(Reason.TOO_MANY_TARGETS, parameter="targets")
 
 

@@ -1,9 +1,10 @@
 """The token service: a message and metadata become a token request, an issued token a message."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
-from broker.endpoints.token import TokenEndpoint
+from broker.endpoints.token import MOST_TARGETS, TokenEndpoint
 from broker.errors import InvalidRequest, Reason
 from broker.model import BatchRequest, ClientCredential, IssuedToken, TargetRequest, TokenRequest
 from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE
@@ -109,11 +110,16 @@ def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> Toke
 
 
 def read_batch(message: ExchangeTokensRequest, metadata: CallMetadata) -> BatchRequest:
-    """The request for several tokens; what they have in common is read like a request for one."""
+    """
+    The request for several tokens; what they have in common is read like a request for one.
+
+    Of too many targets no more are read than it takes to see that they are.
+    """
     common = _read(
         GRANT_TOKEN_EXCHANGE, metadata, message=message, single=_tokens(message), asked=_NOTHING
     )
-    return BatchRequest(common, tuple(map(_target, message.targets)))
+    targets = islice(message.targets, MOST_TARGETS + 1)
+    return BatchRequest(common, tuple(map(_target, targets)))
 
 
 def _target(target: ExchangeTarget) -> TargetRequest:

@@ -37,6 +37,7 @@ from tests.harness import decode_claims
 
 ISSUER = "http://127.0.0.1:9"
 SECRET = Secret("c", "s")
+OVER_GRPC = ["grpc-async", "grpc-sync"]
 ONE, TWO, THREE = (Target(f"https://api-{number}.test/v1", ["read"]) for number in (1, 2, 3))
 
 
@@ -46,7 +47,7 @@ def scripted() -> Iterator[ScriptedGrpc]:
         yield server
 
 
-@pytest.fixture(params=["grpc-async", "grpc-sync"])
+@pytest.fixture(params=OVER_GRPC)
 def holder(request: pytest.FixtureRequest, scripted: ScriptedGrpc) -> Iterator[Hand]:
     """The library over gRPC, in front of a broker that answers as it is told."""
     held = hand(request.param, ISSUER, SECRET, grpc=f"127.0.0.1:{scripted.port}")
@@ -82,11 +83,10 @@ def names(message: Any) -> list[str]:
     return [target.resource for target in message.targets]
 
 
+@pytest.mark.parametrize("way", OVER_GRPC)
 def test_a_real_broker_gives_all_of_them_and_remembers_each(
-    holding: Holding, way: str, running_broker: RunningBroker
+    holding: Holding, running_broker: RunningBroker
 ) -> None:
-    if not way.startswith("grpc"):
-        return
     hand, subject = holding(Secret(TICKETS, TICKETS_SECRET)), subject_token()
 
     (token,) = together(hand, Target(API, [READ]), subject=subject)
@@ -100,9 +100,8 @@ def test_a_real_broker_gives_all_of_them_and_remembers_each(
     assert record["group_size"] == 1
 
 
-def test_a_real_broker_says_which_one_it_refuses(holding: Holding, way: str) -> None:
-    if not way.startswith("grpc"):
-        return
+@pytest.mark.parametrize("way", OVER_GRPC)
+def test_a_real_broker_says_which_one_it_refuses(holding: Holding) -> None:
     hand = holding(Secret(TICKETS, TICKETS_SECRET))
     targets = [Target(API, [READ]), Target("https://nowhere.example")]
 

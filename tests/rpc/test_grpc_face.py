@@ -228,6 +228,9 @@ def test_every_described_method_is_served_and_all_but_discovery_ask_who_is_there
         def issue(self, _context: Any, read: Any) -> Any:
             authenticate(read())
 
+        def issue_all(self, _context: Any, read: Any) -> Any:
+            authenticate(read().common)
+
     class AskingExplain(FakeExplain):
         def explain(self, _context: Any, read: Any) -> Any:
             authenticate(read().exchange)

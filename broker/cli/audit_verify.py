@@ -50,7 +50,7 @@ def _print(report: Report, *, output: str) -> None:
         if one.fault is not None:
             screen.print(plain(one.fault, "bold red"))
         for group in one.unfinished_groups:
-            sentence = f"{one.writer}: the group {group} was cut short; none of its tokens left."
+            told = f"the group {group} was cut short; none of its tokens left the broker."
             screen.print(plain(f"{one.writer}: {told}", "yellow"))
     screen.print(plain(f"{report.records} records. Undetectable by this: {'; '.join(UNDETECTED)}."))
 

@@ -123,6 +123,8 @@ class Reason(Enum):
     TARGET_MALFORMED = "The resource must be an absolute URI without a fragment."
     TARGET_CONFLICT = _NO_TARGET
     SINGLE_TARGET_ONLY = "Ask for one target per token."
+    TOO_MANY_TARGETS = "Ask for 16 targets at most in one call."
+    TARGET_REPEATED = "Two of the targets are the same resource."
 
     # Identity assertions (ID-JAG).
     JAG_AUDIENCE = "Name exactly one authorization server, by its issuer, as the audience."
@@ -202,7 +204,8 @@ class OAuthError(Exception):
     An answer in the error format of RFC 6749 5.2, on either face.
 
     A subclass fixes the registered code, the HTTP status and the gRPC status together, so that
-    no call site can pair them wrongly. ``parameter`` names the request parameter at fault.
+    no call site can pair them wrongly. ``parameter`` names the request parameter at fault, and
+    ``target`` the one at fault of several targets, counted from 0.
     """
 
     error: ClassVar[str] = "server_error"
@@ -214,6 +217,7 @@ class OAuthError(Exception):
         self.reason = reason
         self.parameter = parameter
         self.detail = detail
+        self.target: int | None = None
 
     @property
     def description(self) -> str:

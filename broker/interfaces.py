@@ -32,6 +32,7 @@ class SigningKey(Protocol):
 
     ``sign`` returns the raw JWS signature (RFC 7515): for ES256 the 64 bytes of r and s. It raises
     ``TemporarilyUnavailable`` when the key cannot be reached, within the key store's own deadline.
+    ``sign_all`` does the same for several at once, within the same deadline: all or none.
     """
 
     @property
@@ -39,6 +40,7 @@ class SigningKey(Protocol):
     @property
     def algorithm(self) -> str: ...
     def sign(self, signing_input: bytes) -> bytes: ...
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]: ...
 
 
 class KeyStore(Protocol):
@@ -185,9 +187,15 @@ class AuditEntry(Protocol):
 
     ``note`` adds facts by their field names, which come from a closed list; a later value replaces
     an earlier one. No fact may hold a token or a secret.
+
+    ``part`` opens a part of a request that asks for several tokens; it knows what was noted until then,
+    and can be noted in until the entry is closed. Each part has a record of its own, written together
+    with the others as one group. When the block of a part raises, its facts become the entry's, and the
+    entry that is then denied is the only record.
     """
 
     def note(self, **facts: Any) -> None: ...
+    def part(self) -> "AbstractContextManager[AuditEntry]": ...
 
 
 class AuditLog(Protocol):

@@ -3,8 +3,8 @@
 import os
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -313,6 +313,30 @@ class TokenRequest:
     proofs: tuple[str, ...] = field(default=(), repr=False)
     proof_target: str = ""
     present: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRequest:
+    """What one of several tokens is asked for: the names of its resource, and the scopes, as sent."""
+
+    resources: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """A request for several tokens made of one, as read: what all have in common, and the targets."""
+
+    common: TokenRequest
+    targets: tuple[TargetRequest, ...]
+
+    def requests(self) -> Iterator[TokenRequest]:
+        """For each target the request that would ask for it alone."""
+        for one in self.targets:
+            yield replace(
+                self.common, resources=one.resources, audiences=one.audiences, scopes=one.scopes
+            )
 
 
 @dataclass(frozen=True, slots=True)

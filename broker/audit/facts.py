@@ -179,11 +179,12 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     ScopeFacts | None: _scope_facts,
 }
 
-_CHAIN_FACTS: Final = frozenset({"boot_id", "cause", "torn_bytes"})
+_OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
+"""What the chain or the entry itself puts into a record."""
 
 # Facts are exactly the members of a record that may be absent, so that a name is declared once.
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
     name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
     for name, hint in get_type_hints(Record, include_extras=True).items()
-    if hint in _BOUND_BY_TYPE and name not in _CHAIN_FACTS
+    if hint in _BOUND_BY_TYPE and name not in _OTHERS_FACTS
 }

@@ -1,6 +1,6 @@
 """The durable audit log: no answer leaves before its record is on disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,13 @@ class FileAuditLog:
     def entry(self, event: str, context: RequestContext) -> Entry:
         return Entry(self._logger, event, context)
 
-    def append(self, record: Record) -> None:
-        """Keep a finished record; the end of the pipeline. Raises ``TemporarilyUnavailable``."""
-        self._commit.write(record)
+    def append(self, records: Sequence[Record]) -> None:
+        """Keep finished records; the end of the pipeline. Raises ``TemporarilyUnavailable``."""
+        self._commit.write(records)
         if self._observe is not None:
             try:
-                self._observe(msgspec.to_builtins(record))
+                for record in records:
+                    self._observe(msgspec.to_builtins(record))
             except Exception:  # noqa: BLE001 - the record is kept, whatever metrics make of it.
                 _log.exception("audit_observer_failed")
 

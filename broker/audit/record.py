@@ -77,7 +77,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     ``writer``, ``seq`` and ``prev`` place it in its chain; only the chain sets them. Times named
     ``..._at`` are unix seconds, ``lifetime`` is in seconds, ``time`` is RFC 3339 in UTC.
     ``boot_id``, ``cause`` and ``torn_bytes`` belong to the records that the chain writes about
-    itself.
+    itself. ``group`` is what the records of tokens have in common that were issued together.
     """
 
     v: int
@@ -104,6 +104,9 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     face: Id | None = None
     foreign_actors_from: Id | None = None
     grant_type: Id | None = None
+    group: Id | None = None
+    group_number: int | None = None
+    group_size: int | None = None
     inputs: Inputs | None = None
     issued_at: int | None = None
     issued_since: int | None = None

@@ -58,7 +58,9 @@ class Metrics:
             "broker_audit_commit_seconds", "Time a request waited for its audit record.", {}
         )
         self._sign_seconds = Histogram(
-            "broker_sign_seconds", "Time that a signature took.", {"store": STORES}
+            "broker_sign_seconds",
+            "Time that a signature took, or those of one batch of tokens together.",
+            {"store": STORES},
         )
         self._policy_seconds = Histogram(
             "broker_policy_seconds",

@@ -81,9 +81,17 @@ def _details(error: OAuthError, request_id: str | None) -> list[Message]:
         if error.max_age is not None:
             facts["max_age"] = str(error.max_age)
     details.append(ErrorInfo(reason=error.error.upper(), domain=DOMAIN, metadata=facts))
-    if isinstance(error, InvalidRequest) and error.parameter:
-        violation = BadRequest.FieldViolation(field=error.parameter, description=error.description)
+    field = _field_at_fault(error)
+    if field:
+        violation = BadRequest.FieldViolation(field=field, description=error.description)
         details.append(BadRequest(field_violations=[violation]))
     if isinstance(error, TemporarilyUnavailable):
         details.append(RetryInfo(retry_delay=Duration(seconds=error.retry_after)))
     return details
+
+
+def _field_at_fault(error: OAuthError) -> str:
+    """The field of the request at fault; of several targets it is told which one, and no more."""
+    if error.target is not None:
+        return f"targets[{error.target}]"
+    return error.parameter if isinstance(error, InvalidRequest) else ""

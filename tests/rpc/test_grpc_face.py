@@ -216,17 +216,21 @@ def test_an_unknown_method_is_unimplemented(client: Client, method: str) -> None
     assert client.refused(method).code is grpc.StatusCode.UNIMPLEMENTED
 
 
+def authenticate(request: TokenRequest | TokenInquiry | WithdrawalRequest) -> None:
+    if not request.credential.unverified_authorization:
+        raise InvalidClient(Reason.CLIENT_AUTH_MISSING)
+
+
 @pytest.mark.requirement("GRP-04")
 def test_every_described_method_is_served_and_all_but_discovery_ask_who_is_there() -> None:
     """The list comes from the descriptors, so that a method added later is in it."""
 
-    def authenticate(request: TokenRequest | TokenInquiry | WithdrawalRequest) -> None:
-        if not request.credential.unverified_authorization:
-            raise InvalidClient(Reason.CLIENT_AUTH_MISSING)
-
     class Asking(FakeToken):
         def issue(self, _context: Any, read: Any) -> Any:
             authenticate(read())
+
+        def issue_all(self, _context: Any, read: Any) -> Any:
+            authenticate(read().common)
 
     class AskingExplain(FakeExplain):
         def explain(self, _context: Any, read: Any) -> Any:

@@ -23,6 +23,11 @@ Event = Literal[
     "config.rejected",
     "service.started",
     "service.stopped",
+    "keys.publish",
+    "keys.rotate",
+    "keys.revoke",
+    "keys.failed",
+    "keys.seen",
     "chain.opened",
     "chain.closed",
 ]
@@ -38,7 +43,17 @@ REQUEST_EVENTS: Final = frozenset(
 )
 """Events in which somebody asked for something, so that the record says permit or deny."""
 SERVICE_EVENTS: Final = frozenset(
-    {"config.loaded", "config.rejected", "service.started", "service.stopped"}
+    {
+        "config.loaded",
+        "config.rejected",
+        "service.started",
+        "service.stopped",
+        "keys.publish",
+        "keys.rotate",
+        "keys.revoke",
+        "keys.failed",
+        "keys.seen",
+    }
 )
 """Events of the service itself, which inform."""
 
@@ -66,6 +81,31 @@ class ScopeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False
     errors: Ids = []
 
 
+class KeyChangeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """
+    A signing key that comes from one state into another at a moment, in unix seconds.
+
+    ``from_state`` is left out for a key that there was not before.
+    """
+
+    kid: Id
+    to_state: Id
+    at: int
+    algorithm: Id
+    from_state: Id | None = None
+    replica: Id | None = None
+
+
+class ExposureFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What the revocation of a key cannot undo, in moments of unix seconds."""
+
+    stopped_at: int
+    accepted_until: int
+    expired_at: int
+    known_from: int
+
+
+KeyChanges = Annotated[list[KeyChangeFact], Meta(max_length=LIST_LIMIT)]
 Inputs = Annotated[list[InputFact], Meta(max_length=LIST_LIMIT)]
 ScopeFacts = Annotated[list[ScopeFact], Meta(max_length=LIST_LIMIT)]
 
@@ -90,6 +130,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     seq: int = -1
     prev: str = ""
 
+    about: Id | None = None
     actors: Objects | None = None
     auth_method: Id | None = None
     authorization_server: Id | None = None
@@ -101,20 +142,24 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     detail: Text | None = None
     error: Id | None = None
     expires_at: int | None = None
+    exposure: ExposureFact | None = None
     face: Id | None = None
     foreign_actors_from: Id | None = None
     grant_type: Id | None = None
+    initiator: Id | None = None
     inputs: Inputs | None = None
     issued_at: int | None = None
     issued_since: int | None = None
     issued_token_type: Id | None = None
     issued_until: int | None = None
     jti: Id | None = None
+    key_changes: KeyChanges | None = None
     kid: Id | None = None
     lifetime: int | None = None
     lifetime_limit: Id | None = None
     mcp_client: Id | None = None
     mcp_server: Id | None = None
+    operator: Id | None = None
     parameter: Id | None = None
     party: Text | None = None
     party_kind: Id | None = None

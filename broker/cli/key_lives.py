@@ -1,5 +1,8 @@
 """What the commands about our own keys share: reaching the keys, and showing their lives."""
 
+import os
+import pwd
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,22 +12,29 @@ from typing import Any, Final, TypeVar
 import rich_click as click
 from rich.text import Text
 
+from broker.audit.log import FileAuditLog
+from broker.audit.segments import AuditLogRefused, WriterBusy
 from broker.cli.output import plain, print_columns
 from broker.cli.stop import Negative
 from broker.config import Settings
 from broker.config.durations import write_duration
 from broker.config.files import UnusableFile, check_secret
-from broker.errors import TemporarilyUnavailable
+from broker.errors import Reason, TemporarilyUnavailable
+from broker.foundation import open_audit_log
 from broker.keys.ephemeral import StatedKey
+from broker.keys.journal import KeyJournal
 from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyLife, KeyState
 from broker.keys.outlook import Change, Event, next_of, upcoming
 from broker.keys.record import KeyRecord
 from broker.keys.rotator import NotRotated, Rotator
 from broker.keys.vault_auth import TokenFileAuth
-from broker.signing import open_rotator
+from broker.signing import open_journal, open_rotator
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_WRITER: Final = "operator"
+_TURN_SECONDS: Final = 5.0
+_UNRECORDED: Final = "Nothing was changed, because it cannot be recorded in `audit.directory`"
 _STYLES: Final[Mapping[KeyState, str]] = {KeyState.ACTIVE: "green", KeyState.REVOKED: "red"}
 
 
@@ -38,13 +48,57 @@ def token_file_option(function: _Function) -> _Function:
 
 
 @contextmanager
+def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJournal | None]:
+    """
+    What records a change of the keys, in the chain of the commands; they take turns to write it.
+
+    Where it cannot be written the command ends, unless it goes on without (``None``).
+    """
+    try:
+        audit = _open_audit(settings)
+    except AuditLogRefused as refused:
+        if is_required:
+            raise Negative(f"{_UNRECORDED}: {refused}.") from None
+        yield None
+        return
+    try:
+        yield open_journal(settings, audit, face="command", operator=_account())
+    finally:
+        audit.close()
+
+
+def _open_audit(settings: Settings) -> FileAuditLog:
+    deadline = time.monotonic() + _TURN_SECONDS
+    while True:
+        try:
+            return open_audit_log(settings, writer=_WRITER)
+        except WriterBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _account() -> str:
+    """Whoever gives the command, as the system knows them."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+@contextmanager
 def rotating(
-    settings: Settings, token_file: Path | None, *, is_changing: bool = True
+    settings: Settings,
+    token_file: Path | None,
+    *,
+    is_changing: bool = True,
+    journal: KeyJournal | None = None,
 ) -> Iterator[Rotator]:
     """
     What rotates the keys of these settings; what is in its way ends the command.
 
-    ``is_changing`` says that something shall be put on record.
+    ``is_changing`` says that something shall be put on record. ``journal`` is told of it before.
     """
     vault = settings.keys.vault
     if is_changing and vault is not None and vault.record is None:
@@ -53,10 +107,14 @@ def rotating(
         _check_token(token_file)
     auth = TokenFileAuth(token_file) if token_file is not None else None
     try:
-        yield open_rotator(settings, auth=auth)
+        rotator = open_rotator(settings, auth=auth)
+        rotator.journal = journal or KeyJournal()
+        yield rotator
     except (NotRotated, KeyFileRefused) as refused:
         raise Negative(str(refused)) from None
     except TemporarilyUnavailable as error:
+        if error.reason == Reason.AUDIT_UNAVAILABLE:
+            raise Negative(f"{_UNRECORDED}: {error.detail}.") from None
         raise Negative(f"The keys cannot be reached: {error.detail}.") from None
 
 

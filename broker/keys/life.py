@@ -136,7 +136,7 @@ def lives_at(
     successor: KeyEntry | None = None
     is_superseded = False
     for entry in newest_first:
-        leaves_at = _leaves_at(entry, successor, keep_published)
+        leaves_at = leaves_at_of(entry, successor, keep_published)
         if entry.is_revoked:
             lives.append(KeyLife(entry, KeyState.REVOKED))
             continue
@@ -153,9 +153,10 @@ def lives_at(
     return tuple(lives)
 
 
-def _leaves_at(
+def leaves_at_of(
     entry: KeyEntry, successor: KeyEntry | None, keep_published: timedelta
 ) -> int | None:
+    """When a key leaves the key set, which is no sooner than its last token is dead."""
     if successor is None or successor.activates_at is None or entry.leaves_at is None:
         return None
     return max(entry.leaves_at, successor.activates_at + int(keep_published.total_seconds()))

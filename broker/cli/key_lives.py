@@ -1,15 +1,17 @@
 """What the commands about our own keys share: reaching the keys, and showing their lives."""
 
+import logging
 import os
 import pwd
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import rich_click as click
+import structlog
 from rich.text import Text
 
 from broker.audit.log import FileAuditLog
@@ -54,17 +56,29 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
 
     Where it cannot be written the command ends, unless it goes on without (``None``).
     """
-    try:
-        audit = _open_audit(settings)
-    except AuditLogRefused as refused:
-        if is_required:
-            raise Negative(f"{_UNRECORDED}: {refused}.") from None
-        yield None
-        return
-    try:
+    with _without_logs(), ExitStack() as closing:
+        try:
+            audit = _open_audit(settings)
+        except AuditLogRefused as refused:
+            if is_required:
+                raise Negative(f"{_UNRECORDED}: {refused}.") from None
+            yield None
+            return
+        closing.callback(audit.close)
         yield open_journal(settings, audit, face="command", operator=_account())
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """What the audit log would tell in a log, which a command does not have, the command tells itself."""
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
     finally:
-        audit.close()
+        structlog.reset_defaults()
 
 
 def _open_audit(settings: Settings) -> FileAuditLog:

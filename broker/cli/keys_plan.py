@@ -52,6 +52,7 @@ def plan(
         echo_json(_facts(trial, record, revoked=revoked, settings=settings))
         return
     if revoked is not None:
+        click.echo("Nothing is changed. A revocation made now would tell this:")
         for line in sentences(revoked, exposure_under(settings, revoked), now=trial.now()):
             click.echo(line)
     events = events_of(trial, record)

@@ -49,7 +49,7 @@ def _courses(record: KeyRecord, keep_published: timedelta) -> Iterator[tuple[Key
         successor: KeyEntry | None = None
         for entry in sorted(record.of(algorithm), key=lambda one: one.number, reverse=True):
             yield entry, _course(entry, successor, keep_published)
-            if entry.activates_at is not None and not entry.is_revoked:
+            if entry.takes_over:
                 successor = entry
 
 
@@ -67,7 +67,9 @@ def _course(entry: KeyEntry, successor: KeyEntry | None, keep_published: timedel
             steps.append(Step(KeyState.RETIRED, leaves_at))
     if entry.revoked_at is None:
         return steps
-    so_far = [step for step in steps[1:] if step.at < entry.revoked_at]
+    # One that begins and is revoked in the same second has begun, and nobody had succeeded it yet.
+    latest = entry.revoked_at
+    so_far = [one for one in steps[1:] if one.at < latest + (one.state is KeyState.ACTIVE)]
     return [steps[0], *so_far, Step(KeyState.REVOKED, entry.revoked_at)]
 
 

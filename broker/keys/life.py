@@ -61,6 +61,13 @@ class KeyEntry:
         """Whether it must neither sign nor be published any more."""
         return self.revoked_at is not None
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether the key before it gives way to it, or did so before it was revoked."""
+        if self.activates_at is None:
+            return False
+        return self.revoked_at is None or self.activates_at <= self.revoked_at
+
     def has_begun(self, now: int) -> bool:
         """Whether its time to sign has come."""
         return self.activates_at is not None and self.activates_at <= now and not self.is_revoked
@@ -137,6 +144,8 @@ def lives_at(
     is_superseded = False
     for entry in newest_first:
         leaves_at = leaves_at_of(entry, successor, keep_published)
+        if entry.takes_over:
+            successor = entry
         if entry.is_revoked:
             lives.append(KeyLife(entry, KeyState.REVOKED))
             continue
@@ -148,8 +157,6 @@ def lives_at(
             is_over = leaves_at is not None and now >= leaves_at
             state = KeyState.RETIRED if is_over else KeyState.RETIRING
         lives.append(KeyLife(entry, state, leaves_at))
-        if entry.activates_at is not None:
-            successor = entry
     return tuple(lives)
 
 

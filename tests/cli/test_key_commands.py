@@ -1,6 +1,7 @@
 """The commands about the lives of our own keys, with embedded keys and with keys in OpenBao."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from broker.audit.log import FileAuditLog
 from broker.keys.dev import DevKeyStore
+from tests.e2e.running import read_records
 from tests.openbao import Transit
 
 Run = Callable[..., Result]
@@ -173,7 +176,8 @@ def test_a_plan_tells_what_a_change_would_do_and_does_not_do_it(
 
     changes = [event["change"] for event in rotated["events"]]
     assert sorted(changes) == ["begins", "closed", "known", "leaves", "succeeded"]
-    assert revoked.stdout.startswith(f"Revoked: ES256 key {active}.\n")
+    assert revoked.stdout.startswith("Nothing is changed.")
+    assert f"\nRevoked: ES256 key {active}.\n" in revoked.stdout
     assert "(new ES256 key 2)" in revoked.stdout
     assert states(run) == ["active"]
     assert store.signing_key("ES256").kid == active
@@ -211,6 +215,56 @@ def test_a_plan_tells_when_a_key_is_replaced_by_itself(
 
 def test_a_plan_of_both_at_once_is_refused(run: Run) -> None:
     assert run("keys", "plan", "--rotate", "--revoke", "x").exit_code == 2
+
+
+def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    kid = store.signing_key("ES256").kid
+    run("keys", "list")
+    run("keys", "plan", "--rotate")
+    assert not (tmp_path / ".broker" / "audit").exists()
+
+    run("keys", "rotate")
+    run("keys", "revoke", kid)
+
+    audit = tmp_path / ".broker" / "audit"
+    (rotated,), (revoked,) = read_records(audit, "keys.rotate"), read_records(audit, "keys.revoke")
+    assert rotated["operator"] == revoked["operator"] != ""
+    assert revoked["kid"] == kid
+    assert revoked["exposure"]["accepted_until"] > time.time()
+    verified = run("audit", "verify")
+    assert verified.exit_code == 0
+    assert "operator" in verified.stdout
+
+
+def test_what_cannot_be_recorded_is_not_rotated_but_a_key_can_be_revoked(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    kid = store.signing_key("ES256").kid
+    (tmp_path / ".broker" / "audit").mkdir()
+    (tmp_path / ".broker" / "audit").chmod(0o777)
+
+    rotated = run("keys", "rotate")
+    told = run("keys", "revoke", kid, "-o", "json")
+
+    assert rotated.exit_code == 1
+    assert "Nothing was changed, because it cannot be recorded" in rotated.stderr
+    assert rotated.stdout == ""
+    assert json.loads(told.stdout)["is_recorded"] is False
+    assert states(run) == ["pending", "active", "revoked"]
+    assert "could not be recorded" in run("keys", "revoke", kid).stdout
+
+
+def test_two_commands_at_once_take_turns_to_record(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    assert store.public_keys()
+    other = FileAuditLog(tmp_path / ".broker" / "audit", writer="operator", now=time.time)
+    threading.Timer(0.3, other.close).start()
+
+    assert run("keys", "rotate").exit_code == 0
+    assert len(read_records(tmp_path / ".broker" / "audit", "keys.rotate")) == 1
 
 
 @pytest.mark.parametrize("verb", [("list",), ("plan",), ("rotate",), ("revoke", "x")])

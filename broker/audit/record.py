@@ -43,19 +43,13 @@ REQUEST_EVENTS: Final = frozenset(
 )
 """Events in which somebody asked for something, so that the record says permit or deny."""
 SERVICE_EVENTS: Final = frozenset(
-    {
-        "config.loaded",
-        "config.rejected",
-        "service.started",
-        "service.stopped",
-        "keys.publish",
-        "keys.rotate",
-        "keys.revoke",
-        "keys.failed",
-        "keys.seen",
-    }
+    {"config.loaded", "config.rejected", "service.started", "service.stopped"}
 )
 """Events of the service itself, which inform."""
+KEY_EVENTS: Final = frozenset(
+    {"keys.publish", "keys.rotate", "keys.revoke", "keys.failed", "keys.seen"}
+)
+"""What is done to signing keys, and what becomes of them; they inform."""
 
 Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Id = Annotated[str, Meta(max_length=ID_LIMIT)]

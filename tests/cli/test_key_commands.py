@@ -242,8 +242,8 @@ def test_what_cannot_be_recorded_is_not_rotated_but_a_key_can_be_revoked(
     run: Run, store: DevKeyStore, tmp_path: Path
 ) -> None:
     kid = store.signing_key("ES256").kid
-    (tmp_path / ".broker" / "audit").mkdir()
-    (tmp_path / ".broker" / "audit").chmod(0o777)
+    (tmp_path / ".broker" / "audit").mkdir(mode=0o700)
+    (tmp_path / ".broker" / "audit" / "operator.lock").symlink_to(tmp_path)
 
     rotated = run("keys", "rotate")
     told = run("keys", "revoke", kid, "-o", "json")

@@ -94,6 +94,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- $auth := dict "method" "kubernetes" "role" .Values.vault.role "mount" .Values.vault.mount "jwt_file" "/var/run/secrets/vault/token" -}}
 {{- $_ := set $own "keys" (dict "store" (dig "keys" "store" "vault-transit" .Values.settings) "vault" (dict "auth" $auth)) -}}
+{{- /* Of the cores of a node nobody knows which are busy, unless whoever sets this does. */ -}}
+{{- $_ := set $own "workers" (dict "pin" (dig "workers" "pin" "never" .Values.settings)) -}}
 {{- if .Values.policies -}}
 {{- $_ := set $own "policies" "/etc/broker/policies" -}}
 {{- end -}}

@@ -214,12 +214,14 @@ def print_lives(rotator: Rotator, record: KeyRecord) -> None:
 def _rows_in_memory(rotator: Rotator, record: KeyRecord) -> Iterator[list[Text]]:
     for one in rotator.stated():
         state = _state(one, rotator, record)
+        event = next(_events_in_memory(one, rotator, record), None)
+        comes = "" if event is None else f"{_said(event, now=rotator.now())}, "
         yield [
             plain(one.statement.algorithm),
             plain(state.value, _STYLES.get(state, "")),
             plain(one.statement.kid),
             plain(age(rotator.now() - one.statement.made_at)),
-            plain(f"in the memory of {one.statement.replica}"),
+            plain(f"{comes}in the memory of {one.statement.replica}"),
         ]
 
 
@@ -241,8 +243,26 @@ def print_events(events: Sequence[Event], *, now: int) -> None:
 
 def events_of(rotator: Rotator, record: KeyRecord) -> list[Event]:
     """What will happen to all keys, in its order."""
-    found = (upcoming(rotator.editor(one), record) for one in rotator.algorithms)
+    found = [
+        *(upcoming(rotator.editor(one), record) for one in rotator.algorithms),
+        *(_events_in_memory(one, rotator, record) for one in rotator.stated()),
+    ]
     return sorted((event for events in found for event in events), key=lambda one: one.at)
+
+
+def _events_in_memory(key: StatedKey, rotator: Rotator, record: KeyRecord) -> Iterator[Event]:
+    """What will happen to a key in the memory of a replica, in its order."""
+    statement, now = key.statement, rotator.now()
+    if statement.kid in record.revoked_ids:
+        return
+    leaves_at = key.ended_at + int(rotator.schedule.keep_published.total_seconds())
+    for at, change in (
+        (statement.begins_at, Change.BEGINS),
+        (key.ended_at, Change.SUCCEEDED),
+        (leaves_at, Change.LEAVES),
+    ):
+        if at > now:
+            yield Event(at, statement.algorithm, statement.kid, change)
 
 
 def moment(seconds: int) -> str:
@@ -271,6 +291,10 @@ def _next(life: KeyLife, event: Event | None, *, now: int) -> str:
     if event is None:
         is_spare = life.state is KeyState.PENDING and life.entry.activates_at is None
         return "signs when it is needed" if is_spare else ""
+    return _said(event, now=now)
+
+
+def _said(event: Event, *, now: int) -> str:
     when = f"in {age(event.at - now)}" if event.at > now else "now"
     if event.change is Change.KNOWN:
         return f"could sign {when}"

@@ -400,6 +400,7 @@ def test_keys_in_the_memory_of_replicas_are_listed_and_revoked(
         kids = {key["kid"] for key in store.public_keys()}
         listed = json.loads(run("keys", "list", "-o", "json").stdout)
         table = run("keys", "list").stdout
+        planned = json.loads(run("keys", "plan", "-o", "json").stdout)["events"]
         (own,) = listed["in_memory"]
 
         result = run("keys", "revoke", own["kid"])
@@ -408,6 +409,11 @@ def test_keys_in_the_memory_of_replicas_are_listed_and_revoked(
         assert {own["kid"], listed["keys"][0]["kid"]} == kids
         assert (own["state"], own["replica"]) == ("pending", "replica")
         assert "in the memory of replica" in table
+        assert [one["change"] for one in planned if one["kid"] == own["kid"]] == [
+            "begins",
+            "succeeded",
+            "leaves",
+        ]
         assert result.exit_code == 0, result.output
         assert "signs in Vault until a key of its own may again" in result.stdout
         assert [one["state"] for one in after["in_memory"]] == ["revoked"]

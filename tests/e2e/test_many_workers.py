@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,11 @@ def wires(broker: RunningBroker) -> Iterator[Wires]:
 def ask(broker: RunningBroker, one: Wire) -> Answer:
     """An exchange on this connection."""
     return settled(one, lambda: exchange(broker.setting))
+
+
+def is_told(broker: RunningBroker, one: Wire, is_permitted: bool) -> bool:  # noqa: FBT001
+    """Whether an exchange on this connection ends as it should by now."""
+    return ask(broker, one).is_granted is is_permitted
 
 
 def writer_of(broker: RunningBroker, answer: Answer) -> str:
@@ -162,15 +168,11 @@ def test_a_reload_reaches_every_worker(broker: RunningBroker, wires: Wires) -> N
     operator = Operator(broker)
     before = len(broker.records("config.loaded"))
 
-    operator.change(groups("none"))
-
-    for worker, one in wires.items():
-        until(
-            lambda one=one: not ask(broker, one).is_granted, seconds=SECONDS, what=f"{worker} knows"
-        )
-    operator.change(groups("odd"))
-    for worker, one in wires.items():
-        until(lambda one=one: ask(broker, one).is_granted, seconds=SECONDS, what=f"{worker} knows")
+    for group, is_permitted in (("none", False), ("odd", True)):
+        operator.change(groups(group))
+        for worker, one in wires.items():
+            knows = partial(is_told, broker, one, is_permitted)
+            until(knows, seconds=SECONDS, what=f"{worker} knows")
     loaded = broker.records("config.loaded")
     assert len(loaded) == before + 2 * len(WORKERS)
     for digest in {record["policy_digest"] for record in loaded}:

@@ -23,11 +23,11 @@ Event = Literal[
     "config.rejected",
     "service.started",
     "service.stopped",
-    "keys.publish",
-    "keys.rotate",
-    "keys.revoke",
-    "keys.failed",
-    "keys.seen",
+    "key.publish",
+    "key.rotate",
+    "key.revoke",
+    "key.failed",
+    "key.seen",
     "chain.opened",
     "chain.closed",
 ]
@@ -46,9 +46,7 @@ SERVICE_EVENTS: Final = frozenset(
     {"config.loaded", "config.rejected", "service.started", "service.stopped"}
 )
 """Events of the service itself, which inform."""
-KEY_EVENTS: Final = frozenset(
-    {"keys.publish", "keys.rotate", "keys.revoke", "keys.failed", "keys.seen"}
-)
+KEY_EVENTS: Final = frozenset({"key.publish", "key.rotate", "key.revoke", "key.failed", "key.seen"})
 """What is done to signing keys, and what becomes of them; they inform."""
 
 Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]

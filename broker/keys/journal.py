@@ -111,7 +111,7 @@ class KeyJournal:
             return
         context = RequestContext(self._face, new_request_id())
         try:
-            with self._audit.entry("keys.failed", context) as entry:
+            with self._audit.entry("key.failed", context) as entry:
                 entry.note(about=about, initiator=act.initiator, detail=detail)
         except TemporarilyUnavailable as error:
             _LOGGER.warning("not recorded that a change of the keys failed: %s", error.detail)

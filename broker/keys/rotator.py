@@ -22,7 +22,7 @@ _ROOM: Final = 8
 """How many entries are left free, so that a key can still be revoked and succeeded."""
 
 
-_PUBLISH: Final = Act("keys.publish", "upkeep")
+_PUBLISH: Final = Act("key.publish", "upkeep")
 
 
 class KeySmith(Protocol):
@@ -126,7 +126,7 @@ class Rotator:
                 raise NotRotated(f"{algorithm}: there is no key yet; the broker makes the first.")
         return self._as_only_one(
             lambda record: self._advanced(record, due=frozenset(algorithms)),
-            Act("keys.rotate", "command"),
+            Act("key.rotate", "command"),
         )
 
     def revoke(self, kid: str) -> Revoked:
@@ -144,7 +144,7 @@ class Rotator:
                 *self._changes(on_record.record, changed),
                 *self._changes_in_memory(on_record.record, changed),
             ]
-            act = Act("keys.revoke", "command", revoked)
+            act = Act("key.revoke", "command", revoked)
             with self.journal.announced(act, changes) as announcement:
                 announcement.is_made = self._records.write(changed, over=held.version)
             if announcement.is_made:
@@ -177,7 +177,7 @@ class Rotator:
             try:
                 record = self._as_only_one(
                     lambda current: self._advanced(current, due=due),
-                    Act("keys.rotate", "age") if due else _PUBLISH,
+                    Act("key.rotate", "age") if due else _PUBLISH,
                 )
             except NotRotated:
                 return

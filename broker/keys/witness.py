@@ -44,7 +44,7 @@ class KeyWitness:
 
     def _tell(self, news: Sequence[KeyChange]) -> None:
         context = RequestContext("service", new_request_id())
-        with self._audit.entry("keys.seen", context) as entry:
+        with self._audit.entry("key.seen", context) as entry:
             entry.note(key_changes=news)
         self._known |= {one.kid: one.to_state for one in news}
 

@@ -229,7 +229,7 @@ def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
     run("keys", "revoke", kid)
 
     audit = tmp_path / ".broker" / "audit"
-    (rotated,), (revoked,) = read_records(audit, "keys.rotate"), read_records(audit, "keys.revoke")
+    (rotated,), (revoked,) = read_records(audit, "key.rotate"), read_records(audit, "key.revoke")
     assert rotated["operator"] == revoked["operator"] != ""
     assert revoked["kid"] == kid
     assert revoked["exposure"]["accepted_until"] > time.time()
@@ -264,7 +264,7 @@ def test_two_commands_at_once_take_turns_to_record(
     threading.Timer(0.3, other.close).start()
 
     assert run("keys", "rotate").exit_code == 0
-    assert len(read_records(tmp_path / ".broker" / "audit", "keys.rotate")) == 1
+    assert len(read_records(tmp_path / ".broker" / "audit", "key.rotate")) == 1
 
 
 @pytest.mark.parametrize("verb", [("list",), ("plan",), ("rotate",), ("revoke", "x")])

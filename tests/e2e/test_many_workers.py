@@ -195,13 +195,13 @@ def test_a_rotation_and_a_revocation_reach_every_worker_and_are_on_record(
     told = keys(broker, "revoke", second)
 
     until(lambda: signers() == {told["signing"]}, seconds=SECONDS, what="no worker signs with it")
-    (rotated,), (revoked,) = broker.records("keys.rotate"), broker.records("keys.revoke")
+    (rotated,), (revoked,) = broker.records("key.rotate"), broker.records("key.revoke")
     assert {rotated["writer"], revoked["writer"]} == {"operator"}
     assert {first, second} <= {one["kid"] for one in rotated["key_changes"]}
     assert revoked["kid"] == second
 
     def seen() -> set[tuple[str, str]]:
-        records = broker.records("keys.seen")
+        records = broker.records("key.seen")
         return {
             (change["kid"], change["to_state"]) for one in records for change in one["key_changes"]
         }

@@ -76,7 +76,7 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     # Vault refuses the revoked version at once, and a worker knows another within half a second.
     assert all(call.answer and call.answer.error == UNABLE for call in refused)
     assert all(0 < call.begun + call.seconds - revoked_at < FOLLOWED for call in refused)
-    assert {one["initiator"] for one in broker.records("keys.rotate")} == {"age"}
+    assert {one["initiator"] for one in broker.records("key.rotate")} == {"age"}
     assert_on_record(broker, verifier)
 
 
@@ -106,12 +106,12 @@ def assert_on_record(broker: RunningBroker, verifier: KeepingVerifier) -> None:
             for record in broker.records(event)
             for change in record["key_changes"]
         }
-        for events in (("keys.publish", "keys.rotate", "keys.revoke"), ("keys.seen",))
+        for events in (("key.publish", "key.rotate", "key.revoke"), ("key.seen",))
     )
     active = {(kid, "active") for kid in verifier.kids}
     assert active <= announced
     assert active <= seen
-    (revoked,) = broker.records("keys.revoke")
+    (revoked,) = broker.records("key.revoke")
     assert (revoked["kid"], "revoked") in announced & seen
     assert revoked["exposure"]["stopped_at"] <= revoked["exposure"]["accepted_until"]
     assert broker.verify_audit().returncode == 0

@@ -130,7 +130,7 @@ def test_a_rotation_is_on_disk_with_all_its_moments_before_the_record_changes(pl
     told_before: list[list[dict[str, Any]]] = []
 
     def write(record: KeyRecord, over: int) -> bool:
-        told_before.append(place.told("keys.rotate"))
+        told_before.append(place.told("key.rotate"))
         return place.records.write(record, over=over)
 
     active, spare = (
@@ -165,10 +165,10 @@ def test_what_was_announced_is_what_is_seen_later_at_the_announced_moments(place
         place.pass_time(minutes=1)
         witness.look()
 
-    (announced,) = place.told("keys.rotate")
+    (announced,) = place.told("key.rotate")
     seen = [
         (one["kid"], one["to_state"], one["at"])
-        for record in place.told("keys.seen")
+        for record in place.told("key.seen")
         for one in record["key_changes"]
     ]
     assert {(one["kid"], one["to_state"], one["at"]) for one in announced["key_changes"]} <= {*seen}
@@ -176,7 +176,7 @@ def test_what_was_announced_is_what_is_seen_later_at_the_announced_moments(place
 
 
 def test_a_rotation_by_age_and_a_new_spare_say_so(place: Place) -> None:
-    (adopted, spare) = place.told("keys.publish")
+    (adopted, spare) = place.told("key.publish")
     assert adopted["initiator"] == spare["initiator"] == "upkeep"
     assert [one["to_state"] for one in adopted["key_changes"]] == ["pending", "active"]
     assert [one["to_state"] for one in spare["key_changes"]] == ["pending"]
@@ -184,7 +184,7 @@ def test_a_rotation_by_age_and_a_new_spare_say_so(place: Place) -> None:
     place.pass_time(days=1)
     place.rotator().tend()
 
-    (rotated,) = place.told("keys.rotate")
+    (rotated,) = place.told("key.rotate")
     assert rotated["initiator"] == "age"
 
 
@@ -207,7 +207,7 @@ def test_a_revocation_is_on_disk_first_with_the_exposure_that_remains(place: Pla
     told_before: list[list[dict[str, Any]]] = []
 
     def write(record: KeyRecord, over: int) -> bool:
-        told_before.append(place.told("keys.revoke"))
+        told_before.append(place.told("key.revoke"))
         return place.records.write(record, over=over)
 
     kid, now = place.active(), place.clock()
@@ -241,7 +241,7 @@ def test_a_revocation_does_not_wait_for_its_record_and_a_witness_makes_up_for_it
     assert kid in place.records.read().record.revoked_ids
     place.audit = FileAuditLog(tmp_path / "audit", writer="keys", now=time.time)
     place.witness().look()
-    (seen,) = place.told("keys.seen")
+    (seen,) = place.told("key.seen")
     assert (kid, "revoked") in {(one["kid"], one["to_state"]) for one in seen["key_changes"]}
     place.audit.close()
 
@@ -254,8 +254,8 @@ def test_a_change_that_others_were_faster_than_is_taken_back(place: Place) -> No
 
     place.rotator(lose_once).revoke(kid)
 
-    first, second = place.told("keys.revoke")
-    (failed,) = place.told("keys.failed")
+    first, second = place.told("key.revoke")
+    (failed,) = place.told("key.failed")
     assert failed["about"] == first["event_id"] != second["event_id"]
     assert failed["detail"].startswith("nothing was changed")
 
@@ -272,7 +272,7 @@ def test_a_change_of_which_nobody_knows_whether_it_was_made_says_so(place: Place
     with pytest.raises(TemporarilyUnavailable):
         place.rotator(break_down).rotate(["ES256"])
 
-    (announced,), (failed,) = place.told("keys.rotate"), place.told("keys.failed")
+    (announced,), (failed,) = place.told("key.rotate"), place.told("key.failed")
     assert failed["about"] == announced["event_id"]
     assert "not known" in failed["detail"]
 
@@ -292,8 +292,8 @@ def test_a_crash_before_the_change_leaves_the_announcement_alone(place: Place) -
         place.rotator(die).rotate(["ES256"])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
-    assert len(place.told("keys.rotate")) == 1
-    assert place.told("keys.failed") == []
+    assert len(place.told("key.rotate")) == 1
+    assert place.told("key.failed") == []
     assert place.records.read().record.keys == before
 
 
@@ -303,7 +303,7 @@ def test_a_refused_rotation_leaves_no_record(place: Place) -> None:
     with pytest.raises(NotRotated):
         place.rotator().rotate(["ES256"])
 
-    assert len(place.told("keys.rotate")) == 1
+    assert len(place.told("key.rotate")) == 1
 
 
 def test_a_successor_that_is_revoked_takes_back_what_was_announced_for_the_active_key(
@@ -316,7 +316,7 @@ def test_a_successor_that_is_revoked_takes_back_what_was_announced_for_the_activ
 
     place.rotator().revoke(successor.kid)
 
-    (told,) = place.told("keys.revoke")
+    (told,) = place.told("key.revoke")
     assert steps([one for one in told["key_changes"] if one["kid"] == active]) == {
         ("active", "active", place.clock())
     }
@@ -336,7 +336,7 @@ def test_a_retired_key_does_not_come_back_when_its_successor_is_revoked(place: P
     states = {life.entry.kid: life.state.value for life in lives}
     assert states[first] == "retired"
     assert states[second] == "revoked"
-    (told,) = place.told("keys.revoke")
+    (told,) = place.told("key.revoke")
     assert first not in [one["kid"] for one in told["key_changes"]]
 
 
@@ -345,7 +345,7 @@ def test_a_witness_tells_every_state_at_first_and_then_only_what_changes(place: 
     for _ in range(3):
         witness.look()
 
-    (seen,) = place.told("keys.seen")
+    (seen,) = place.told("key.seen")
     assert {one["to_state"] for one in seen["key_changes"]} == {"pending", "active"}
     assert all("from_state" not in one for one in seen["key_changes"])
 
@@ -353,7 +353,7 @@ def test_a_witness_tells_every_state_at_first_and_then_only_what_changes(place: 
     place.rotator().revoke(kid)
     witness.look()
 
-    _, news = place.told("keys.seen")
+    _, news = place.told("key.seen")
     assert ("active", "revoked", place.clock()) in steps(news["key_changes"])
 
 
@@ -370,13 +370,13 @@ def test_what_a_witness_could_not_record_it_records_at_the_next_look(
     (tmp_path / "audit").unlink()
     (tmp_path / "away").rename(tmp_path / "audit")
     deadline = time.monotonic() + 10
-    while not place.told("keys.seen") and time.monotonic() < deadline:
+    while not place.told("key.seen") and time.monotonic() < deadline:
         try:
             witness.look()
         except TemporarilyUnavailable:
             time.sleep(0.05)
 
-    (seen,) = place.told("keys.seen")
+    (seen,) = place.told("key.seen")
     assert len(seen["key_changes"]) == 2
     place.audit.close()
     place.audit = audit
@@ -401,7 +401,7 @@ def test_a_key_in_the_memory_of_a_replica_is_named_with_its_replica(place: Place
     place.rotator().revoke(kid)
     witness.look()
 
-    (told,) = place.told("keys.revoke")
+    (told,) = place.told("key.revoke")
     expected = {
         "kid": kid,
         "algorithm": "ES256",
@@ -411,6 +411,6 @@ def test_a_key_in_the_memory_of_a_replica_is_named_with_its_replica(place: Place
         "replica": "broker-1.7f",
     }
     assert told["key_changes"] == [expected]
-    at_first, news = place.told("keys.seen")
+    at_first, news = place.told("key.seen")
     assert (None, "active", now - 200) in steps(at_first["key_changes"])
     assert news["key_changes"] == [expected]

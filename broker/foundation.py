@@ -9,7 +9,7 @@ import structlog
 
 from broker import __version__
 from broker.assembly import CallerParts
-from broker.audit.log import FileAuditLog
+from broker.audit.log import FileAuditLog, Observer
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
 from broker.config.settings import ServerAddress, ValkeySettings
@@ -38,6 +38,20 @@ def now() -> int:
     return int(time.time())
 
 
+def open_audit_log(
+    settings: Settings, *, writer: str, observe: Observer | None = None
+) -> FileAuditLog:
+    """The chain of this name in the configured audit record; raises as ``FileAuditLog`` does."""
+    return FileAuditLog(
+        settings.audit.directory,
+        writer=writer,
+        now=time.time,
+        segment_bytes=settings.audit.segment_size,
+        write_timeout=settings.audit.write_timeout.total_seconds(),
+        observe=observe,
+    )
+
+
 class Foundation:
     """
     The parts that processes of all kinds have, made after the fork and closed before its end.
@@ -54,14 +68,7 @@ class Foundation:
         self.state = _open_state(settings)
         self._fetcher = _open_fetcher(settings)
         self._key_ring = IssuerKeyRing(self._fetcher, key_hosts=settings.fetch.key_hosts)
-        log = FileAuditLog(
-            settings.audit.directory,
-            writer=writer,
-            now=time.time,
-            segment_bytes=settings.audit.segment_size,
-            write_timeout=settings.audit.write_timeout.total_seconds(),
-            observe=metrics.observe_record,
-        )
+        log = open_audit_log(settings, writer=writer, observe=metrics.observe_record)
         self.audit: AuditLog = ObservedAuditLog(log, metrics)
 
     def caller_parts(self) -> CallerParts:

@@ -250,12 +250,48 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyChange:
+    """
+    A signing key of ours that comes from one state into another at a moment, in unix seconds.
+
+    ``from_state`` is ``None`` for a key that there was not before, and the same as ``to_state`` where
+    another change, which was announced earlier, is not to come. ``replica`` names the process in whose
+    memory the key is, for one that others do not have.
+    """
+
+    kid: str
+    algorithm: str
+    from_state: str | None
+    to_state: str
+    at: int
+    replica: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyExposure:
+    """
+    What the revocation of a key cannot undo; every moment is in unix seconds.
+
+    Every replica has stopped by ``stopped_at``. Verifiers that keep the key set may accept the key until
+    ``accepted_until``, whoever signs with it. Tokens signed before are dead by ``expired_at`` at the
+    latest. A verifier that kept the key set knows the key that signs instead from ``known_from`` on;
+    before, it has to fetch the set for a key that it does not know.
+    """
+
+    stopped_at: int
+    accepted_until: int
+    expired_at: int
+    known_from: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestContext:
     """
     The circumstances of a request that are not part of what it asks.
 
     ``request_id`` is made by the face, unique, and is the id of the audit record: the decision id
-    that a refused caller is told. ``face`` is ``http`` or ``grpc``. ``deadline`` is a moment of the
+    that a refused caller is told. ``face`` is ``http`` or ``grpc``, or ``service`` or ``command`` for
+    what the broker or an operator does by itself. ``deadline`` is a moment of the
     monotonic clock in seconds, after which nobody waits for the answer any more.
     """
 

@@ -18,6 +18,7 @@ from broker import __version__
 from broker.app import Process
 from broker.config import Settings
 from broker.config.settings import Address, ListenSettings
+from broker.cores import Cores, cores_for
 from broker.foundation import check_state
 from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
@@ -90,9 +91,10 @@ def _children(accepted: Accepted, metrics: Path) -> Iterator[ChildSpec]:
     settings = accepted.configuration.settings
     runs = {"grpc": _run_grpc, "http": _run_http}
     workers = _workers(settings)
-    for name in workers:
-        run = runs[name.partition("-")[0]]
-        yield ChildSpec(name, partial(run, accepted, metrics, name))
+    cores = _cores(settings, len(workers))
+    for place, name in enumerate(workers):
+        run = partial(runs[name.partition("-")[0]], accepted, metrics, name)
+        yield ChildSpec(name, partial(_run_held, run, cores, place))
     control = partial(_run_control, accepted, metrics, workers)
     yield ChildSpec("control", control, is_last=True)
 
@@ -103,6 +105,26 @@ def _workers(settings: Settings) -> tuple[str, ...]:
     grpc = range(workers.grpc if listen.grpc is not None else 0)
     http = range(workers.http if listen.http is not None else 0)
     return (*(f"grpc-{number}" for number in grpc), *(f"http-{number}" for number in http))
+
+
+def _cores(settings: Settings, workers: int) -> Cores:
+    """The cores of the workers; the control process has little to do and runs wherever there is room."""
+    if not settings.workers.is_pinned:
+        return Cores(reason="workers.pin is never")
+    cores = cores_for(workers)
+    if cores.each:
+        _log.info("workers_pinned", cores=cores.each)
+    else:
+        _log.info("workers_not_pinned", reason=cores.reason)
+    return cores
+
+
+def _run_held(
+    run: Callable[[Lifeline], None], cores: Cores, place: int, lifeline: Lifeline
+) -> None:
+    # Before anything is imported that starts a thread: what runs already would not be held.
+    cores.hold(place)
+    run(lifeline)
 
 
 def _run_grpc(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:

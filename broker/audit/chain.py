@@ -23,6 +23,7 @@ _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _LISTS: Final = (
     "actors",
     "inputs",
+    "key_changes",
     "policy_ids",
     "scope_decisions",
     "scopes_asked",

@@ -7,14 +7,14 @@ from typing import Any, Final, Protocol, Self
 import structlog
 
 from broker.audit.facts import bounded, bounded_id
-from broker.audit.record import REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
+from broker.audit.record import KEY_EVENTS, REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.model import RequestContext
 
 Clock = Callable[[], float]
 """Unix seconds. A clock that counts fractions dates records to the microsecond."""
 
-_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS
+_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS
 
 
 class RecordSink(Protocol):

@@ -8,10 +8,13 @@ from broker.audit.record import (
     ID_LIMIT,
     LIST_LIMIT,
     TEXT_LIMIT,
+    ExposureFact,
     Id,
     Ids,
     InputFact,
     Inputs,
+    KeyChangeFact,
+    KeyChanges,
     Objects,
     Record,
     ScopeFact,
@@ -20,7 +23,7 @@ from broker.audit.record import (
 )
 from broker.audit.text import safe_text
 from broker.errors import Reason
-from broker.model import InputToken, ScopeDecision
+from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
 
 _OBJECT_DEPTH: Final = 3
 # Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
@@ -167,6 +170,32 @@ def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
     )
 
 
+def _key_changes(value: object) -> list[KeyChangeFact]:
+    return _listed(value, _key_change, cut=lambda marker: KeyChangeFact(marker, "", 0, ""))
+
+
+def _key_change(value: KeyChange) -> KeyChangeFact:
+    return KeyChangeFact(
+        kid=bounded_id(value.kid),
+        to_state=bounded_id(value.to_state),
+        at=_integer(value.at),
+        algorithm=bounded_id(value.algorithm),
+        from_state=None if value.from_state is None else bounded_id(value.from_state),
+        replica=bounded_id(value.replica) if value.replica else None,
+    )
+
+
+def _exposure(value: object) -> ExposureFact:
+    if not isinstance(value, KeyExposure):
+        raise TypeError(f"an exposure is not a {type(value).__name__}")
+    return ExposureFact(
+        stopped_at=_integer(value.stopped_at),
+        accepted_until=_integer(value.accepted_until),
+        expired_at=_integer(value.expired_at),
+        known_from=_integer(value.known_from),
+    )
+
+
 _REASONS: Final = frozenset(reason.code for reason in Reason)
 
 _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
@@ -176,6 +205,8 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     Ids | None: _ids,
     Objects | None: _objects,
     Inputs | None: _inputs,
+    KeyChanges | None: _key_changes,
+    ExposureFact | None: _exposure,
     ScopeFacts | None: _scope_facts,
 }
 

@@ -70,7 +70,9 @@ def build(scene: Scene) -> Settings:
         listen=_listen(scene),
         http=_http(scene),
         grpc=_grpc(scene),
-        workers=WorkerSettings(http=file.workers.http, grpc=file.workers.grpc),
+        workers=WorkerSettings(
+            http=file.workers.http, grpc=file.workers.grpc, is_pinned=file.workers.pin == "auto"
+        ),
         keys=_keys(scene),
         state=build_state(scene, _data(scene, ("state", "directory"), file.state.directory)),
         audit=AuditSettings(

@@ -110,13 +110,19 @@ class GrpcSection(Section):
 
 
 class WorkersSection(Section):
-    """How many processes serve each face."""
+    """How many processes serve each face, and where they run."""
 
     http: Annotated[int, between(1, 64)] = Field(
         default=1, description="Processes of the HTTP face."
     )
     grpc: Annotated[int, between(1, 64)] = Field(
         default=1, description="Processes of the gRPC face."
+    )
+    pin: Literal["auto", "never"] = Field(
+        default="auto",
+        description="`auto` gives each worker a core of its own where that does no harm: on Linux, with "
+        "no fewer cores than workers, and without a quota of processor time. Use `never` on a machine "
+        "that others keep busy.",
     )
 
 

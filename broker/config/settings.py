@@ -94,10 +94,11 @@ class GrpcSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How many processes serve each face."""
+    """How many processes serve each face, and whether each shall have a core of its own."""
 
     http: int
     grpc: int
+    is_pinned: bool
 
 
 @dataclass(frozen=True, slots=True)

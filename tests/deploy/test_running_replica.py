@@ -114,7 +114,7 @@ def test_a_replica_goes_on_where_the_one_before_it_ended(starting: Starting) -> 
     verified = run_broker("audit", "verify", str(data / "audit"))
     assert verified.returncode == 0, verified.stdout
     chains = [line.split()[:2] for line in verified.stdout.splitlines() if "whole, closed" in line]
-    assert chains == [["grpc-0", "2"], ["http-0", "2"], ["http-1", "2"]]
+    assert chains == [["grpc-0", "2"], ["http-0", "2"], ["http-1", "2"], ["keys", "2"]]
 
 
 @pytest.mark.requirement("CFG-04")

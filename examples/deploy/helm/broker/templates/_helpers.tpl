@@ -101,6 +101,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $vault "rotator" (merge (dict "role" .Values.vault.rotatorRole) $auth) -}}
 {{- end -}}
 {{- $_ := set $own "keys" (dict "store" (dig "keys" "store" "vault-transit" .Values.settings) "vault" $vault) -}}
+{{- /* Of the cores of a node nobody knows which are busy, unless whoever sets this does. */ -}}
+{{- $_ := set $own "workers" (dict "pin" (dig "workers" "pin" "never" .Values.settings)) -}}
 {{- if .Values.policies -}}
 {{- $_ := set $own "policies" "/etc/broker/policies" -}}
 {{- end -}}

@@ -62,6 +62,15 @@ class Places:
         self._retry_after = 1
         self._next_line = 0.0
 
+    def check(self) -> None:
+        """
+        Raise ``Overloaded`` when there is no room even to wait, before any work is put into a request.
+
+        Refusing must cost next to nothing, or those who are refused take the time of those who are not.
+        """
+        if self._waiting and self._waiting >= self._room():
+            raise self._refusal()
+
     def __enter__(self) -> None:
         if self._waiting:
             self._wait()
@@ -82,17 +91,23 @@ class Places:
         self._served += 1
         self._free.put(None)
 
+    def _is_standing(self) -> bool:
+        return time.monotonic() - self._idle_at > _STANDING_SECONDS
+
+    def _room(self) -> int:
+        """How many may wait now."""
+        return min(self._number, self._most_waiting) if self._is_standing() else self._most_waiting
+
     def _wait(self) -> None:
-        is_standing = time.monotonic() - self._idle_at > _STANDING_SECONDS
+        room = self._room()
         with self._lock:
-            most = min(self._number, self._most_waiting) if is_standing else self._most_waiting
-            has_room = self._waiting < most
+            has_room = self._waiting < room
             if has_room:
                 self._waiting += 1
         if not has_room:
             raise self._refusal()
         try:
-            patience = min(_TARGET_SECONDS, self._patience) if is_standing else self._patience
+            patience = min(_TARGET_SECONDS, self._patience) if room < self._most_waiting else self._patience
             self._free.get(timeout=patience)
         except Empty:
             raise self._refusal() from None

@@ -89,9 +89,14 @@ class Boundary:
         self, method: str, rpc: Rpc[Any]
     ) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            try:
+                # What is to be turned away is so before its message is waited for.
+                self._working.check()
+            except OAuthError as error:
+                return self._refuse(context, error, "")
+            request_id = new_request_id()
             # A caller that goes away, or is given up in here, ends the call: nobody is to be answered.
             data = self._reads.first(messages, context)
-            request_id = new_request_id()
             try:
                 answer = self._answer(rpc, data, context, method=method, request_id=request_id)
             except OAuthError as error:

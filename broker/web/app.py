@@ -15,7 +15,7 @@ import structlog
 from broker.endpoints import Endpoints
 from broker.endpoints.limits import source_of
 from broker.endpoints.overload import Places
-from broker.errors import OAuthError, Reason, ServerError
+from broker.errors import OAuthError, Reason, ServerError, TemporarilyUnavailable
 from broker.model import RequestContext, new_request_id
 from broker.web import responses
 from broker.web.overdue import BodyReads
@@ -64,8 +64,12 @@ class OAuthApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Answer one request. This is the boundary: only ``OAuthError`` has anything to tell a caller."""
-        request_id = new_request_id()
+        request_id = ""
         try:
+            # What is to be turned away is so before anything else is done for it, its body unread.
+            if environ["REQUEST_METHOD"] == "POST":
+                self._places.check()
+            request_id = new_request_id()
             response = self._answer(environ, request_id)
         except OAuthError as error:
             response = self._refused(error, request_id)
@@ -76,10 +80,10 @@ class OAuthApp:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
 
     def _refused(self, error: OAuthError, request_id: str) -> Response:
-        if error.is_recorded:
+        if error.is_recorded or not isinstance(error, TemporarilyUnavailable):
             return responses.refused(error, request_id)
         self._endpoints.limits.count("http", error)
-        return responses.refused(error)
+        return responses.turned_away(error)
 
     def _routes_for(self, base: str) -> Mapping[str, Mapping[str, _Route]]:
         metadata = _public(self._metadata)

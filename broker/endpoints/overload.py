@@ -107,7 +107,11 @@ class Places:
         if not has_room:
             raise self._refusal()
         try:
-            patience = min(_TARGET_SECONDS, self._patience) if room < self._most_waiting else self._patience
+            patience = (
+                min(_TARGET_SECONDS, self._patience)
+                if room < self._most_waiting
+                else self._patience
+            )
             self._free.get(timeout=patience)
         except Empty:
             raise self._refusal() from None

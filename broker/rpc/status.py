@@ -59,15 +59,13 @@ def refuse(
 
 def turned_away(error: TemporarilyUnavailable) -> Refusal:
     """The same for a refusal that has no record, made once for all that are alike: there are many."""
-    return _turned_away(type(error), error.reason, error.retry_after)
+    return _turned_away(error.grpc_status, error.reason, error.retry_after)
 
 
 @lru_cache(maxsize=256)
-def _turned_away(
-    kind: type[TemporarilyUnavailable], reason: Reason, retry_after: int
-) -> Refusal:
+def _turned_away(status: str, reason: Reason, retry_after: int) -> Refusal:
     error = TemporarilyUnavailable(reason, retry_after=retry_after)
-    return _refusal(error, grpc.StatusCode[kind.grpc_status], None)
+    return _refusal(error, grpc.StatusCode[status], None)
 
 
 def refusal_of(error: OAuthError, *, request_id: str | None = None) -> Refusal:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 GRACE: Final = timedelta(seconds=20)
 
-# Threads that wait for the interpreter look whether it is free as often as this says. With hundreds of them, as
-# there are under overload, Python's own 5 ms cost more than all the work that is done meanwhile.
+# Threads that wait for the interpreter look whether it is free as often as this says. With hundreds of
+# them, as there are under overload, Python's own 5 ms cost more than the work that is done meanwhile.
 _SWITCH_SECONDS: Final = 0.05
 
 _log = structlog.get_logger("broker.serving")

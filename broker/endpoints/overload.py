@@ -15,7 +15,7 @@ _STANDING_SECONDS: Final = 0.5
 """A queue that has not been empty for so long does not go away by itself."""
 _TARGET_SECONDS: Final = 0.2
 """How long anybody waits in a queue that stands."""
-_LONGEST_RETURN: Final = 15
+_LONGEST_RETURN: Final = 10
 
 _log = structlog.get_logger("broker.overload")
 

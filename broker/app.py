@@ -44,6 +44,7 @@ class Process:
                 audit=callers.audit,
                 now=callers.now,
                 most_chosen_secrets=callers.most_chosen_secrets,
+                limits=callers.limits,
                 key_store=self._key_store,
                 policy=ObservedPolicyEngine(self._foundation.in_force, metrics),
                 revocations=self._foundation.state,

@@ -1,5 +1,6 @@
 """Everything the broker answers instead of a token, and the closed list of reasons it records."""
 
+import random
 from enum import Enum
 from typing import ClassVar, Final, Self
 
@@ -174,6 +175,8 @@ class Reason(Enum):
     AUDIT_UNAVAILABLE = "The service is temporarily unavailable."
     OVERLOADED = "The service is temporarily unavailable."
     STREAM_LIMIT = "The client holds as many streams as it may."
+    CLIENT_LIMIT = "The client asks more often than it may."
+    SOURCE_LIMIT = "Too many requests from this address came without a client's proof."
     CONFIGURATION_STALE = "The service is temporarily unavailable."
     PERMISSION_MISSING = "The client may not use this operation."
     INTERNAL_ERROR = "The request could not be completed."
@@ -205,12 +208,15 @@ class OAuthError(Exception):
 
     A subclass fixes the registered code, the HTTP status and the gRPC status together, so that
     no call site can pair them wrongly. ``parameter`` names the request parameter at fault, and
-    ``target`` the one at fault of several targets, counted from 0.
+    ``target`` the one at fault of several targets, counted from 0. One
+    that is not ``is_recorded`` has no audit record, so the answer may not name one.
     """
 
     error: ClassVar[str] = "server_error"
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
+
+    is_recorded: bool = True
 
     def __init__(self, reason: Reason, *, parameter: str = "", detail: str = "") -> None:
         super().__init__(f"{self.error}: {reason.code}")
@@ -363,16 +369,17 @@ class TemporarilyUnavailable(OAuthError):
     """
     Something that a token needs is away; the request may be repeated.
 
-    ``retry_after`` is in seconds.
+    ``retry_after`` is in seconds, and by chance between two and four when not given: callers that were
+    refused together should not come back together.
     """
 
     error = "temporarily_unavailable"
     http_status = 503
     grpc_status = "UNAVAILABLE"
 
-    def __init__(self, reason: Reason, *, retry_after: int = 2, detail: str = "") -> None:
+    def __init__(self, reason: Reason, *, retry_after: int | None = None, detail: str = "") -> None:
         super().__init__(reason, detail=detail)
-        self.retry_after = retry_after
+        self.retry_after = scattered(2) if retry_after is None else retry_after
 
 
 class RateLimited(TemporarilyUnavailable):
@@ -380,6 +387,11 @@ class RateLimited(TemporarilyUnavailable):
 
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+def scattered(seconds: int) -> int:
+    """A number of seconds by chance, not less than this one and at most twice as many."""
+    return seconds + random.randint(0, seconds)  # noqa: S311 - it need not be secret.
 
 
 class ServerError(OAuthError):

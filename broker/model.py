@@ -104,6 +104,22 @@ class SecretHash:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much somebody may have: ``rate`` in a second in the long run, and ``burst`` at once."""
+
+    rate: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What was given out of a quota; when that is nothing, ``wait`` is how many seconds it takes."""
+
+    number: int
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """
     An OAuth client that authenticates here: an agent, an MCP server, an operator's tool.
@@ -112,7 +128,8 @@ class Client:
     ``issuers``, when not ``None``, limits whose subject tokens it may present. ``issuer_client_ids``
     gives its id at other issuers where that differs. ``profile`` is its ``sub_profile`` in ``act``.
     ``introspects`` are resources whose tokens it may ask about, besides those that it owns.
-    ``is_bound`` says that it gets tokens bound to a key of its own, or none (RFC 9449 5.2).
+    ``is_bound`` says that it gets tokens bound to a key of its own, or none (RFC 9449 5.2). ``quota`` is
+    its own where it differs from that of all clients.
     """
 
     client_id: str
@@ -133,6 +150,7 @@ class Client:
     is_explainer: bool = False
     is_administrator: bool = False
     is_disabled: bool = False
+    quota: Quota | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,13 +310,15 @@ class RequestContext:
     ``request_id`` is made by the face, unique, and is the id of the audit record: the decision id
     that a refused caller is told. ``face`` is ``http`` or ``grpc``, or ``service`` or ``command`` for
     what the broker or an operator does by itself. ``deadline`` is a moment of the
-    monotonic clock in seconds, after which nobody waits for the answer any more.
+    monotonic clock in seconds, after which nobody waits for the answer any more. ``source``
+    is whom the request is held against while it is not known whose it is; nobody when it is empty.
     """
 
     face: str
     request_id: str
     peer: str = ""
     deadline: float | None = None
+    source: str = ""
 
 
 def new_request_id() -> str:

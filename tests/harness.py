@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from broker.assembly import Parts, TokenRules, assemble
 from broker.audit.log import FileAuditLog
 from broker.audit.record import REQUEST_EVENTS
+from broker.endpoints.limits import Limits, no_limits
 from broker.fetch import Fetcher, GuardedFetcher
 from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
 from broker.issuers import FetchedClientDocuments, IssuerKeyRing
@@ -167,6 +168,7 @@ class Broker:
         key_store: KeyStore | None = None,
         audit: AuditLog | None = None,
         fetcher: Fetcher | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.directory = directory
         self.clock = clock or Clock()
@@ -200,6 +202,7 @@ class Broker:
                 audit=self.audit,
                 now=self.clock,
                 most_chosen_secrets=lambda: 0,
+                limits=limits or no_limits(),
             ),
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.endpoints.limits import Limits
 from broker.fetch import Fetcher
 from broker.interfaces import PolicyEngine
 from tests.harness import Broker, GrpcBatchFace, GrpcFace, HttpFace
@@ -62,10 +63,14 @@ def staging(quick_path: Path, face_name: str, policy: PolicyEngine) -> Iterator[
         numbers = iter(range(100))
 
         def build(
-            cast: Cast, *, engine: PolicyEngine = policy, fetcher: Fetcher | None = None
+            cast: Cast,
+            *,
+            engine: PolicyEngine = policy,
+            fetcher: Fetcher | None = None,
+            limits: Limits | None = None,
         ) -> Stage:
             directory = quick_path / str(next(numbers))
-            broker = Broker(directory, cast=cast, policy=engine, fetcher=fetcher)
+            broker = Broker(directory, cast=cast, policy=engine, fetcher=fetcher, limits=limits)
             closing.callback(broker.close)
             if face_name == "http":
                 return Stage(broker, HttpFace(broker))

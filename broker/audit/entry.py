@@ -97,6 +97,8 @@ class Entry:
         raised: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        if isinstance(raised, OAuthError) and not raised.is_recorded:
+            return
         if raised is not None:
             self._note_failure(raised)
         outcome = "permit" if raised is None else "deny"

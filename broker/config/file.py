@@ -28,6 +28,7 @@ from broker.config.kinds import (
     holding,
     lasting,
 )
+from broker.config.limit_sections import LimitsSection
 from broker.config.section import Section
 from broker.config.settings import Address
 from broker.config.state_sections import StateSection
@@ -240,6 +241,9 @@ class BrokerFile(BaseModel):
     )
     tokens: TokensSection = Field(
         default_factory=TokensSection, description="The tokens that are issued."
+    )
+    limits: LimitsSection = Field(
+        default_factory=LimitsSection, description="How often anybody may ask."
     )
     drain_delay: Annotated[Duration, lasting("0s", "5m")] = Field(
         default=timedelta(0),

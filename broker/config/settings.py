@@ -12,6 +12,7 @@ from broker.config.durations import write_duration
 from broker.model import (
     Client,
     ClientDocumentTerms,
+    Quota,
     Resource,
     ResourceAuthorizationServer,
     SecretHash,
@@ -290,6 +291,14 @@ class TokenSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How often a client may ask, and how often a source without proof; ``None`` is no limit."""
+
+    per_client: Quota | None
+    per_source: Quota | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The operational log; ``level`` is the name of the least severity that is written."""
 
@@ -316,6 +325,7 @@ class Settings:
     audit: AuditSettings
     fetch: FetchSettings
     tokens: TokenSettings
+    limits: LimitSettings
     log: LogSettings
     drain_delay: timedelta
     policies: Path

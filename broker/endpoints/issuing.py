@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from broker.client_auth import ClientAuthenticator, ProofVerifier
 from broker.client_auth.workload import is_workloads
 from broker.endpoints.decision import Gate, Judgement
+from broker.endpoints.limits import Limits
 from broker.endpoints.target import NO_SUCH_RESOURCE, Target, read_scopes, read_target
 from broker.errors import (
     InvalidAuthorizationDetails,
@@ -89,18 +90,20 @@ class Issuing:
     gate: Gate
     minter: Minter
     default_resource: str | None
+    limits: Limits
 
     def authenticate(self, request: TokenRequest, entry: AuditEntry) -> AuthenticatedClient:
         """
         The caller, by its credential or as the workload that the request's assertion speaks for.
 
-        Raises as ``ClientAuthenticator`` does.
+        Raises as ``ClientAuthenticator`` does, and ``RateLimited`` when the client asks too often.
         """
         if is_workloads(request):
             authenticated = self.authenticator.authenticate_workload(request)
         else:
             authenticated = self.authenticator.authenticate(request.credential)
         entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
+        self.limits.admit(authenticated.client)
         return authenticated
 
     def prove(

@@ -25,6 +25,7 @@ EVENTS: Final = (
 )
 DECISIONS: Final = ("permit", "deny", "info")
 REASONS: Final = ("none", *(reason.code for reason in Reason))
+TURNED_AWAY: Final = ("overloaded", "source_limit", "client_limit")
 STORES: Final = ("dev", "vault-transit", "vault-ephemeral", "vault-export")
 
 _ISSUER_LIMIT: Final = 64
@@ -75,6 +76,11 @@ class Metrics:
             "Age of the oldest copy of a registered issuer's keys.",
             {"issuer": sorted(issuers)[:_ISSUER_LIMIT]},
         )
+        self._turned_away = Counter(
+            "broker_turned_away",
+            "Requests that were refused without a record of their own.",
+            {"face": FACES, "reason": TURNED_AWAY},
+        )
         self._files = [
             (
                 CountFile(directory, kind, worker),
@@ -112,6 +118,10 @@ class Metrics:
     def observe_policy(self, seconds: float) -> None:
         """Note how long a policy decision took."""
         self._policy_seconds.observe(seconds)
+
+    def count_turned_away(self, face: str, reason: str) -> None:
+        """Count a request that was refused and has no record."""
+        self._turned_away.count(face, reason)
 
     def count_reload(self, result: str) -> None:
         """Count a reload: ``ok`` or ``failed``."""

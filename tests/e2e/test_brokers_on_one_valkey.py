@@ -36,6 +36,7 @@ from tests.world import Parameters
 
 FACES: Final = ("http", "grpc")
 ACROSS: Final = [(first, second) for first in FACES for second in FACES]
+FRUGAL: Final = "agent-frugal"
 AT_ONCE: Final = 64
 PARTIES: Final = 16
 
@@ -86,10 +87,15 @@ def two_settings(folder: Path, *ports: int) -> tuple[Setting, Setting]:
             "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
             "grants": ["jwt_bearer"],
         }
+        frugal = {
+            "id": FRUGAL,
+            "auth": {"method": "private_key_jwt", "jwks": signer(FRUGAL).jwks},
+            "limit": {"rate": "1/h", "burst": 10},
+        }
         document = made.document
         found.append(
             made.with_document(
-                clients=[*document["clients"], agent],
+                clients=[*document["clients"], agent, frugal],
                 resources=[*document["resources"], {"resource": WIKI, "scopes": {PAGES: {}}}],
                 issuers=[idp_entry(purposes=["user", "access_token", "id_jag"])],
                 issuer=(found[0] if found else made).issuer,
@@ -124,6 +130,20 @@ def reason_of(broker: RunningBroker, answer: Answer) -> str:
     name = decision_id(answer)
     (record,) = [one for one in broker.records() if one["event_id"] == name]
     return str(record["reason"])
+
+
+@pytest.mark.requirement("DOS-02")
+def test_a_client_has_one_quota_at_both_brokers(pair: Pair) -> None:
+    def ask(broker: RunningBroker, face: str) -> Answer:
+        with wire(face, broker.setting) as connected:
+            proof = by_assertion(assertion(pair.setting, FRUGAL))
+            return connected.exchange(exchange(pair.setting) | proof)
+
+    answers = [ask(broker, face) for _ in range(4) for broker in pair.both for face in FACES]
+
+    # Whose token it is, it may not be exchanged by this client; but it proved who it is.
+    assert [one.error for one in answers[:10]] == ["invalid_request"] * 10
+    assert {one.status for one in answers[10:]} == {"429", "RESOURCE_EXHAUSTED"}
 
 
 @pytest.mark.requirement("RPL-02", "P-B")

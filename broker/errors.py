@@ -173,6 +173,7 @@ class Reason(Enum):
     OVERLOADED = "The service is temporarily unavailable."
     STREAM_LIMIT = "The client holds as many streams as it may."
     CONFIGURATION_STALE = "The service is temporarily unavailable."
+    CLOCK_WENT_BACK = "The service is temporarily unavailable."
     PERMISSION_MISSING = "The client may not use this operation."
     INTERNAL_ERROR = "The request could not be completed."
 

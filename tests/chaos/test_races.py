@@ -21,7 +21,7 @@ from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.valkey import ValkeyServer
 from tests.world import Parameters
 
-RACES: Final = int(1_000 * MINUTES)
+RACES: Final = int(2_000 * MINUTES)
 SHARE: Final = 22
 MOST_SHARES: Final = 3
 """A busy machine may take so many times as long."""

@@ -12,7 +12,7 @@ from tests.e2e.reloading import Operator, groups, reloadable
 from tests.e2e.running import RunningBroker
 from tests.e2e.wires import UNABLE
 
-RELOADS: Final = int(100 * MINUTES)
+RELOADS: Final = int(200 * MINUTES)
 WARM_UP: Final = RELOADS // 5
 PAUSE: Final = 0.02
 MOST_GROWTH: Final = 1.15

@@ -15,7 +15,7 @@ from tests.chaos.reporting import MINUTES, Report, progress, share
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, exchange
-from tests.e2e.twins import two_settings
+from tests.e2e.twins import replica_settings
 from tests.e2e.wires import NoAnswer, Wire, wire
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.valkey import ValkeyServer
@@ -63,7 +63,7 @@ def twins(tmp_path: Path) -> Iterator[Twins]:
         servers[1].follow(servers[0])
         lines = [closing.enter_context(fault_proxy(servers[0].port)) for _ in range(2)]
         brokers: list[RunningBroker] = []
-        for setting in two_settings(tmp_path, *(line.port for line in lines)):
+        for setting in replica_settings(tmp_path, *(line.port for line in lines)):
             brokers.append(RunningBroker(setting))
             closing.callback(brokers[-1].close)
         for broker in brokers:

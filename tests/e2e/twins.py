@@ -49,10 +49,14 @@ def valkey_state(port: int, directory: Path) -> Document:
     return {"store": "valkey", "directory": str(directory / "state"), "valkey": valkey}
 
 
-def two_settings(folder: Path, *ports: int) -> tuple[Setting, Setting]:
-    """Both know the same clients, resources and issuers, and sign with the same key."""
+def replica_settings(folder: Path, *ports: int) -> list[Setting]:
+    """
+    One for each port at which a replica finds the store.
+
+    All know the same clients, resources and issuers, and sign with the same key.
+    """
     found: list[Setting] = []
-    for name, port in zip(("first", "second"), ports, strict=True):
+    for name, port in zip(("first", "second", "third"), ports, strict=False):
         directory = folder / name
         directory.mkdir()
         # So that what was issued before the store began is soon a thing of the past.
@@ -73,7 +77,7 @@ def two_settings(folder: Path, *ports: int) -> tuple[Setting, Setting]:
                 keys=(found[0] if found else made).document["keys"],
             )
         )
-    return found[0], found[1]
+    return found
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def running_pair(folder: Path) -> Iterator[Pair]:
         server = closing.enter_context(running(folder / "valkey"))
         line = closing.enter_context(fault_proxy(server.port))
         brokers = []
-        for setting in two_settings(folder, server.port, line.port):
+        for setting in replica_settings(folder, server.port, line.port):
             brokers.append(RunningBroker(setting))
             closing.callback(brokers[-1].close)
         (folder / "secret").write_text(TICKETS_SECRET)

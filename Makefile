@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
 WORKERS ?= auto
-export CHAOS_MINUTES CHAOS_REPORT
+export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test chaos integration lint format types layers proto policy docs check examples bench image clean

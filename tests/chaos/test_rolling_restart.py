@@ -18,10 +18,11 @@ from tests.chaos.reporting import Report, progress
 from tests.e2e.load import Load
 from tests.e2e.oracle import assert_chains_are_whole
 from tests.e2e.running import RunningBroker
-from tests.e2e.setting import ROOT, Setting
+from tests.e2e.setting import ROOT, Setting, exchange
 from tests.e2e.twins import replica_settings
 from tests.e2e.wires import decision_id, wire
 from tests.valkey import running
+from tests.world import Parameters
 
 _OLDER: Final = Path(__file__).with_name("older.py")
 PREVIOUS: Final = os.environ.get("CHAOS_PREVIOUS") or "HEAD~1"
@@ -63,6 +64,10 @@ def test_replicas_of_several_versions_lose_nothing_and_let_nothing_work_twice(
     settings: list[Setting], older: tuple[str, ...], report: Report
 ) -> None:
     case, restarts = "rolling restart", 0
+
+    def ask(_: Setting) -> Parameters:
+        return exchange(settings[0])
+
     began = time.monotonic()
     with ExitStack() as closing:
         brokers = [RunningBroker(setting, program=older) for setting in settings]
@@ -70,7 +75,10 @@ def test_replicas_of_several_versions_lose_nothing_and_let_nothing_work_twice(
             closing.callback(broker.close)
             broker.wait_until_ready(READY_SECONDS)
         with ExitStack() as calling:
-            loads = [calling.enter_context(Load(one, callers=2, pause=0.05)) for one in settings]
+            # All go by one name, that of the first.
+            loads = [
+                calling.enter_context(Load(one, callers=2, pause=0.05, ask=ask)) for one in settings
+            ]
             calling.enter_context(
                 progress(case, lambda: f"{restarts} restarts, {tokens(loads)} tokens")
             )

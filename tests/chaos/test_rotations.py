@@ -14,7 +14,7 @@ import pytest
 from tests.chaos.reporting import MINUTES, Report, progress, share
 from tests.e2e.load import Load
 from tests.e2e.patience import until
-from tests.e2e.rotating import keys
+from tests.e2e.rotating import SHORT, TOKENS, keys
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Document, Setting, exchange, login, new_setting
 from tests.e2e.vault import running_vault
@@ -27,19 +27,8 @@ ROTATIONS: Final = int(20 * MINUTES)
 """Of both stores together."""
 
 MOST_SHARES: Final = 3
-TIMES: Final[Document] = {
-    "poll": "1s",
-    "clock_difference": "0s",
-    "keep_published": "15s",
-    "rotate_every": "7s",
-}
-TOKENS: Final = {
-    "jwks_max_age": "1s",
-    "lifetime": "10s",
-    "machine_lifetime": "10s",
-    "id_jag_lifetime": "10s",
-    "leeway": "1s",
-}
+# The least age at which keys may give way by themselves under these settings.
+TIMES: Final[Document] = SHORT | {"rotate_every": "7s"}
 EMERGENCIES: Final = 2
 
 

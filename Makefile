@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
 WORKERS ?= auto
+export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test integration lint format types layers proto policy docs check examples bench image clean
+.PHONY: help setup run dev test chaos integration lint format types layers proto policy docs check examples bench image clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ dev: run ## The same as run
 
 test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) $(T)
+
+chaos: $(VENV)/.dev ## Faults for ten minutes and the figures; `make chaos CHAOS_MINUTES=60 CHAOS_REPORT=chaos.json`
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -s -p no:cacheprovider tests/chaos
 
 integration: $(VENV)/.dev ## Only the tests against a real OpenBao
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m openbao

@@ -178,6 +178,7 @@ class Reason(Enum):
     CLIENT_LIMIT = "The client asks more often than it may."
     SOURCE_LIMIT = "Too many requests from this address came without a client's proof."
     CONFIGURATION_STALE = "The service is temporarily unavailable."
+    CLOCK_WENT_BACK = "The service is temporarily unavailable."
     PERMISSION_MISSING = "The client may not use this operation."
     INTERNAL_ERROR = "The request could not be completed."
 

@@ -1,7 +1,7 @@
 """What every process that answers stands on: what is in force, state, record, and others' keys."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +60,34 @@ def open_audit_log(
     )
 
 
+class OnwardClock:
+    """
+    The clock by which tokens are judged: unix seconds, or a refusal once it has gone back.
+
+    What has expired by it must not come to life again, so until it has caught up, to within
+    ``allowance``, nobody is told what time it is: ``TemporarilyUnavailable`` is raised.
+    """
+
+    def __init__(self, allowance: timedelta, *, read: Callable[[], float] = time.time) -> None:
+        self._allowance = int(allowance.total_seconds())
+        self._read = read
+        self._latest = int(read())
+
+    def __call__(self) -> int:
+        seconds = int(self._read())
+        self._latest = max(self._latest, seconds)
+        if seconds < self._latest - self._allowance:
+            behind = self._latest - seconds
+            raise TemporarilyUnavailable(
+                Reason.CLOCK_WENT_BACK, detail=f"the clock went back by {behind} s"
+            )
+        return seconds
+
+    def check(self) -> None:
+        """Raise as a reading of the clock does."""
+        self()
+
+
 class Foundation:
     """
     The parts that processes of all kinds have, made after the fork and closed before its end.
@@ -73,6 +101,7 @@ class Foundation:
         self._is_behind = False
         self._rejected = 0
         self.in_force = InForce(configuration)
+        self._clock = OnwardClock(settings.tokens.leeway)
         self.state = _open_state(settings)
         self._limits = Limits(
             _open_allowances(settings),
@@ -92,7 +121,7 @@ class Foundation:
             client_documents=FetchedClientDocuments(self._fetcher),
             replay=self.state,
             audit=OneConfigurationPerEntry(self.audit, self.in_force),
-            now=now,
+            now=self._clock,
             most_chosen_secrets=self._most_chosen_secrets,
             limits=self._limits,
         )
@@ -106,6 +135,7 @@ class Foundation:
         """What must be well for the process to be ready."""
         return (
             Check("audit", self.audit.check),
+            Check("clock", self._clock.check),
             Check("configuration", self._check_in_step, every=timedelta(milliseconds=200)),
             Check("state", self.state.check),
         )

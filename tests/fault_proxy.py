@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ class Fault(Enum):
     """Requests arrive, answers do not."""
     DRIP = auto()
     """Answers arrive byte by byte, ten a second."""
+    RESET = auto()
+    """New connections are made, and reset as soon as something comes over them."""
 
 
 class FaultProxy:
@@ -90,6 +93,11 @@ class FaultProxy:
             sock.settimeout(5)
             client = closing.enter_context(sock)
             if self.fault is Fault.CUT:
+                return
+            if self.fault is Fault.RESET:
+                sock.recv(1)
+                # Without time to linger, closing means a reset.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return
             if self._tls is not None:
                 client = closing.enter_context(self._tls.wrap_socket(sock, server_side=True))

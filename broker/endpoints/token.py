@@ -60,15 +60,18 @@ class TokenEndpoint:
         """
         A token for each target of the request that ``read`` takes from the wire, or none at all.
 
-        The client is authenticated, the delegation proved and every one-time id spent once for all. The
-        targets are looked at in their order, and the first that is refused ends it with the error that
-        its own request would have ended with, which then names the ``target``. Raises as ``issue`` does.
+        The client is authenticated, the delegation proved and every one-time id spent once for all; of the
+        client's quota each target takes one. The targets are looked at in their order, and the first that
+        is refused ends it with the error that its own request would have ended with, which then names the
+        ``target``. Raises as ``issue`` does.
         """
         with self.audit.entry("token.issue", context) as entry:
             batch = read()
             note_batch(entry, batch)
             authenticated = self.issuing.authenticate(batch.common, entry)
             _check_number(batch)
+            # The call itself is counted already; each further token is as good as a call of its own.
+            self.issuing.limits.admit(authenticated.client, number=len(batch.targets) - 1)
             proved = self.issuing.prove(batch.common, authenticated, entry)
             prepared = self._prepare_all(proved, batch, entry)
             _check_deadline(context)

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import grpc
 import pytest
 
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import KeyStore, PolicyEngine, SigningKey
 from broker.keys.dev import DevKeyStore
 from broker.keys.unavailable import signer_unavailable
-from broker.model import RequestContext, Resource, Scope
+from broker.model import Quota, RequestContext, Resource, Scope
 from broker.policy.cedar import CedarPolicyEngine
 from broker.rpc.call import CallMetadata
 from broker.rpc.token_service import read_batch
@@ -188,16 +190,23 @@ class Batches:
         return self.face.exchange({**good(), **target})
 
 
-@pytest.fixture
-def batches(quick_path: Path, engine: PolicyEngine) -> Iterator[Batches]:
+@contextmanager
+def staged(folder: Path, engine: PolicyEngine, limits: Limits | None = None) -> Iterator[Batches]:
     """A broker with many resources, behind a gRPC face."""
     with ExitStack() as closing:
-        keys = FailingKeys(DevKeyStore(quick_path / "keys", algorithms=("ES256", "RS256")))
-        broker = Broker(quick_path, cast=wide_cast(), policy=engine, key_store=keys)
+        keys = FailingKeys(DevKeyStore(folder / "keys", algorithms=("ES256", "RS256")))
+        broker = Broker(folder, cast=wide_cast(), policy=engine, key_store=keys, limits=limits)
         closing.callback(broker.close)
         face = GrpcFace(broker)
         closing.callback(face.close)
         yield Batches(Stage(broker, face), face, keys)
+
+
+@pytest.fixture
+def batches(quick_path: Path, engine: PolicyEngine) -> Iterator[Batches]:
+    """Such a broker, which lets everybody ask as often as they like."""
+    with staged(quick_path, engine) as found:
+        yield found
 
 
 def good(**changes: Any) -> Parameters:
@@ -534,3 +543,20 @@ def test_a_client_with_a_secret_may_ask_for_several(batches: Batches) -> None:
     batches.grant(part(0), part(1), common=common, authorization=basic("web-s", WEB_SECRET))
 
     assert batches.broker.spent_count() == 0
+
+
+@pytest.mark.requirement("DOS-02")
+def test_each_target_takes_one_of_the_client_s_quota_and_a_batch_beyond_it_takes_none(
+    quick_path: Path, engine: PolicyEngine
+) -> None:
+    terms = LimitTerms(per_client=Quota(rate=1, burst=5))
+    limits = Limits(LocalAllowances(now=lambda: 0.0), terms, monotonic=lambda: 0.0)
+    with staged(quick_path, engine, limits) as batches:
+        batches.grant(part(0), part(1))
+
+        refusal = batches.refuse(*map(part, range(4)), reason="client_limit")
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        # What is refused has cost the call itself, and none of its targets.
+        batches.grant(part(0), part(1))
+        assert batches.single(part(0)).status == "RESOURCE_EXHAUSTED"

@@ -57,6 +57,8 @@ class Load:
         self._pause = pause
         self._stopping = threading.Event()
         self._calls: list[Call] = []
+        self._tokens = 0
+        self._turn = threading.Lock()
         self._acts: dict[str, Callable[[], None]] = {}
         self._failures: list[BaseException] = []
         self._threads = [
@@ -88,8 +90,8 @@ class Load:
 
     def wait_for(self, more: int, *, seconds: float = 20.0) -> None:
         """Return when so many more calls were granted."""
-        goal = self._granted() + more
-        until(lambda: self._granted() >= goal, seconds=seconds, what=f"{more} more tokens")
+        goal = self.granted() + more
+        until(lambda: self.granted() >= goal, seconds=seconds, what=f"{more} more tokens")
 
     def at_next_answer(self, face: str, act: Callable[[], None]) -> None:
         """Do this the moment that a caller receives an answer over this face; return when it is done."""
@@ -100,8 +102,9 @@ class Load:
         """How many calls were refused with this error so far."""
         return sum(1 for call in self.calls if call.answer and call.answer.error == error)
 
-    def _granted(self) -> int:
-        return sum(1 for call in self.calls if call.token)
+    def granted(self) -> int:
+        """How many calls were granted so far."""
+        return self._tokens
 
     def _run(self, face: str) -> None:
         try:
@@ -126,4 +129,7 @@ class Load:
         except NoAnswer:
             pass
         took = time.monotonic() - begun
-        self._calls.append(Call(connection.name, parameters, begun, took, answer))
+        call = Call(connection.name, parameters, begun, took, answer)
+        with self._turn:
+            self._calls.append(call)
+            self._tokens += bool(call.token)

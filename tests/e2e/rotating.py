@@ -9,7 +9,7 @@ from tests.e2e.setting import Document
 
 SHORT: Final[Document] = {"poll": "1s", "clock_difference": "0s", "keep_published": "15s"}
 TOKENS: Final = {
-    "jwks_max_age": "3s",
+    "jwks_max_age": "1s",
     "lifetime": "10s",
     "machine_lifetime": "10s",
     "id_jag_lifetime": "10s",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -87,15 +87,19 @@ def _processes() -> Iterator[tuple[int, int, int]]:
 
 
 class RunningBroker:
-    """The processes of one broker, and the questions that an operator has for them."""
+    """
+    The processes of one broker, and the questions that an operator has for them.
 
-    def __init__(self, setting: Setting) -> None:
+    ``program`` is what Python runs, with the arguments that come before the command.
+    """
+
+    def __init__(self, setting: Setting, *, program: Sequence[str] = ("-m", "broker")) -> None:
         self.setting = setting
         setting.write()
         self._admin = f"http://127.0.0.1:{setting.ports.admin}"
         self._http = urllib3.PoolManager(retries=False, timeout=5, headers={"Connection": "close"})
         log = setting.directory / "broker.log"
-        command = [PYTHON, "-m", "broker", "serve", "--config", str(setting.file)]
+        command = [PYTHON, *program, "serve", "--config", str(setting.file)]
         self.session = start(command, directory=setting.directory, log=log)
         self._ready_since = float("inf")
 

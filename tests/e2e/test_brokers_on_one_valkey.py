@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -13,112 +12,34 @@ from typing import Any, Final
 
 import pytest
 
-from tests.e2e.asserting import DESK_AT_WIKI, PAGES, WIKI, idp_entry, redeem
+from tests.e2e.asserting import DESK_AT_WIKI, redeem
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker, run_broker
 from tests.e2e.setting import (
     TICKETS,
-    TICKETS_SECRET,
-    Document,
-    Setting,
     assertion,
     by_assertion,
     exchange,
     login,
     new_setting,
 )
+from tests.e2e.twins import FRUGAL, Pair, running_pair, valkey_state
 from tests.e2e.wires import UNABLE, decision_id, settled, wire
-from tests.fault_proxy import Fault, FaultProxy, fault_proxy
+from tests.fault_proxy import Fault
 from tests.harness import Answer
-from tests.idp import signer
-from tests.valkey import ValkeyServer, running
+from tests.valkey import running
 from tests.world import Parameters
 
 FACES: Final = ("http", "grpc")
 ACROSS: Final = [(first, second) for first in FACES for second in FACES]
-FRUGAL: Final = "agent-frugal"
 AT_ONCE: Final = 64
 PARTIES: Final = 16
 
 
-@dataclass
-class Pair:
-    """
-    Two brokers that are one to their clients.
-
-    The second answers elsewhere than its issuer says, and reaches the store over a line of its own.
-    """
-
-    valkey: ValkeyServer
-    line: FaultProxy
-    first: RunningBroker
-    second: RunningBroker
-
-    @property
-    def setting(self) -> Setting:
-        """What clients have to know."""
-        return self.first.setting
-
-    @property
-    def both(self) -> tuple[RunningBroker, RunningBroker]:
-        return self.first, self.second
-
-    def wait_until_ready(self) -> None:
-        for broker in self.both:
-            broker.wait_until_ready(60)
-
-
-def valkey_state(port: int, directory: Path) -> Document:
-    valkey = {"host": f"127.0.0.1:{port}"}
-    return {"store": "valkey", "directory": str(directory / "state"), "valkey": valkey}
-
-
-def two_settings(folder: Path, *ports: int) -> tuple[Setting, Setting]:
-    """Both know the same clients, resources and issuers, and sign with the same key."""
-    found: list[Setting] = []
-    for name, port in zip(("first", "second"), ports, strict=True):
-        directory = folder / name
-        directory.mkdir()
-        # So that what was issued before the store began is soon a thing of the past.
-        sections: dict[str, Any] = {"tokens": {"leeway": "1s"}}
-        made = new_setting(directory, state=valkey_state(port, directory), **sections)
-        agent = {
-            "id": DESK_AT_WIKI,
-            "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
-            "grants": ["jwt_bearer"],
-        }
-        frugal = {
-            "id": FRUGAL,
-            "auth": {"method": "private_key_jwt", "jwks": signer(FRUGAL).jwks},
-            "limit": {"rate": "1/h", "burst": 10},
-        }
-        document = made.document
-        found.append(
-            made.with_document(
-                clients=[*document["clients"], agent, frugal],
-                resources=[*document["resources"], {"resource": WIKI, "scopes": {PAGES: {}}}],
-                issuers=[idp_entry(purposes=["user", "access_token", "id_jag"])],
-                issuer=(found[0] if found else made).issuer,
-                keys=(found[0] if found else made).document["keys"],
-            )
-        )
-    return found[0], found[1]
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("pair")
-    with ExitStack() as closing:
-        server = closing.enter_context(running(folder / "valkey"))
-        line = closing.enter_context(fault_proxy(server.port))
-        brokers = []
-        for setting in two_settings(folder, server.port, line.port):
-            brokers.append(RunningBroker(setting))
-            closing.callback(brokers[-1].close)
-        (folder / "secret").write_text(TICKETS_SECRET)
-        pair = Pair(server, line, *brokers)
-        pair.wait_until_ready()
-        yield pair
+    with running_pair(tmp_path_factory.mktemp("pair")) as one:
+        yield one
 
 
 def is_unready(broker: RunningBroker) -> bool:

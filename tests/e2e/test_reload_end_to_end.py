@@ -22,7 +22,7 @@ from tests.e2e.reloading import (
 )
 from tests.e2e.wires import UNABLE, Wire
 
-RELOADS: Final = 50
+RELOADS: Final = 20
 
 
 @pytest.mark.requirement("POL-05")

@@ -17,7 +17,7 @@ from tests.e2e.vault import Vault, running_vault
 from tests.e2e.verifying import KeepingVerifier
 from tests.e2e.wires import UNABLE
 
-ROTATIONS: Final = 4
+ROTATIONS: Final = 2
 FOLLOWED: Final = 6.0
 
 
@@ -62,13 +62,13 @@ def test_embedded_keys_are_rotated_and_revoked_by_command_under_load(
 def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     starting: Starting, own_vault: Vault, tmp_path: Path
 ) -> None:
-    settings = own_vault.rotating_keys(rotate_every="12s", **SHORT)
+    settings = own_vault.rotating_keys(rotate_every="10s", **SHORT)
     broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
 
     with Load(broker.setting, callers=2, pause=0.05) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
-            until(lambda: len(verifier.kids) > 3, seconds=90, what="three keys gave way to others")
+            until(lambda: len(verifier.kids) > 2, seconds=90, what="two keys gave way to others")
             revoked_at = revoke_active(broker, load, verifier)
 
     assert verifier.failures == []
@@ -94,7 +94,7 @@ def rotate_and_revoke(broker: RunningBroker) -> None:
     assert_on_record(broker, verifier)
     assert verifier.failures == []
     assert not [call for call in load.calls if not call.token]
-    assert sum(verifier.kids.values()) > 100
+    assert sum(verifier.kids.values()) > 50
 
 
 def assert_on_record(broker: RunningBroker, verifier: KeepingVerifier) -> None:

@@ -58,7 +58,7 @@ def login(role: AppRole) -> Document:
 def running_vault(folder: Path, *, is_exportable: bool = False) -> Iterator[Vault]:
     """A new server in this folder."""
     folder.mkdir(exist_ok=True)
-    bao = OpenBao(folder)
+    bao = OpenBao(folder, is_audited=True)
     try:
         bao.set_up()
         bao.create_key(KEYS["ES256"], is_exportable=is_exportable)

@@ -20,7 +20,8 @@ class KeepingVerifier:
     ``with`` verifies every token of a load as it arrives, and once more shortly before it expires.
 
     It does not fetch the key set for a key that it does not know. ``failures`` are the tokens that it
-    could not verify, each with why; ``kids`` are the keys of those that it could.
+    could not verify, each with why; ``kids`` are the keys of those that it could. ``late`` counts what had
+    expired by the time that it was looked at, on a machine that is too busy.
     """
 
     def __init__(self, setting: Setting, load: Load) -> None:
@@ -37,6 +38,7 @@ class KeepingVerifier:
         self.failures: list[tuple[str, str]] = []
         self.revoked: set[str] = set()
         self.kids: dict[str, int] = {}
+        self.late = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,6 +90,8 @@ class KeepingVerifier:
                 algorithms=[header["alg"]],
                 options={"verify_aud": False},
             )
+        except jwt.ExpiredSignatureError:
+            self.late += 1
         except (jwt.InvalidTokenError, KeyError) as error:
             self.failures.append((token, repr(error)))
         else:

@@ -3,20 +3,29 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.fetch import GuardedFetcher
-from broker.issuers import IssuerKeyRing
+from broker.issuers import IssuerKeyRing, RefreshSchedule
 from broker.model import KeySource
 from tests.fetch.servers import Script, Server, answer
-from tests.idp import signer
+from tests.idp import Signer, signer
 
 Serve = Callable[[Script], Server]
 A1 = signer("a1")
+A2 = signer("a2")
+CALLERS = 8
+SOME = 500
+COOL_DOWN = 0.3
+RECOVERY = 1.0
 JWKS = json.dumps(A1.jwks).encode()
 
 
@@ -44,6 +53,70 @@ def test_keys_are_fetched_over_https_once_and_verify(serve: Serve, ring: IssuerK
         assert ring.key(source, "a1", "ES256").verify(b"input", A1.signature(b"input"))
 
     assert server.connections == 1
+
+
+@pytest.mark.requirement("R-20")
+def test_a_new_key_under_load_is_found_by_the_first_token_and_fetched_once(
+    serve: Serve, ca_file: Path
+) -> None:
+    published = [A1.jwk]
+
+    def script(connection: socket.socket) -> None:
+        answer(json.dumps({"keys": published}).encode())(connection)
+
+    server = serve(script)
+    fetcher = GuardedFetcher(allow_loopback=True, ca_file=ca_file, deadline=5.0)
+    ring = IssuerKeyRing(fetcher, schedule=RefreshSchedule(cool_down=COOL_DOWN))
+    crowd = Crowd(ring, KeySource(jwks_uri=server.https("/jwks")))
+    with closing(ring), crowd.at_work():
+        reach(lambda: sum(crowd.verified) > SOME)
+        time.sleep(COOL_DOWN)
+        published.append(A2.jwk)
+        crowd.signer = A2
+        began, before = time.monotonic(), sum(crowd.verified)
+        reach(lambda: sum(crowd.verified) > before + SOME)
+        took = time.monotonic() - began
+
+    assert took < RECOVERY
+    assert server.connections == 2
+
+
+@dataclass
+class Crowd:
+    """Callers who verify without a pause, whatever is signed at present, and are never refused."""
+
+    ring: IssuerKeyRing
+    source: KeySource
+    signer: Signer = A1
+    verified: list[int] = field(default_factory=lambda: [0] * CALLERS)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While this lasts; raises what any of them met with."""
+        with ThreadPoolExecutor(CALLERS) as pool:
+            callers = [pool.submit(self._call, number) for number in range(CALLERS)]
+            try:
+                yield
+            finally:
+                self._over.set()
+            for caller in callers:
+                caller.result(10)
+
+    def _call(self, number: int) -> None:
+        while not self._over.is_set():
+            own = self.signer
+            key = self.ring.key(self.source, own.kid, "ES256")
+            assert key.verify(b"input", own.signature(b"input"))
+            self.verified[number] += 1
+
+
+def reach(condition: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_keys_are_discovered_over_https(serve: Serve, ring: IssuerKeyRing) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +14,12 @@ from broker.errors import TemporarilyUnavailable
 from broker.interfaces import KeyStore
 from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.tokens.own_keys import OwnKeys
-from tests.openbao import LEAD, SCHEDULE, OpenBao, Transit, wait_until
+from tests.openbao import LEAD, SCHEDULE, OpenBao, Transit, single_key, wait_until
 
 pytestmark = pytest.mark.openbao
 
 RECOVERY_SECONDS = 5.0
+DETECTION_SECONDS = 5.0
 REFUSAL_SECONDS = 0.3
 DEADLINE = 1.5
 SIGNING_INPUT = b"header.payload"
@@ -86,6 +88,17 @@ def is_refused(store: KeyStore) -> bool:
     return False
 
 
+@pytest.fixture
+def audited_transit(tmp_path: Path) -> Iterator[Transit]:
+    """A key in a server that answers only what it could write into its audit log."""
+    bao = OpenBao(tmp_path, is_audited=True)
+    try:
+        bao.set_up()
+        yield single_key(bao)
+    finally:
+        bao.close()
+
+
 @contextmanager
 def opened(transit: Transit) -> Iterator[VaultTransitKeyStore]:
     store = transit.store(sign_deadline=DEADLINE)
@@ -100,10 +113,19 @@ def restart(bao: OpenBao) -> None:
     bao.unseal()
 
 
+def fill_audit(bao: OpenBao) -> None:
+    bao.audit_into(Path("/dev/full"))
+
+
 OUTAGES: dict[str, tuple[Callable[[OpenBao], None], Callable[[OpenBao], None]]] = {
     "sealed": (OpenBao.seal, OpenBao.unseal),
     "frozen": (OpenBao.freeze, OpenBao.thaw),
     "killed": (OpenBao.kill, restart),
+}
+# Under each of these it says that it is well.
+AUDIT_OUTAGES: dict[str, tuple[Callable[[OpenBao], None], Callable[[OpenBao], None]]] = {
+    "audit full": (fill_audit, OpenBao.audit_anew),
+    "audit blocked": (OpenBao.block_audit, OpenBao.audit_anew),
 }
 
 
@@ -186,7 +208,34 @@ def test_a_store_can_be_closed_while_vault_hangs(own_transit: Transit) -> None:
 
 
 @pytest.mark.requirement("R-07")
-def test_a_server_that_is_healthy_and_does_not_sign_is_found_out_without_a_caller(
+@pytest.mark.parametrize(("begin", "end"), AUDIT_OUTAGES.values(), ids=AUDIT_OUTAGES)
+def test_a_server_that_cannot_write_its_audit_log_is_found_out_without_a_caller(
+    audited_transit: Transit,
+    begin: Callable[[OpenBao], None],
+    end: Callable[[OpenBao], None],
+) -> None:
+    """It reports that it is well all the while."""
+    bao, schedule = audited_transit.bao, replace(SCHEDULE, poll=timedelta(seconds=1))
+    store = audited_transit.store(schedule=schedule, sign_deadline=DEADLINE)
+    try:
+        wait_until(lambda: not is_refused(store))
+
+        begin(bao)
+        wait_until(lambda: store._fault("ES256") is not None, seconds=DETECTION_SECONDS)
+        assert bao.health() == 200
+        began = time.monotonic()
+        assert is_refused(store)
+        assert time.monotonic() - began < REFUSAL_SECONDS
+        assert len(store.public_keys()) == 1
+
+        end(bao)
+        wait_until(lambda: not is_refused(store), seconds=RECOVERY_SECONDS)
+    finally:
+        store.close()
+
+
+@pytest.mark.requirement("R-07")
+def test_a_server_that_is_healthy_and_forbids_to_sign_is_found_out_without_a_caller(
     own_transit: Transit,
 ) -> None:
     store = own_transit.store(schedule=replace(SCHEDULE, poll=timedelta(seconds=0.1), outage=LEAD))

@@ -291,7 +291,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.requirement("R-04")
+@pytest.mark.requirement("R-04", "R-06")
 @pytest.mark.parametrize(("answer", "fault"), ANSWERS.values(), ids=ANSWERS)
 def test_a_bad_answer_is_a_fault_of_its_class(
     vault: PretendVault, app_role: AppRoleAuth, answer: Answer, fault: str

@@ -1,6 +1,7 @@
 import datetime as dt
 import os
 import shutil
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.rpc.calling import EXCHANGE, connected, refusal_of
 from tests.web.face_fakes import fake_endpoints
 
 NAME = "127.0.0.1"
+ROTATIONS = 10
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,14 @@ def test_nobody_is_answered_in_the_clear_or_as_somebody_else(
         assert client.refused(EXCHANGE).code is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.requirement("R-29")
 def test_a_replaced_pair_is_taken_up(server: RunningServer, files: TlsFiles) -> None:
     other = trustme.CA()
     put(other.issue_cert(NAME), files.cert_file.parent)
     assert is_answered(server, other)
 
 
+@pytest.mark.requirement("R-29")
 @pytest.mark.parametrize("spoilt", ["not PEM", "half", "other key", "gone", "swapped"])
 def test_what_does_not_fit_together_is_not_taken_up(
     server: RunningServer, authority: trustme.CA, files: TlsFiles, spoilt: str
@@ -104,6 +108,29 @@ def test_what_does_not_fit_together_is_not_taken_up(
     assert {line["event"] for line in logs} == {"certificate_not_reloaded"}
     put(authority.issue_cert(NAME), files.cert_file.parent)
     assert is_answered(server, authority)
+
+
+def presented(server: RunningServer) -> str:
+    """The certificate that a new handshake is shown."""
+    return ssl.get_server_certificate((NAME, server.port), timeout=10)
+
+
+@pytest.mark.requirement("R-29")
+def test_no_handshake_fails_while_pairs_are_replaced_and_old_connections_go_on(
+    server: RunningServer, authority: trustme.CA, files: TlsFiles
+) -> None:
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    with connected(server, credentials) as old:
+        assert old.call(EXCHANGE)
+        for turn in range(ROTATIONS):
+            pair = authority.issue_cert(NAME)
+            if turn % 2:
+                pair.private_key_pem.write_to_path(files.key_file)
+                assert is_answered(server, authority), "between one file and the other"
+            put(pair, files.cert_file.parent)
+            assert is_answered(server, authority)
+            assert presented(server) == pair.cert_chain_pems[0].bytes().decode()
+        assert old.call(EXCHANGE)
 
 
 def test_a_bad_pair_is_complained_about_once(

@@ -217,6 +217,7 @@ def test_the_file_of_another_program_is_refused(path: Path) -> None:
         open_state(path)
 
 
+@pytest.mark.requirement("R-26")
 def test_the_file_of_a_later_version_is_refused(path: Path) -> None:
     open_state(path).close()
     with closing(sqlite3.connect(path)) as other:
@@ -249,6 +250,7 @@ def make_first_version(path: Path) -> None:
 
 
 @pytest.mark.requirement("RPL-06")
+@pytest.mark.requirement("R-26")
 def test_a_file_of_the_first_version_is_taken_over_with_all_that_it_knows(path: Path) -> None:
     make_first_version(path)
     alice = Party(PartyKind.SUBJECT, "alice")
@@ -263,6 +265,7 @@ def test_a_file_of_the_first_version_is_taken_over_with_all_that_it_knows(path: 
         state.close()
 
 
+@pytest.mark.requirement("R-26")
 def test_a_file_that_cannot_be_brought_up_to_date_now_stays_as_it_is(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +283,7 @@ def test_a_file_that_cannot_be_brought_up_to_date_now_stays_as_it_is(
 
 
 @pytest.mark.requirement("RPL-03")
+@pytest.mark.requirement("R-26")
 def test_a_broker_of_the_first_version_can_write_no_revocation_that_lacks_something(
     path: Path,
 ) -> None:
@@ -304,6 +308,7 @@ SECOND_VERSION_REVOKES = """
 
 
 @pytest.mark.requirement("RPL-06")
+@pytest.mark.requirement("R-26")
 def test_what_a_broker_of_the_second_version_has_withdrawn_is_in_every_copy(path: Path) -> None:
     make_first_version(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as second:
@@ -322,6 +327,7 @@ def test_what_a_broker_of_the_second_version_has_withdrawn_is_in_every_copy(path
 
 @pytest.mark.requirement("RPL-07")
 @pytest.mark.parametrize("jti", ["old", "new"])
+@pytest.mark.requirement("R-26")
 def test_a_broker_of_the_second_version_withdraws_nothing_that_copies_would_miss(
     path: Path, jti: str
 ) -> None:

@@ -17,7 +17,7 @@ from tests.state.spender import NOW
 from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state
 
 ROOT = Path(__file__).parents[2]
-RACES = int(os.environ.get("BROKER_RACES", "10000"))
+RACES = int(os.environ.get("BROKER_RACES", "2000"))
 """How many ids two processes race for; ``BROKER_RACES=1000000`` is a long run."""
 
 

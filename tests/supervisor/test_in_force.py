@@ -88,6 +88,76 @@ def test_a_reload_that_is_refused_keeps_the_last_good_one_and_not_the_first(
     assert is_disabled(supervisor.configuration)
 
 
+def _is_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _leads_nowhere(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.parent / "nowhere")
+
+
+def _leads_to_itself(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file)
+
+
+def _is_half(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+BAD_FILES: Final[dict[str, Callable[[Path], object]]] = {
+    "missing": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "half": _is_half,
+    "a byte order mark": lambda file: file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes()),
+    "not UTF-8": lambda file: file.write_bytes(file.read_bytes().replace(b"issuer", b"\xff")),
+    "a zero byte": lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+    "a list": lambda file: file.write_text("[]"),
+    "a word": lambda file: file.write_text("yes"),
+    "wrong types": lambda file: file.write_text(json.dumps({"issuer": [1], "clients": "many"})),
+    "a folder": _is_a_folder,
+    "a link that leads nowhere": _leads_nowhere,
+    "a link that leads to itself": _leads_to_itself,
+    "megabytes": lambda file: file.write_text("# " + "x" * 20_000_000),
+}
+
+
+@pytest.mark.requirement("R-28")
+@pytest.mark.parametrize("spoil", BAD_FILES.values(), ids=BAD_FILES)
+def test_whatever_became_of_the_file_the_last_good_one_stays_in_force(
+    setting: Setting, spoil: Callable[[Path], object]
+) -> None:
+    supervisor = accepted(setting)
+    before = supervisor.configuration
+    spoil(setting.file)
+
+    order = supervisor.reload()
+
+    assert "broker.yaml" in order.problem
+    assert supervisor.configuration is before
+
+
+@pytest.mark.requirement("R-28")
+def test_a_file_behind_a_link_that_is_swapped_is_the_new_one_and_never_half_of_it(
+    setting: Setting,
+) -> None:
+    """So do Kubernetes' volumes replace what they hold."""
+    supervisor = accepted(setting)
+    rewrite(setting, disable_client)
+    good = setting.file.rename(setting.directory / "good.yaml")
+    bad = setting.directory / "bad.yaml"
+    bad.write_text("issuer: [")
+    for target in (bad, good):
+        draft = setting.directory / "draft"
+        draft.symlink_to(target)
+        draft.replace(setting.file)
+        order = supervisor.reload()
+        assert bool(order.problem) == (target is bad)
+        assert is_disabled(supervisor.configuration) == (target is good)
+
+
 @pytest.mark.requirement("POL-03")
 @pytest.mark.parametrize("trouble", ["policies", "key set", "gone"])
 def test_trouble_with_any_file_refuses_all_of_them(setting: Setting, trouble: str) -> None:

@@ -1,0 +1,108 @@
+"""A broker whose clock is set: ahead, back, and a little apart from those of its callers."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import pytest
+
+from tests.e2e.clocked import SetClock
+from tests.e2e.patience import until
+from tests.e2e.running import RunningBroker
+from tests.e2e.setting import Setting, assertion, by_assertion, exchange, new_setting, subject_token
+from tests.e2e.wires import UNABLE, Wire, decision_id, settled, wire
+from tests.world import Parameters
+
+STEP: Final = 600
+SKEW: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Clocked:
+    """A broker, and the clock that it goes by."""
+
+    broker: RunningBroker
+    clock: SetClock
+
+    @property
+    def setting(self) -> Setting:
+        """What its callers have to know."""
+        return self.broker.setting
+
+
+@pytest.fixture(scope="module")
+def clocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clocked]:
+    folder = tmp_path_factory.mktemp("clocked")
+    clock = SetClock(folder / "clock")
+    broker = RunningBroker(new_setting(folder), program=clock.program)
+    try:
+        broker.wait_until_ready()
+        yield Clocked(broker, clock)
+    finally:
+        broker.close()
+
+
+def made_at(setting: Setting, ahead: int) -> Parameters:
+    """An exchange of callers whose clock is so many seconds ahead."""
+    now = int(time.time()) + ahead
+    times = {"iat": now, "exp": now + 290}
+    return exchange(setting) | {
+        "subject_token": subject_token(**times),
+        **by_assertion(assertion(setting, **times)),
+    }
+
+
+def reason_of(broker: RunningBroker, face: Wire, parameters: Parameters) -> str:
+    """Why this is refused, as the record says."""
+    answer = face.exchange(parameters)
+    assert answer.error == UNABLE, answer.everything
+    name = decision_id(answer)
+    (record,) = [one for one in broker.records() if one["event_id"] == name]
+    return str(record["reason"])
+
+
+@pytest.mark.requirement("R-22")
+@pytest.mark.parametrize("ahead", [SKEW, -SKEW])
+def test_clocks_that_differ_by_less_than_the_leeway_are_no_trouble(
+    clocked: Clocked, ahead: int
+) -> None:
+    setting = clocked.setting
+    for name in ("http", "grpc"):
+        with wire(name, setting) as face:
+            answer = settled(face, partial(made_at, setting, ahead))
+            assert answer.is_granted, answer.everything
+    assert clocked.broker.is_ready()
+
+
+@pytest.mark.requirement("R-22", "P-B")
+def test_a_clock_that_leaps_ahead_and_is_put_back_revives_nothing(clocked: Clocked) -> None:
+    setting, broker = clocked.setting, clocked.broker
+    used = exchange(setting)
+    expiring = subject_token(exp=int(time.time()) + STEP // 2)
+    with wire("http", setting) as http, wire("grpc", setting) as grpc:
+        for face in (http, grpc):
+            settled(face, partial(exchange, setting))
+        assert http.exchange(used).is_granted
+
+        clocked.clock.set_ahead(STEP)
+        for face in (http, grpc):
+            assert face.exchange(exchange(setting)).error == "invalid_client"
+            late = made_at(setting, STEP) | {"subject_token": expiring}
+            assert face.exchange(late).error == "invalid_request"
+            assert settled(face, partial(made_at, setting, STEP)).is_granted
+
+        clocked.clock.set_ahead(0)
+        for face in (http, grpc):
+            expired = exchange(setting) | {"subject_token": expiring}
+            for parameters in (used, exchange(setting), expired):
+                assert reason_of(broker, face, parameters) == "clock_went_back"
+        until(lambda: "clock_went_back" in broker.findings(), seconds=10, what="it is not ready")
+        assert not broker.is_ready()
+        assert broker.key_set()["keys"]
+
+        clocked.clock.set_ahead(STEP)
+        for face in (http, grpc):
+            assert settled(face, partial(made_at, setting, STEP)).is_granted
+        until(broker.is_ready, seconds=5, what="it is ready again")

@@ -555,7 +555,10 @@ class Delegation:
     @property
     def chain_depth(self) -> int:
         """How many actors the minted chain has."""
-        return len(actors_of(self.act))
+        depth, inner = int(self.actor is not None), self.inherited_act
+        while inner is not None:
+            depth, inner = depth + 1, inner.get("act")
+        return depth
 
 
 def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:

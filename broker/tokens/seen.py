@@ -1,10 +1,11 @@
 """Tokens that were taken apart and whose signature was right a moment ago, so that neither is done again."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
-from broker.bounded import BoundedMemory
+from broker.bounded import BoundedMemory, MemoryStatus
 from broker.interfaces import VerificationKey
 from broker.jws import UnverifiedToken, read_token
 
@@ -41,6 +42,10 @@ class SeenTokens(Generic[_Reading]):
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self.memory: BoundedMemory[bytes, TakenToken] = BoundedMemory(capacity)
         self._readings: BoundedMemory[bytes, tuple[_Terms, _Reading]] = BoundedMemory(capacity)
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How the memories of verified tokens, and of what they say, are doing."""
+        return {"tokens": self.memory.status(), "readings": self._readings.status()}
 
     def take(self, token: str) -> TakenToken:
         """The token taken apart; raises ``TokenRejected`` as ``read_token`` does."""

@@ -10,6 +10,7 @@ import structlog
 from broker import __version__
 from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog, Observer
+from broker.bounded import MemoryStatus
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
 from broker.config.settings import ServerAddress, ValkeySettings
@@ -166,6 +167,10 @@ class Foundation:
             for issuer, status in self._key_ring.status().items()
             if status.age is not None
         }
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How the memories of others' keys and of policy are doing, by name."""
+        return {"keys": self._key_ring.memory(), **self.in_force.current.policy.memories()}
 
     def close(self) -> None:
         """Record the end, stop every thread and write what is still to be written."""

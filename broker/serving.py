@@ -227,6 +227,7 @@ def _monitor(
 ) -> WorkerMonitor:
     def beat() -> None:
         measured.show_jwks_ages(process.key_ages())
+        measured.show_memories(process.memories())
         measured.flush()
 
     hooks = Hooks(reload=process.reload, leave=_leave, reloaded=measured.count_reload, beat=beat)

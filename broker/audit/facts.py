@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, TypeVar, get_type_hints
 
 from broker.audit.record import (
@@ -26,6 +28,7 @@ from broker.errors import Reason
 from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
 
 _OBJECT_DEPTH: Final = 3
+_SEQUENCES: Final = (list, tuple)
 # Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
 _LARGEST_INTEGER: Final = 2**53 - 1
 
@@ -104,15 +107,17 @@ def _listed(
     """
     if isinstance(value, set | frozenset):
         value = sorted(value)
-    elif not isinstance(value, tuple | list):
+    elif not isinstance(value, _SEQUENCES):
         raise TypeError(f"an audit fact is a list, not {type(value).__name__}")
     if len(value) <= LIST_LIMIT:
-        return [bound(item) for item in value]
+        return list(map(bound, value))
     marker = cut(f"[cut, {len(value)} items]")
     return [*(bound(item) for item in value[: LIST_LIMIT - 1]), marker]
 
 
 def _ids(value: object) -> list[str]:
+    if isinstance(value, _SEQUENCES) and len(value) <= LIST_LIMIT:
+        return list(map(bounded_id, value))
     return _listed(value, bounded_id, cut=str)
 
 
@@ -121,8 +126,12 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
-    names = list(value)[:LIST_LIMIT]
-    return {_bounded_name(name): _json(value[name], depth - 1) for name in names}
+    held = {}
+    for name, item in islice(value.items(), LIST_LIMIT):
+        held[_bounded_name(name)] = (
+            bounded_id(item) if isinstance(item, str) else _json(item, depth - 1)
+        )
+    return held
 
 
 def _json(value: object, depth: int) -> Any:
@@ -162,6 +171,13 @@ def _scope_facts(value: object) -> list[ScopeFact]:
 def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
     if not isinstance(value, ScopeDecision):
         value = ScopeDecision(**value)
+    return _scope_fact_of(value)
+
+
+# Decisions come from a memory themselves, and all that is in one an operator has declared: scopes,
+# policies, and what Cedar says of these.
+@lru_cache(maxsize=1024)
+def _scope_fact_of(value: ScopeDecision) -> ScopeFact:
     return ScopeFact(
         scope=bounded_id(value.scope),
         verdict=bounded_id(value.verdict),

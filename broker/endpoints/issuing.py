@@ -113,7 +113,9 @@ class Issuing:
         grant = self._grant(request, authenticated.client)
         try:
             key = self._proved_key(request, authenticated.client)
-            delegation = grant.prove(request, replace(authenticated, key=key))
+            if key is not None:
+                authenticated = replace(authenticated, key=key)
+            delegation = grant.prove(request, authenticated)
         except TokenRejected as rejected:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         if key is not None:

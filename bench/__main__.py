@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ _SERVER_CORE, _CALLER_CORE = 0, 1
 def main() -> None:
     """Measure the parts asked for, one after the other, and keep each result as soon as it is there."""
     options = _options()
+    # Told to end, it unwinds and takes its servers and their files along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Told to end."))
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         sys.exit("Two cores are needed: one for the server, one for the callers.")

@@ -26,7 +26,7 @@ def floor_microseconds(milliseconds: float = 150) -> float:
 
 @contextmanager
 def on_cores(cores: Sequence[int]) -> Iterator[None]:
-    """This process, and whatever it starts meanwhile, on these cores alone."""
+    """Keep this process, and whatever it starts meanwhile, on these cores alone."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

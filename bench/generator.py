@@ -111,6 +111,11 @@ class Generator:
                     self._send(connection, time.perf_counter())
         return self._report(time.perf_counter() - begun, _cpu_seconds() - before)
 
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections:
+            connection.close()
+
     def _run_open(self, begun: float) -> None:
         between = len(self._connections) / self._job.rate
         due = {

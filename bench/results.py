@@ -1,6 +1,6 @@
 """The results on disk: a JSON file for each part, with the conditions of its run."""
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -20,7 +20,7 @@ _LIBRARIES: Final = ("cryptography", "grpcio", "granian", "cedarpy", "msgspec", 
 def conditions(plan: Plan) -> dict[str, Any]:
     """Under what a run is made, for whoever wants to compare."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),

@@ -1,5 +1,6 @@
 """A server under measurement: started on its core, watched from outside, and ended in order."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,12 +20,19 @@ from bench.setting import ROOT, Setting
 
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1
+_libc = ctypes.CDLL(None)
 _http = urllib3.PoolManager(retries=False, timeout=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of some processes together, in MB: resident, and proportional, where shared pages count once."""
+    """
+    Of some processes, in MB.
+
+    ``rss_mb`` is what is resident of the largest of them, ``pss_mb`` the sum of all, in which a page that
+    several share counts once.
+    """
 
     rss_mb: float
     pss_mb: float
@@ -44,11 +52,7 @@ class Server:
 
     def processes(self) -> list[int]:
         """Its processes, each after its parent."""
-        found = [self._process.pid]
-        for one in found:
-            for children in _read_all(f"/proc/{one}/task", "*/children"):
-                found.extend(int(child) for child in children.split())
-        return found
+        return tree(self._process.pid)
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads, those that have ended too, in seconds."""
@@ -59,13 +63,22 @@ class Server:
         return memory_of(self.processes())
 
 
+def tree(process: int) -> list[int]:
+    """A process and everything below it, each after its parent."""
+    found = [process]
+    for one in found:
+        for children in _read_all(f"/proc/{one}/task", "*/children"):
+            found.extend(int(child) for child in children.split())
+    return found
+
+
 def memory_of(processes: Sequence[int]) -> Memory:
     """What these processes have in memory now."""
-    rss = pss = 0
+    rss, pss = 0, 0
     for process in processes:
         for text in _read_all(f"/proc/{process}", "smaps_rollup"):
             sizes = dict(line.split(":", 1) for line in text.splitlines()[1:])
-            rss += int(sizes["Rss"].split()[0])
+            rss = max(rss, int(sizes["Rss"].split()[0]))
             pss += int(sizes["Pss"].split()[0])
     return Memory(rss / 1024, pss / 1024)
 
@@ -90,6 +103,7 @@ def running(
             cwd=log.parent,
             env={**_environment(), **(environment or {})},
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no other thread holds a lock now.
         )
     try:
         _wait(process, is_ready, log)
@@ -145,6 +159,11 @@ def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: P
             tail = log.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{log.stem} did not become ready:\n{tail}")
         time.sleep(0.005)
+
+
+def _end_with_parent() -> None:
+    """In the child: be killed when this process ends, however that happens (prctl(2))."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,10 +7,12 @@ import shutil
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from bench.signing import Signer
+from broker.config.documents import json_schema
 
 ROOT: Final = Path(__file__).parents[1]
 IDP: Final = "https://idp.bench.example"
@@ -19,6 +21,7 @@ API: Final = "https://api.crm.example/v2"
 SCOPE: Final = "crm.contacts.read"
 CLIENT: Final = "mcp-tickets"
 SECRET: Final = "bks_" + "bench" * 9
+_KEY_FILE: Final = "k"
 DURABILITY: Final = (
     "on disk before the answer: one audit record by group commit and `fdatasync`, and each one-time "
     "id in SQLite with `synchronous=FULL`"
@@ -117,7 +120,8 @@ def new_setting(directory: Path, shape: Shape = Shape()) -> Setting:
     http, grpc, admin = free_ports(3)
     setting = Setting(directory, Ports(http, grpc, admin), Signer("i"), Signer("c"))
     _write_policies(directory / "policies", shape)
-    setting.file.write_text(json.dumps(_document(setting, shape)))
+    (directory / _KEY_FILE).write_text(json.dumps({"keys": [setting.client.jwk]}))
+    setting.file.write_text(json.dumps(_document(setting, shape), separators=(",", ":")))
     return setting
 
 
@@ -149,6 +153,7 @@ def _document(setting: Setting, shape: Shape) -> dict[str, Any]:
         "audit": {"directory": str(directory / "audit")},
         "policies": str(directory / "policies"),
         "log": {"level": "warning"},
+        **_limits(),
         "clients": [_client(setting), *map(_further_client, range(shape.clients - 1))],
         "resources": _resources(),
         "issuers": [
@@ -162,6 +167,14 @@ def _document(setting: Setting, shape: Shape) -> dict[str, Any]:
     }
 
 
+@cache
+def _limits() -> dict[str, Any]:
+    """Limits that are counted and never reached, where the broker has any: all load is one client's."""
+    if "limits" not in json_schema()["properties"]:
+        return {}
+    return {"limits": {name: {"rate": "9999999/s"} for name in ("per_client", "per_source")}}
+
+
 def _client(setting: Setting) -> dict[str, Any]:
     auth = {
         "methods": ["private_key_jwt", "client_secret_basic", "client_secret_post"],
@@ -172,9 +185,9 @@ def _client(setting: Setting) -> dict[str, Any]:
 
 
 def _further_client(number: int) -> dict[str, Any]:
-    secrets = [{"hash": _secret_hash(f"bks_{number:045}")}]
-    auth = {"method": "client_secret_basic", "secrets": secrets}
-    return {"id": f"client-{number}", "auth": auth, "grants": ["token_exchange"]}
+    # Ten thousand fit into the megabyte that a configuration may have, but only with keys in files.
+    auth = {"method": "private_key_jwt", "jwks_file": _KEY_FILE}
+    return {"id": f"client-{number}", "auth": auth}
 
 
 def _secret_hash(secret: str) -> str:

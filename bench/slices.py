@@ -21,7 +21,6 @@ _FIRST_GUESS: Final = 6000
 """How many requests in a second are prepared for a server that nobody has measured yet."""
 
 _MOST_PREPARED: Final = 40_000
-_FLOOR_MILLISECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,11 @@ class Plan:
     caller: tuple[int, ...]
     is_quick: bool = False
     most_wrong: float = 0.001
+
+    @property
+    def floor_milliseconds(self) -> float:
+        """How long the floor is measured, each time."""
+        return 20.0 if self.is_quick else 120.0
 
     @property
     def every_core(self) -> tuple[int, ...]:
@@ -124,19 +128,19 @@ class Race:
 
     def at_capacity(self) -> dict[str, list[Slice]]:
         """Closed loop: as many requests as the connections carry."""
-        found = self._rounds({})
+        found = self._rounds(self._lanes, {})
         for name, slices in found.items():
             self._capacity[name] = statistics.median(one.per_second for one in slices)
         return found
 
-    def at_half(self) -> dict[str, list[Slice]]:
-        """Open loop at half of what each lane carried before."""
-        return self._rounds({name: carried / 2 for name, carried in self._capacity.items()})
+    def at_half(self, lanes: Sequence[Lane]) -> dict[str, list[Slice]]:
+        """Some of the lanes in an open loop, at half of what each carried before."""
+        return self._rounds(lanes, {lane.name: self._capacity[lane.name] / 2 for lane in lanes})
 
-    def _rounds(self, rates: Mapping[str, float]) -> dict[str, list[Slice]]:
-        found: dict[str, list[Slice]] = {lane.name: [] for lane in self._lanes}
+    def _rounds(self, lanes: Sequence[Lane], rates: Mapping[str, float]) -> dict[str, list[Slice]]:
+        found: dict[str, list[Slice]] = {lane.name: [] for lane in lanes}
         for number in range(self._plan.rounds):
-            for lane in self._lanes:
+            for lane in lanes:
                 tell(f"round {number + 1} of {self._plan.rounds}: {lane.name}")
                 rate = rates.get(lane.name, 0.0)
                 found[lane.name].append(self._turn(lane, seconds=self._plan.seconds, rate=rate))
@@ -145,11 +149,11 @@ class Race:
     def _turn(self, lane: Lane, *, seconds: float, rate: float = 0.0) -> Slice:
         requests = self._prepare(lane, seconds=seconds, rate=rate)
         with _Caller(self._job(lane, requests, seconds=seconds, rate=rate)) as caller:
-            before = _floor_on(self._plan.server)
+            before = _floor(self._plan)
             used = lane.server.cpu_seconds()
             report = caller.go()
             used = lane.server.cpu_seconds() - used
-            floor = (before + _floor_on(self._plan.server)) / 2
+            floor = (before + _floor(self._plan)) / 2
         requests.unlink()
         if report.wrong > report.calls * self._plan.most_wrong:
             sentence = f"{report.wrong} of {report.calls} answers were wrong"
@@ -259,9 +263,9 @@ def lines(
     ]
 
 
-def _floor_on(cores: Sequence[int]) -> float:
-    with on_cores(cores):
-        return floor_microseconds(_FLOOR_MILLISECONDS)
+def _floor(plan: Plan) -> float:
+    with on_cores(plan.server):
+        return floor_microseconds(plan.floor_milliseconds)
 
 
 def _rounded(value: float) -> float:

@@ -45,6 +45,10 @@ class Connection(ABC):
     def receive(self) -> bool | None:
         """Read what has come: whether the request was granted, ``None`` while that is not known."""
 
+    def close(self) -> None:
+        """Close it."""
+        self.socket.close()
+
     def _read(self) -> bytes:
         data = self.socket.recv(65_536)
         if not data:

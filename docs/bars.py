@@ -40,11 +40,12 @@ def chart(title: str, axis: str, bars: Sequence[Bar], *, mark: float | None = No
     step = _step(top)
     scale = (_WIDTH - _LABELS - _RIGHT) / top
     bottom = _TOP + _ROW * len(bars)
+    size = f'width="{_WIDTH}" height="{bottom + 30}"'
+    view = f'viewBox="0 0 {_WIDTH} {bottom + 30}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{bottom + 30}" '
-        f'viewBox="0 0 {_WIDTH} {bottom + 30}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {view} role="img">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
-        f'<rect class="page" width="{_WIDTH}" height="{bottom + 30}" rx="6"/>',
+        f'<rect class="page" {size} rx="6"/>',
         _text(12, 24, title, "title"),
         _text(12, 44, axis, "small"),
     ]
@@ -63,10 +64,10 @@ def chart(title: str, axis: str, bars: Sequence[Bar], *, mark: float | None = No
 def _bar(bar: Bar, top: float, scale: float) -> list[str]:
     middle = top + _ROW / 2 - 2
     least, most = _LABELS + bar.least * scale, _LABELS + bar.most * scale
+    size = f'width="{bar.median * scale:.1f}" height="{_ROW - 6}"'
     return [
         _text(_LABELS - 8, middle + 4, bar.label, "", "end"),
-        f'<rect class="s{bar.series}" x="{_LABELS}" y="{top:.1f}" '
-        f'width="{bar.median * scale:.1f}" height="{_ROW - 6}" rx="2"/>',
+        f'<rect class="s{bar.series}" x="{_LABELS}" y="{top:.1f}" {size} rx="2"/>',
         _line(least, middle + 1, most, middle + 1, "range"),
         _text(most + 6, middle + 4, f"{bar.median:.3g}", "small"),
     ]

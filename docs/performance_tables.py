@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 from bench.results import FOLDER, PARTS, read
@@ -11,10 +12,11 @@ from docs.performance_targets import TARGETS, Results
 from docs.tables import table
 
 _NOT_YET: Final = "Not measured yet.\n"
-_QUICK: Final = (
-    "**These figures are of a trial on a busy machine and mean nothing; they stand here until the "
+_TRIAL: Final = (
+    "**These figures are of a short trial on a busy machine and mean nothing. They stand here until the\n"
     "measurement is made.**\n\n"
 )
+_WIDTH: Final = 110
 _FACES: Final = {"http": "HTTP", "grpc": "gRPC"}
 
 Result = Mapping[str, Any]
@@ -29,12 +31,18 @@ def result(part: str) -> Result | None:
         return None
 
 
+def is_trial(found: Result) -> bool:
+    """Whether a run was too short to tell anything but that it works."""
+    about = found["conditions"]
+    return bool(about["is_quick"] or about["rounds"] < 3 or about["seconds"] < 1)
+
+
 def _page(part: str, make: Callable[[Result], str]) -> Callable[[], str]:
     def made() -> str:
         found = result(part)
         if found is None:
             return _NOT_YET
-        return (_QUICK if found["conditions"]["is_quick"] else "") + make(found)
+        return (_TRIAL if is_trial(found) else "") + make(found)
 
     return made
 
@@ -75,7 +83,8 @@ def targets_table() -> str:
         for target in TARGETS
         for value in [target.value(found)]
     )
-    return table(("Measure", "Enough", "Good", "Measured", "So"), rows)
+    trial = _TRIAL if any(map(is_trial, found.values())) else ""
+    return trial + table(("Measure", "Enough", "Good", "Measured", "So"), rows)
 
 
 def _machines(results: Iterable[Result]) -> str:
@@ -85,7 +94,7 @@ def _machines(results: Iterable[Result]) -> str:
         + ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
         for about in (one["conditions"] for one in results)
     }
-    return "".join(f"\nMachine and versions: {one}.\n" for one in sorted(machines))
+    return "".join(_paragraph(f"Machine and versions: {one}.") for one in sorted(machines))
 
 
 def _spread(figures: Mapping[str, float], digits: int = 2) -> str:
@@ -129,7 +138,11 @@ def _costs(line: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _durable(found: Result) -> str:
-    return f"\nEach answer has waited for this: {found['durability']}.\n"
+    return _paragraph(f"Each answer has waited for this: {found['durability']}.")
+
+
+def _paragraph(text: str) -> str:
+    return f"\n{fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)}\n"
 
 
 def _half(found: Result) -> str:
@@ -189,7 +202,17 @@ def _peers(found: Result) -> str:
         (line["peer"], line["kind"], *_costs(line), _beside(line, ours)) for line in found["lines"]
     )
     heading = ("Server", "Request", *_COSTS, "CPU / the broker's")
-    return table(heading, rows) + "\n" + _facts(found)
+    return table(heading, rows) + _both_of_openbao(found, ours) + "\n" + _facts(found)
+
+
+def _both_of_openbao(found: Result, ours: Mapping[str, Any]) -> str:
+    """An exchange of OpenBao is two requests, so neither line can be compared alone."""
+    both = sum(_median(line, "ratio") for line in found["lines"] if line["peer"] == "OpenBao")
+    exchange = ours["exchange, private_key_jwt"]["ratio"]["median"]
+    return _paragraph(
+        f"An exchange with OpenBao takes both of its requests: {both:.2f} times the floor together, "
+        f"{both / exchange:.2f} times what the broker's exchange with `private_key_jwt` takes."
+    )
 
 
 def _beside(line: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
@@ -210,8 +233,8 @@ def _facts(found: Result) -> str:
         )
         for name, one in memory.items()
     )
-    heading = ("Server", "On disk before the answer", "More or less than the broker", "RSS, MB")
-    return table(heading, rows) + "\nRSS is that of all its processes, idle and after the load.\n"
+    heading = ("Server", "On disk before the answer", "More or less than the broker", "PSS, MB")
+    return table(heading, rows) + "\nPSS is that of all its processes, idle and after the load.\n"
 
 
 def _growth(found: Result) -> str:

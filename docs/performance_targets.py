@@ -122,18 +122,14 @@ def _further(face: str) -> Callable[[Results], float]:
     )
 
 
-def _grown(dimension: str) -> Callable[[Results], float]:
-    """The most of a dimension against the least that was measured."""
+def _grown(dimension: str, size: int) -> Callable[[Results], float]:
+    """So many of a dimension against few."""
 
     def find(results: Results) -> float:
         lines = results["growth"]["lines"]
-        sizes = sorted(
-            (line for line in lines if line["dimension"] == dimension), key=lambda one: one["size"]
-        )
-        if not sizes:
-            raise LookupError(dimension)
-        least = sizes[0] if dimension == "actors" else lines[0]
-        return _figure(sizes[-1], "ratio") / _figure(least, "ratio")
+        many = _one(lines, dimension=dimension, size=size)
+        few = _one(lines, dimension=dimension, size=1) if dimension == "actors" else lines[0]
+        return _figure(many, "ratio") / _figure(few, "ratio")
 
     return find
 
@@ -177,9 +173,11 @@ TARGETS: Final = (
     Target("gRPC worker, idle", 100, 80, _idle("grpc"), unit="MB"),
     Target("Each further HTTP worker", 40, 25, _further("http"), unit="MB"),
     Target("Each further gRPC worker", 40, 25, _further("grpc"), unit="MB"),
-    Target("10,000 clients / 10, CPU", 1.10, 1.05, _grown("clients")),
-    Target("5,000 policies / 10, CPU", 1.10, 1.05, _grown("policies")),
-    Target("5 actors / 1, CPU", 1.10, 1.05, _grown("actors")),
+    Target("10,000 clients / 10, CPU", 1.10, 1.05, _grown("clients", 10_000)),
+    Target("5,000 policies / 10, CPU", 1.10, 1.05, _grown("policies", 5_000)),
+    Target("5 actors / 1, CPU", 1.10, 1.05, _grown("actors", 5)),
+    Target("1,000,000 audit records / few, CPU", 1.10, 1.05, _grown("audit records", 1_000_000)),
+    Target("1,000,000 spent ids / few, CPU", 1.10, 1.05, _grown("spent ids", 1_000_000)),
     Target("Start to first exchange, empty", 1.0, 0.6, _start("empty"), unit="s"),
     Target(
         "The same with 10,000 clients and 1,000 policies",

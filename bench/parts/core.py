@@ -68,7 +68,7 @@ def _rounds(plan: Plan, remembering: _Core, deciding: _Core) -> list[dict[str, A
     for number in range(plan.rounds + 1):
         for name, (core, kind) in lines.items():
             tell(f"core, round {number} of {plan.rounds}: {name}")
-            figures = _turn(core, kind, _calls(plan))
+            figures = _turn(plan, core, kind)
             if number:  # The first one warms up.
                 found[name].append(figures)
     return [{"name": name, "spread": _spread(figures)} for name, figures in found.items()]
@@ -85,14 +85,15 @@ class _Figures:
     process_ratio: float
 
 
-def _turn(core: _Core, kind: Kind, calls: int) -> _Figures:
+def _turn(plan: Plan, core: _Core, kind: Kind) -> _Figures:
+    calls = _calls(plan)
     requests = [_request(core.setting, kind, token) for token in _tokens(core.setting, kind, calls)]
-    before = floor_microseconds()
+    before = floor_microseconds(plan.floor_milliseconds)
     caller, process = time.thread_time(), time.process_time()
     for request in requests:
         core.issue(request)
     caller, process = time.thread_time() - caller, time.process_time() - process
-    floor = (before + floor_microseconds()) / 2
+    floor = (before + floor_microseconds(plan.floor_milliseconds)) / 2
     caller_us, process_us = caller / calls * 1e6, process / calls * 1e6
     return _Figures(caller_us, process_us, floor, caller_us / floor, process_us / floor)
 
@@ -123,7 +124,7 @@ def _request(setting: Setting, kind: Kind, token: str) -> TokenRequest:
 
 
 def _calls(plan: Plan) -> int:
-    return 50 if plan.is_quick else _CALLS
+    return 20 if plan.is_quick else _CALLS
 
 
 def _spread(figures: list[_Figures]) -> dict[str, dict[str, float]]:

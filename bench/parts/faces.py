@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bench.progress import tell
 from bench.requests import EXCHANGE, FACES, Face, Kind, stream
-from bench.server import Server, memory_of, running_broker
+from bench.server import Server, memory_of, running_broker, tree
 from bench.setting import DURABILITY, Setting, Shape, new_setting
 from bench.slices import Lane, Plan, Race, Spread, lines
 
@@ -40,11 +40,8 @@ def _costs(plan: Plan) -> list[dict[str, Any]]:
     with running_broker(setting, plan.server) as server:
         kinds = _KINDS[:1] if plan.is_quick else _KINDS
         lanes = [_lane(server, setting, kind, face) for kind in kinds for face in FACES]
-        at_capacity = Race(plan, lanes).at_capacity()
-        race = Race(plan, lanes[: len(FACES)])
-        # What is half of the capacity is told by the slices of this race, right before.
-        race.at_capacity()
-        return lines(lanes, at_capacity, race.at_half())
+        race = Race(plan, lanes)
+        return lines(lanes, race.at_capacity(), race.at_half(lanes[: len(FACES)]))
 
 
 def _lane(server: Server, setting: Setting, kind: Kind, face: Face, **more: Any) -> Lane:
@@ -84,7 +81,7 @@ def _memory(plan: Plan, face: Face) -> dict[str, Any]:
             idle[workers] = server.memory().pss_mb
             if workers == 1:
                 # The supervisor comes first, then the workers, then the process that speaks for them.
-                worker = [server.processes()[1]]
+                worker = tree(server.processes()[1])
                 before = memory_of(worker)
                 lane = _lane(server, setting, EXCHANGE, face)
                 Race(plan, [lane]).at_capacity()

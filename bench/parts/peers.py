@@ -3,7 +3,6 @@
 import base64
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -70,7 +69,7 @@ class Peer:
 
 
 def _node(program: str) -> Callable[[Installed, int], list[str]]:
-    return lambda installed_, port: [str(installed_.node), str(installed_.programs / program)]
+    return lambda installed_, _port: [str(installed_.node), str(installed_.programs / program)]
 
 
 def _gunicorn(installed_: Installed, port: int) -> list[str]:
@@ -139,13 +138,13 @@ def measure(plan: Plan) -> dict[str, Any]:
             lanes += more
         servers["OpenBao"], more = _start_openbao(plan, stack)
         lanes += more
-        idle = {name: one.memory().rss_mb for name, one in servers.items()}
+        idle = {name: one.memory().pss_mb for name, one in servers.items()}
         at_capacity = Race(plan, lanes, warm_up=_WARM_UP).at_capacity()
         return {
             "peers": [*_facts(installed_), _openbao_facts()],
             "durability": DURABILITY,
             "memory_mb": {
-                name: {"idle": round(idle[name]), "after_load": round(one.memory().rss_mb)}
+                name: {"idle": round(idle[name]), "after_load": round(one.memory().pss_mb)}
                 for name, one in servers.items()
             },
             "lines": lines(lanes, at_capacity),

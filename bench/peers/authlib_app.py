@@ -25,7 +25,7 @@ BY_KEY = "private_key_jwt"
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 
-class Client(ClientMixin):  # type: ignore[misc]
+class Client(ClientMixin):
     """One of the two clients; ``secret`` is empty for the one with a key."""
 
     def __init__(self, client_id: str, method: str, secret: str = "") -> None:
@@ -49,13 +49,13 @@ class Client(ClientMixin):  # type: ignore[misc]
         return grant_type == "client_credentials"
 
 
-class Grant(ClientCredentialsGrant):  # type: ignore[misc]
+class Grant(ClientCredentialsGrant):
     """The grant, for both ways to authenticate."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", BY_KEY)
 
 
-class Tokens(JWTBearerTokenGenerator):  # type: ignore[misc]
+class Tokens(JWTBearerTokenGenerator):
     """Access tokens as JWTs."""
 
     def get_jwks(self) -> KeySet:
@@ -65,7 +65,7 @@ class Tokens(JWTBearerTokenGenerator):  # type: ignore[misc]
         return str(GIVEN["api"])
 
 
-class Assertions(JWTBearerClientAssertion):  # type: ignore[misc]
+class Assertions(JWTBearerClientAssertion):
     """Authentication by a key, each assertion once."""
 
     CLIENT_AUTH_METHOD = BY_KEY

@@ -6,13 +6,13 @@ from html import escape
 from math import ceil, log10
 from typing import Final
 
-_WIDTH: Final = 760
-_LABELS: Final = 300
+_WIDTH: Final = 880
+_LABELS: Final = 420
 _ROW: Final = 24
 _TOP: Final = 58
 _RIGHT: Final = 70
 _STYLE: Final = """
-text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+text { font-family: system-ui, sans-serif; font-size: 13px; fill: #1f2328 }
 .title { font-weight: 600; font-size: 15px } .small { font-size: 12px; fill: #59636e }
 .page { fill: #ffffff } .grid { stroke: #d1d9e0 } .range { stroke: #1f2328; stroke-width: 1.5 }
 .mark { stroke: #cf222e; stroke-dasharray: 4 3 } .s0 { fill: #2f81f7 } .s1 { fill: #bf8700 }

@@ -306,12 +306,14 @@ def plots() -> Mapping[Path, str]:
 
 def _faces_plot(found: Result) -> str:
     bars = (
-        _bar(f"{line['kind']}", line["at_capacity"]["ratio"], line["face"] == "grpc")
+        _bar(
+            f"{_FACES[line['face']]}: {line['kind']}",
+            line["at_capacity"]["ratio"],
+            line["face"] == "grpc",
+        )
         for line in found["lines"]
     )
-    axis = (
-        "Server CPU of a request / CPU of 2 verifications and 1 signature. Blue HTTP, yellow gRPC."
-    )
+    axis = "Server CPU of a request / CPU of 2 verifications and 1 signature (dashed)"
     return chart("What a request costs the broker", axis, list(bars), mark=1.0)
 
 
@@ -319,13 +321,13 @@ def _peers_plot(found: Result) -> str:
     ordered = sorted(found["lines"], key=lambda line: (line["kind"], _median(line, "ratio")))
     bars = (
         _bar(
-            f"{line['kind']}: {line['peer']}"[:48],
+            f"{line['kind']}: {line['peer']}",
             line["at_capacity"]["ratio"],
             line["peer"] != "broker",
         )
         for line in ordered
     )
-    axis = "Server CPU of a request / CPU of 2 verifications and 1 signature. Blue: the broker."
+    axis = "Server CPU of a request / CPU of 2 verifications and 1 signature (dashed)"
     return chart("The same requests to other servers", axis, list(bars), mark=1.0)
 
 

@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
         "--quick", action="store_true", help="see that it works; figures mean nothing"
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each line")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn takes")
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long a turn takes")
     parser.add_argument("--results", type=Path, default=FOLDER, help="where the JSON files go")
     parser.add_argument("--folder", type=Path, help="where brokers keep their state: a real disk")
     options = parser.parse_args()

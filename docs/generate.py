@@ -12,8 +12,8 @@ from docs.deployment_tables import alerts_table
 from docs.errors_tables import classes_table, reasons_tables
 from docs.helm_values import CHART, values_schema
 from docs.operations_tables import events_table, fields_table, metrics_table
+from docs.performance_plots import plots
 from docs.performance_tables import REGIONS as PERFORMANCE
-from docs.performance_tables import plots
 from docs.regions import fill, names_in
 from docs.threats_tables import attack_tables, faults_table, gaps_list
 

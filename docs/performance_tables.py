@@ -1,13 +1,11 @@
-"""The tables and plots of the performance page, from what the last measurement left."""
+"""The tables of the performance page, from what the last measurement left."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from textwrap import fill
 from typing import Any, Final
 
-from bench.results import FOLDER, PARTS, read
-from docs.bars import Bar, chart
+from bench.results import PARTS, read
 from docs.performance_targets import TARGETS, Results
 from docs.tables import table
 
@@ -17,7 +15,7 @@ _TRIAL: Final = (
     "measurement is made.**\n\n"
 )
 _WIDTH: Final = 110
-_FACES: Final = {"http": "HTTP", "grpc": "gRPC"}
+FACES: Final = {"http": "HTTP", "grpc": "gRPC"}
 
 Result = Mapping[str, Any]
 
@@ -118,9 +116,13 @@ def _core(found: Result) -> str:
 
 
 def _faces(found: Result) -> str:
-    rows = ((_FACES[line["face"]], line["kind"], *_costs(line)) for line in found["lines"])
+    rows = ((FACES[line["face"]], line["kind"], *_costs(line)) for line in found["lines"])
     heading = ("Face", "Request", *_COSTS)
-    return table(heading, rows) + _durable(found)
+    spent = [line["at_capacity"]["caller_us"]["median"] for line in found["lines"]]
+    callers = (
+        f"The callers spent {min(spent):.0f} to {max(spent):.0f} us of their core on a request."
+    )
+    return table(heading, rows) + _paragraph(callers) + _durable(found)
 
 
 _COSTS: Final = ("CPU, us", "Against the floor", "Requests/s", "p50, ms", "p99, ms")
@@ -146,9 +148,11 @@ def _paragraph(text: str) -> str:
 
 
 def _half(found: Result) -> str:
+    """Latency below saturation, of the lines where it was measured."""
     rows = (
         (
-            _FACES[line["face"]],
+            FACES[line["face"]] if "face" in line else line["peer"],
+            line["kind"],
             _spread(line["at_half"]["rate"], 0),
             _spread(line["at_half"]["p50_ms"]),
             _spread(line["at_half"]["p99_ms"]),
@@ -156,13 +160,13 @@ def _half(found: Result) -> str:
         for line in found["lines"]
         if "at_half" in line
     )
-    return table(("Face", "Requests/s", "p50, ms", "p99, ms"), rows)
+    return table(("Where", "Request", "Requests/s", "p50, ms", "p99, ms"), rows)
 
 
 def _workers(found: Result) -> str:
     rows = (
         (
-            _FACES[line["face"]],
+            FACES[line["face"]],
             str(line["workers"]),
             _spread(line["at_capacity"]["per_second"], 0),
             _spread(line["at_capacity"]["p99_ms"]),
@@ -175,7 +179,7 @@ def _workers(found: Result) -> str:
 def _memory(found: Result) -> str:
     rows = (
         (
-            _FACES[line["face"]],
+            FACES[line["face"]],
             f"{line['worker_idle']['rss_mb']:.0f} / {line['worker_idle']['pss_mb']:.0f}",
             f"{line['worker_after_load']['rss_mb']:.0f} / {line['worker_after_load']['pss_mb']:.0f}",
             f"{line['each_further_worker_pss_mb']:.0f}",
@@ -207,7 +211,7 @@ def _peers(found: Result) -> str:
 
 def _both_of_openbao(found: Result, ours: Mapping[str, Any]) -> str:
     """An exchange of OpenBao is two requests, so neither line can be compared alone."""
-    both = sum(_median(line, "ratio") for line in found["lines"] if line["peer"] == "OpenBao")
+    both = sum(median(line, "ratio") for line in found["lines"] if line["peer"] == "OpenBao")
     exchange = ours["exchange, private_key_jwt"]["ratio"]["median"]
     return _paragraph(
         f"An exchange with OpenBao takes both of its requests: {both:.2f} times the floor together, "
@@ -218,7 +222,7 @@ def _both_of_openbao(found: Result, ours: Mapping[str, Any]) -> str:
 def _beside(line: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     if line["peer"] == "broker" or line["kind"] not in ours:
         return ""
-    return f"{_median(line, 'ratio') / ours[line['kind']]['ratio']['median']:.2f}"
+    return f"{median(line, 'ratio') / ours[line['kind']]['ratio']['median']:.2f}"
 
 
 def _facts(found: Result) -> str:
@@ -238,13 +242,13 @@ def _facts(found: Result) -> str:
 
 
 def _growth(found: Result) -> str:
-    few = _median(found["lines"][0], "ratio")
+    few = median(found["lines"][0], "ratio")
     rows = (
         (
             line["dimension"],
             f"{line['size']:,}",
             _spread(line["at_capacity"]["ratio"]),
-            f"{_median(line, 'ratio') / few:.2f}",
+            f"{median(line, 'ratio') / few:.2f}",
             f"{line['started_s']:.2f}",
         )
         for line in found["lines"]
@@ -257,10 +261,10 @@ def _vault(found: Result) -> str:
     local = {line["face"]: line for line in found["lines"] if line["store"] == "local"}
     rows = (
         (
-            _FACES[line["face"]],
+            FACES[line["face"]],
             line["store"],
             _spread(line["at_capacity"]["per_second"], 0),
-            f"{_median(line, 'per_second') / _median(local[line['face']], 'per_second'):.2f}",
+            f"{median(line, 'per_second') / median(local[line['face']], 'per_second'):.2f}",
             _spread(line["at_capacity"]["p50_ms"]),
             _spread(line["at_capacity"]["p99_ms"]),
         )
@@ -270,8 +274,9 @@ def _vault(found: Result) -> str:
     return table(heading, rows) + _durable(found)
 
 
-def _median(line: Mapping[str, Any], figure: str, at: str = "at_capacity") -> float:
-    return float(line[at][figure]["median"])
+def median(line: Mapping[str, Any], figure: str) -> float:
+    """The median of a figure of a line at capacity."""
+    return float(line["at_capacity"][figure]["median"])
 
 
 REGIONS: Final[Mapping[str, Callable[[], str]]] = {
@@ -282,85 +287,9 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "bench-workers": _page("faces", _workers),
     "bench-memory": _page("faces", _memory),
     "bench-peers": _page("peers", _peers),
+    "bench-peers-half": _page("peers", _half),
     "bench-growth": _page("growth", _growth),
     "bench-vault": _page("vault", _vault),
     "bench-targets": targets_table,
 }
 """The regions of the page that say what was measured."""
-
-
-def plots() -> Mapping[Path, str]:
-    """The plots beside the results, as they should be."""
-    makers = {
-        "faces": _faces_plot,
-        "peers": _peers_plot,
-        "growth": _growth_plot,
-        "vault": _vault_plot,
-    }
-    return {
-        FOLDER / f"{part}.svg": make(found)
-        for part, make in makers.items()
-        if (found := result(part)) is not None
-    }
-
-
-def _faces_plot(found: Result) -> str:
-    bars = (
-        _bar(
-            f"{_FACES[line['face']]}: {line['kind']}",
-            line["at_capacity"]["ratio"],
-            line["face"] == "grpc",
-        )
-        for line in found["lines"]
-    )
-    axis = "Server CPU of a request / CPU of 2 verifications and 1 signature (dashed)"
-    return chart("What a request costs the broker", axis, list(bars), mark=1.0)
-
-
-def _peers_plot(found: Result) -> str:
-    ordered = sorted(found["lines"], key=lambda line: (line["kind"], _median(line, "ratio")))
-    bars = (
-        _bar(
-            f"{line['kind']}: {line['peer']}",
-            line["at_capacity"]["ratio"],
-            line["peer"] != "broker",
-        )
-        for line in ordered
-    )
-    axis = "Server CPU of a request / CPU of 2 verifications and 1 signature (dashed)"
-    return chart("The same requests to other servers", axis, list(bars), mark=1.0)
-
-
-def _growth_plot(found: Result) -> str:
-    few = _median(found["lines"][0], "ratio")
-    bars = (
-        _bar(
-            f"{line['dimension']}: {line['size']:,}",
-            {name: value / few for name, value in line["at_capacity"]["ratio"].items()},
-            False,
-        )
-        for line in found["lines"]
-    )
-    axis = "Server CPU of an exchange / the same with few of each"
-    return chart("When much has come together", axis, list(bars), mark=1.0)
-
-
-def _vault_plot(found: Result) -> str:
-    local = {line["face"]: line for line in found["lines"] if line["store"] == "local"}
-    bars = (
-        _bar(
-            f"{_FACES[line['face']]}, {line['store']}",
-            {
-                name: value / _median(local[line["face"]], "per_second")
-                for name, value in line["at_capacity"]["per_second"].items()
-            },
-            line["store"] != "local",
-        )
-        for line in found["lines"]
-    )
-    axis = "Requests in a second / the same with keys in the process, 32 in flight"
-    return chart("Signing in Vault", axis, list(bars), mark=1.0)
-
-
-def _bar(label: str, figures: Mapping[str, float], is_second: bool) -> Bar:  # noqa: FBT001 - a colour.
-    return Bar(label, figures["median"], figures["least"], figures["most"], int(is_second))

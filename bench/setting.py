@@ -1,121 +1,219 @@
 """The broker under measurement: a real configuration, with everything on."""
 
-import base64
+import hashlib
 import json
-import time
-from dataclasses import dataclass
+import random
+import shutil
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
+from bench.signing import Signer
+from broker.config.documents import json_schema
 
-HTTP_PORT = 18080
-GRPC_PORT = 18443
-ADMIN_PORT = 18464
-ISSUER = f"http://127.0.0.1:{HTTP_PORT}"
-IDP = "https://idp.bench.example"
-SERVER_RESOURCE = "https://tickets.mcp.example/mcp"
-API = "https://api.crm.example/v2"
-CLIENT = "mcp-tickets"
+ROOT: Final = Path(__file__).parents[1]
+IDP: Final = "https://idp.bench.example"
+SERVER_RESOURCE: Final = "https://tickets.mcp.example/mcp"
+API: Final = "https://api.crm.example/v2"
+SCOPE: Final = "crm.contacts.read"
+CLIENT: Final = "mcp-tickets"
+SECRET: Final = "bks_" + "bench" * 9
+_KEY_FILE: Final = "k"
+DURABILITY: Final = (
+    "on disk before the answer: one audit record by group commit and `fdatasync`, and each one-time "
+    "id in SQLite with `synchronous=FULL`"
+)
+"""What an answer of the broker has waited for, as the results say it."""
+
+_FURTHER_POLICY: Final = """
+@id("bench-{number}")
+permit (
+  principal == Client::"client-{number}",
+  action == Action::"exchange",
+  resource == Scope::"{api}#{scope}"
+)
+when {{ context.subject_scopes.contains("tickets:read") }};
+"""
+_OWN_TOKENS: Final = f"""
+@id("bench-own-tokens")
+permit (
+  principal == Client::"{CLIENT}",
+  action == Action::"issue",
+  resource == Scope::"{API}#{SCOPE}"
+);
+"""
+# The age of a login changes with every second, so nothing can be remembered that depends on it.
+_LOOKS_AT_THE_CLOCK: Final = f"""
+@id("bench-looks-at-the-clock")
+forbid (
+  principal == Client::"{CLIENT}",
+  action == Action::"exchange",
+  resource
+)
+when {{ context.auth has age && context.auth.age + 1 > 1000000 }};
+"""
 
 
-@dataclass(frozen=True)
-class Keys:
-    """The key of the identity provider and that of the MCP server."""
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the three listeners are, on loopback."""
 
-    idp: ec.EllipticCurvePrivateKey
-    client: ec.EllipticCurvePrivateKey
-
-
-def jwk(key: ec.EllipticCurvePrivateKey, kid: str) -> dict[str, Any]:
-    """The public key as a JWK."""
-    members = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    return {**members, "kid": kid, "alg": "ES256", "use": "sig"}
+    http: int
+    grpc: int
+    admin: int
 
 
-def write_config(directory: Path, policies: Path) -> tuple[Path, Keys]:
-    """Write ``broker.yaml`` for the run; JSON is YAML too."""
-    keys = Keys(ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
-    config = {
-        "issuer": ISSUER,
-        "listen": {
-            "http": f"127.0.0.1:{HTTP_PORT}",
-            "grpc": f"127.0.0.1:{GRPC_PORT}",
-            "admin": f"127.0.0.1:{ADMIN_PORT}",
-        },
-        "keys": {"store": "dev", "dev": {"directory": str(directory / "keys")}},
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """
+    How large a broker is.
+
+    ``clients`` and ``policies`` count those that it has at least. ``is_deciding_anew``: some policy looks
+    at the clock, so that no decision can be remembered. ``keys`` replaces the section of that name.
+    """
+
+    clients: int = 1
+    policies: int = 0
+    workers: int = 1
+    faces: tuple[str, ...] = ("http", "grpc")
+    threads: int = 16
+    is_deciding_anew: bool = False
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A broker to be: its folder, its ports and the keys of those who call it."""
+
+    directory: Path
+    ports: Ports
+    idp: Signer
+    client: Signer
+
+    @property
+    def issuer(self) -> str:
+        """The broker's issuer."""
+        return f"http://127.0.0.1:{self.ports.http}"
+
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        return self.directory / "broker.yaml"
+
+    @property
+    def audit_directory(self) -> Path:
+        """Where its audit records are."""
+        return self.directory / "audit"
+
+    @property
+    def state_file(self) -> Path:
+        """Where what must be remembered is."""
+        return self.directory / "state" / "state.sqlite"
+
+
+def new_setting(directory: Path, shape: Shape = Shape()) -> Setting:
+    """Write the configuration of a broker of this shape; JSON is YAML too."""
+    directory.mkdir(parents=True)
+    http, grpc, admin = free_ports(3)
+    setting = Setting(directory, Ports(http, grpc, admin), Signer("i"), Signer("c"))
+    _write_policies(directory / "policies", shape)
+    (directory / _KEY_FILE).write_text(json.dumps({"keys": [setting.client.jwk]}))
+    setting.file.write_text(json.dumps(_document(setting, shape), separators=(",", ":")))
+    return setting
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now, from below those that the kernel gives to whoever asks for any."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - two runs at once should differ.
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def _document(setting: Setting, shape: Shape) -> dict[str, Any]:
+    directory = setting.directory
+    faces = {
+        face: f"127.0.0.1:{getattr(setting.ports, face)}" if face in shape.faces else None
+        for face in ("http", "grpc")
+    }
+    return {
+        "issuer": setting.issuer,
+        "listen": {**faces, "admin": f"127.0.0.1:{setting.ports.admin}"},
+        "http": {"threads": shape.threads},
+        "grpc": {"threads": shape.threads},
+        "workers": {"http": shape.workers, "grpc": shape.workers},
+        "keys": shape.keys or {"store": "dev", "dev": {"directory": str(directory / "keys")}},
         "state": {"store": "sqlite", "directory": str(directory / "state")},
         "audit": {"directory": str(directory / "audit")},
-        "policies": str(policies),
+        "policies": str(directory / "policies"),
         "log": {"level": "warning"},
-        "clients": [
-            {
-                "id": CLIENT,
-                "auth": {"method": "private_key_jwt", "jwks": {"keys": [jwk(keys.client, "c")]}},
-                "grants": ["token_exchange"],
-            }
-        ],
-        "resources": [
-            {
-                "resource": SERVER_RESOURCE,
-                "owner": CLIENT,
-                "scopes": {"tickets:read": {}, "tickets:comment": {}},
-            },
-            {"resource": API, "scopes": {"crm.contacts.read": {"from": ["tickets:read"]}}},
-        ],
+        **_limits(),
+        "clients": [_client(setting), *map(_further_client, range(shape.clients - 1))],
+        "resources": _resources(),
         "issuers": [
             {
                 "issuer": IDP,
                 "purposes": ["user", "access_token"],
                 "algorithms": ["ES256"],
-                "jwks": {"keys": [jwk(keys.idp, "i")]},
+                "jwks": {"keys": [setting.idp.jwk]},
             }
         ],
     }
-    path = directory / "broker.yaml"
-    path.write_text(json.dumps(config))
-    return path, keys
 
 
-def subject_token(keys: Keys) -> str:
-    """A user's token for the MCP server, good for the whole run."""
-    now = int(time.time())
-    claims = {
-        "iss": IDP,
-        "sub": "ann",
-        "aud": SERVER_RESOURCE,
-        "client_id": "agent-desk",
-        "scope": "tickets:read tickets:comment",
-        "iat": now,
-        "exp": now + 3600,
-        "jti": "bench",
+@cache
+def _limits() -> dict[str, Any]:
+    """Limits that are counted and never reached, where the broker has any: all load is one client's."""
+    if "limits" not in json_schema()["properties"]:
+        return {}
+    return {"limits": {name: {"rate": "9999999/s"} for name in ("per_client", "per_source")}}
+
+
+def _client(setting: Setting) -> dict[str, Any]:
+    auth = {
+        "methods": ["private_key_jwt", "client_secret_basic", "client_secret_post"],
+        "jwks": {"keys": [setting.client.jwk]},
+        "secrets": [{"hash": _secret_hash(SECRET)}],
     }
-    headers = {"kid": "i", "typ": "at+jwt"}
-    return jwt.encode(claims, keys.idp, algorithm="ES256", headers=headers)
+    return {"id": CLIENT, "auth": auth, "grants": ["token_exchange", "client_credentials"]}
 
 
-def assertions(keys: Keys, count: int, run: str) -> list[str]:
-    """Client assertions, each to be used once."""
-    now = int(time.time())
-    signer = ECAlgorithm(ECAlgorithm.SHA256)
-    header = _encode({"alg": "ES256", "typ": "JWT", "kid": "c"})
-    made = []
-    for number in range(count):
-        claims = {
-            "iss": CLIENT,
-            "sub": CLIENT,
-            "aud": ISSUER,
-            "iat": now,
-            "exp": now + 290,
-            "jti": f"{run}-{number}",
-        }
-        signing_input = header + b"." + _encode(claims)
-        signature = base64.urlsafe_b64encode(signer.sign(signing_input, keys.client)).rstrip(b"=")
-        made.append((signing_input + b"." + signature).decode())
-    return made
+def _further_client(number: int) -> dict[str, Any]:
+    # Ten thousand fit into the megabyte that a configuration may have, but only with keys in files.
+    auth = {"method": "private_key_jwt", "jwks_file": _KEY_FILE}
+    return {"id": f"client-{number}", "auth": auth}
 
 
-def _encode(members: dict[str, Any]) -> bytes:
-    return base64.urlsafe_b64encode(json.dumps(members).encode()).rstrip(b"=")
+def _secret_hash(secret: str) -> str:
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _resources() -> list[dict[str, Any]]:
+    return [
+        {
+            "resource": SERVER_RESOURCE,
+            "owner": CLIENT,
+            "scopes": {"tickets:read": {}, "tickets:comment": {}},
+        },
+        {"resource": API, "scopes": {SCOPE: {"from": ["tickets:read"]}}},
+    ]
+
+
+def _write_policies(directory: Path, shape: Shape) -> None:
+    """The delivered policies without their decision tables, and what the measurement needs besides."""
+    delivered = ROOT / "policies"
+    directory.mkdir()
+    for path in (*delivered.glob("*.cedar"), *delivered.glob("*.cedarschema")):
+        shutil.copy(path, directory)
+    further = (
+        _FURTHER_POLICY.format(number=number, api=API, scope=SCOPE)
+        for number in range(shape.policies)
+    )
+    clock = _LOOKS_AT_THE_CLOCK if shape.is_deciding_anew else ""
+    (directory / "bench.cedar").write_text("".join((_OWN_TOKENS, clock, *further)))

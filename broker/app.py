@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.assembly import Parts, TokenRules, assemble
+from broker.bounded import MemoryStatus
 from broker.config import Settings
 from broker.endpoints import Endpoints
 from broker.foundation import Foundation
@@ -44,6 +45,7 @@ class Process:
                 audit=callers.audit,
                 now=callers.now,
                 most_chosen_secrets=callers.most_chosen_secrets,
+                limits=callers.limits,
                 key_store=self._key_store,
                 policy=ObservedPolicyEngine(self._foundation.in_force, metrics),
                 revocations=self._foundation.state,
@@ -68,6 +70,11 @@ class Process:
     def key_ages(self) -> Mapping[str, float]:
         """For each issuer whose keys were fetched, how many seconds ago that was."""
         return self._foundation.key_ages()
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How everything is doing that is remembered between requests, by name."""
+        seen = self.endpoints.introspection.tokens.seen
+        return {**self._foundation.memories(), **seen.memories()}
 
     def close(self) -> None:
         """Stop every thread and write what is still to be written."""

@@ -15,6 +15,7 @@ from broker.endpoints.explain import ExplainEndpoint
 from broker.endpoints.inquiry import Callers
 from broker.endpoints.introspection import IntrospectionEndpoint
 from broker.endpoints.issuing import Issuing
+from broker.endpoints.limits import ChargingAuditLog, Limits, no_limits
 from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
 from broker.endpoints.watching import WatchEndpoint
@@ -65,6 +66,7 @@ class CallerParts:
     audit: AuditLog
     now: Now
     most_chosen_secrets: Callable[[], int]
+    limits: Limits = field(default_factory=no_limits, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         tuple(GRANTS),
         rules.jwks_max_age,
     )
+    audit = ChargingAuditLog(parts.audit, parts.limits)
     callers = _callers(rules.issuer, parts, leeway=rules.leeway)
     standing = Standing(rules.issuer, parts.registry, parts.revocations, rules.mcp_claim)
     tools = GrantTools(
@@ -113,28 +116,32 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         gate=Gate(parts.policy, parts.now),
         minter=_minter(rules, parts),
         default_resource=rules.default_resource,
+        limits=parts.limits,
     )
     return Endpoints(
-        token=TokenEndpoint(issuing, parts.replay, parts.audit),
-        introspection=IntrospectionEndpoint(callers, parts.registry, tools.tokens, parts.audit),
-        revocation=RevocationEndpoint(callers, tools.tokens, parts.revocations, parts.audit),
+        token=TokenEndpoint(issuing, parts.replay, audit),
+        introspection=IntrospectionEndpoint(callers, parts.registry, tools.tokens, audit),
+        revocation=RevocationEndpoint(callers, tools.tokens, parts.revocations, audit),
         withdrawal=WithdrawalEndpoint(
             callers,
             parts.registry,
             parts.revocations,
-            parts.audit,
+            audit,
             parts.now,
             rules.leeway,
         ),
         discovery=discovery,
-        explain=ExplainEndpoint(issuing, parts.policy, parts.replay, parts.audit),
+        explain=ExplainEndpoint(issuing, parts.policy, parts.replay, audit),
+        limits=parts.limits,
     )
 
 
 def assemble_watch(issuer: str, parts: CallerParts, *, leeway: timedelta) -> WatchEndpoint:
     """The endpoint of a process that tells what is withdrawn, and can issue nothing."""
     return WatchEndpoint(
-        _callers(issuer, parts, leeway=leeway), registry=parts.registry, audit=parts.audit
+        _callers(issuer, parts, leeway=leeway),
+        registry=parts.registry,
+        audit=ChargingAuditLog(parts.audit, parts.limits),
     )
 
 
@@ -147,7 +154,7 @@ def _callers(issuer: str, parts: CallerParts, *, leeway: timedelta) -> Callers:
         SecretVerifier(most_chosen=parts.most_chosen_secrets, now=parts.now),
         WorkloadVerifier(issuer, endpoint, parts.registry, parts.key_ring, parts.now, leeway),
     )
-    return Callers(authenticator, parts.replay)
+    return Callers(authenticator, parts.replay, parts.limits)
 
 
 def _minter(rules: TokenRules, parts: Parts) -> Minter:

@@ -1,5 +1,6 @@
 """Everything the broker answers instead of a token, and the closed list of reasons it records."""
 
+import random
 from enum import Enum
 from typing import ClassVar, Final, Self
 
@@ -123,6 +124,8 @@ class Reason(Enum):
     TARGET_MALFORMED = "The resource must be an absolute URI without a fragment."
     TARGET_CONFLICT = _NO_TARGET
     SINGLE_TARGET_ONLY = "Ask for one target per token."
+    TOO_MANY_TARGETS = "Ask for 16 targets at most in one call."
+    TARGET_REPEATED = "Two of the targets are the same resource."
 
     # Identity assertions (ID-JAG).
     JAG_AUDIENCE = "Name exactly one authorization server, by its issuer, as the audience."
@@ -172,6 +175,8 @@ class Reason(Enum):
     AUDIT_UNAVAILABLE = "The service is temporarily unavailable."
     OVERLOADED = "The service is temporarily unavailable."
     STREAM_LIMIT = "The client holds as many streams as it may."
+    CLIENT_LIMIT = "The client asks more often than it may."
+    SOURCE_LIMIT = "Too many requests from this address came without a client's proof."
     CONFIGURATION_STALE = "The service is temporarily unavailable."
     CLOCK_WENT_BACK = "The service is temporarily unavailable."
     PERMISSION_MISSING = "The client may not use this operation."
@@ -203,18 +208,23 @@ class OAuthError(Exception):
     An answer in the error format of RFC 6749 5.2, on either face.
 
     A subclass fixes the registered code, the HTTP status and the gRPC status together, so that
-    no call site can pair them wrongly. ``parameter`` names the request parameter at fault.
+    no call site can pair them wrongly. ``parameter`` names the request parameter at fault, and
+    ``target`` the one at fault of several targets, counted from 0. One
+    that is not ``is_recorded`` has no audit record, so the answer may not name one.
     """
 
     error: ClassVar[str] = "server_error"
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
 
+    is_recorded: bool = True
+
     def __init__(self, reason: Reason, *, parameter: str = "", detail: str = "") -> None:
         super().__init__(f"{self.error}: {reason.code}")
         self.reason = reason
         self.parameter = parameter
         self.detail = detail
+        self.target: int | None = None
 
     @property
     def description(self) -> str:
@@ -360,16 +370,17 @@ class TemporarilyUnavailable(OAuthError):
     """
     Something that a token needs is away; the request may be repeated.
 
-    ``retry_after`` is in seconds.
+    ``retry_after`` is in seconds, and by chance between two and four when not given: callers that were
+    refused together should not come back together.
     """
 
     error = "temporarily_unavailable"
     http_status = 503
     grpc_status = "UNAVAILABLE"
 
-    def __init__(self, reason: Reason, *, retry_after: int = 2, detail: str = "") -> None:
+    def __init__(self, reason: Reason, *, retry_after: int | None = None, detail: str = "") -> None:
         super().__init__(reason, detail=detail)
-        self.retry_after = retry_after
+        self.retry_after = scattered(2) if retry_after is None else retry_after
 
 
 class RateLimited(TemporarilyUnavailable):
@@ -377,6 +388,11 @@ class RateLimited(TemporarilyUnavailable):
 
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+def scattered(seconds: int) -> int:
+    """A number of seconds by chance, not less than this one and at most twice as many."""
+    return seconds + random.randint(0, seconds)  # noqa: S311 - it need not be secret.
 
 
 class ServerError(OAuthError):

@@ -3,20 +3,23 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from broker import __version__
 from broker.assembly import CallerParts
-from broker.audit.log import FileAuditLog
+from broker.audit.log import FileAuditLog, Observer
+from broker.bounded import MemoryStatus
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
 from broker.config.settings import ServerAddress, ValkeySettings
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable
 from broker.fetch import GuardedFetcher
 from broker.in_force import Configuration, InForce, OneConfigurationPerEntry
-from broker.interfaces import AuditLog
+from broker.interfaces import Allowances, AuditLog
 from broker.issuers import FetchedClientDocuments, IssuerKeyRing
 from broker.metrics import Metrics, ObservedAuditLog
 from broker.model import KeySource, RequestContext, new_request_id
@@ -24,11 +27,17 @@ from broker.monitor import Check
 from broker.orders import Order
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
+from broker.state.sqlite_allowances import SqliteAllowances
 
 if TYPE_CHECKING:
     from broker.state.valkey import ValkeyState
+    from broker.state.valkey_primary import Primary
 
     State = MemoryState | SqliteState | ValkeyState
+
+_LIMIT_SECONDS: Final = 0.1
+"""How long a limit may take to be looked up; then this process keeps it by itself."""
+_LIMIT_CONNECTIONS: Final = 4
 
 _log = structlog.get_logger("broker.foundation")
 
@@ -36,6 +45,20 @@ _log = structlog.get_logger("broker.foundation")
 def now() -> int:
     """The clock of a running broker: unix seconds."""
     return int(time.time())
+
+
+def open_audit_log(
+    settings: Settings, *, writer: str, observe: Observer | None = None
+) -> FileAuditLog:
+    """The chain of this name in the configured audit record; raises as ``FileAuditLog`` does."""
+    return FileAuditLog(
+        settings.audit.directory,
+        writer=writer,
+        now=time.time,
+        segment_bytes=settings.audit.segment_size,
+        write_timeout=settings.audit.write_timeout.total_seconds(),
+        observe=observe,
+    )
 
 
 class OnwardClock:
@@ -81,16 +104,14 @@ class Foundation:
         self.in_force = InForce(configuration)
         self._clock = OnwardClock(settings.tokens.leeway)
         self.state = _open_state(settings)
+        self._limits = Limits(
+            _open_allowances(settings),
+            LimitTerms(settings.limits.per_client, settings.limits.per_source),
+            observe=metrics.count_turned_away,
+        )
         self._fetcher = _open_fetcher(settings)
         self._key_ring = IssuerKeyRing(self._fetcher, key_hosts=settings.fetch.key_hosts)
-        log = FileAuditLog(
-            settings.audit.directory,
-            writer=writer,
-            now=time.time,
-            segment_bytes=settings.audit.segment_size,
-            write_timeout=settings.audit.write_timeout.total_seconds(),
-            observe=metrics.observe_record,
-        )
+        log = open_audit_log(settings, writer=writer, observe=metrics.observe_record)
         self.audit: AuditLog = ObservedAuditLog(log, metrics)
 
     def caller_parts(self) -> CallerParts:
@@ -103,6 +124,7 @@ class Foundation:
             audit=OneConfigurationPerEntry(self.audit, self.in_force),
             now=self._clock,
             most_chosen_secrets=self._most_chosen_secrets,
+            limits=self._limits,
         )
 
     def begin(self) -> None:
@@ -146,10 +168,15 @@ class Foundation:
             if status.age is not None
         }
 
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How the memories of others' keys and of policy are doing, by name."""
+        return {"keys": self._key_ring.memory(), **self.in_force.current.policy.memories()}
+
     def close(self) -> None:
         """Record the end, stop every thread and write what is still to be written."""
         self._record("service.stopped", "")
         self._key_ring.close()
+        self._limits.close()
         self.state.close()
         self.audit.close()
 
@@ -213,6 +240,28 @@ def _open_valkey(settings: Settings, valkey: ValkeySettings) -> "ValkeyState":
     # What it takes is loaded where it is used: the other stores do without.
     from broker.state.valkey import ValkeyState  # noqa: PLC0415 - see above.
     from broker.state.valkey_keeper import StoreTerms  # noqa: PLC0415 - the same.
+
+    primary = _primary(
+        valkey, connections=valkey.connections, deadline=valkey.deadline.total_seconds()
+    )
+    terms = StoreTerms(valkey.prefix, valkey.replicas)
+    return ValkeyState(primary, terms, now=now, leeway=settings.tokens.leeway)
+
+
+def _open_allowances(settings: Settings) -> Allowances:
+    state = settings.state
+    if state.store == "memory":
+        return LocalAllowances()
+    if state.store == "valkey" and state.valkey is not None:
+        from broker.state.valkey_allowances import ValkeyAllowances  # noqa: PLC0415 - the same.
+
+        deadline = min(_LIMIT_SECONDS, state.valkey.deadline.total_seconds())
+        primary = _primary(state.valkey, connections=_LIMIT_CONNECTIONS, deadline=deadline)
+        return ValkeyAllowances(primary, state.valkey.prefix)
+    return SqliteAllowances(state.directory)
+
+
+def _primary(valkey: ValkeySettings, *, connections: int, deadline: float) -> "Primary":
     from broker.state.valkey_opening import Servers, primary_of  # noqa: PLC0415 - the same.
 
     sentinel, tls = valkey.sentinel, valkey.tls
@@ -227,14 +276,7 @@ def _open_valkey(settings: Settings, valkey: ValkeySettings) -> "ValkeyState":
         ),
         database=valkey.database,
     )
-    primary = primary_of(
-        servers,
-        prefix=valkey.prefix,
-        connections=valkey.connections,
-        deadline=valkey.deadline.total_seconds(),
-    )
-    terms = StoreTerms(valkey.prefix, valkey.replicas)
-    return ValkeyState(primary, terms, now=now, leeway=settings.tokens.leeway)
+    return primary_of(servers, prefix=valkey.prefix, connections=connections, deadline=deadline)
 
 
 def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:

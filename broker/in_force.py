@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -184,15 +185,28 @@ class InForce:
         """Serve another configuration. Binding a name is atomic, so nothing is locked."""
         self._newest = configuration
 
+    def hold(self) -> Configuration | None:
+        """
+        Hold on to what is in force now, for this thread, until ``let_go`` is given what this returns.
+
+        That is what the thread held before, which it goes on to hold.
+        """
+        before: Configuration | None = getattr(self._held, "configuration", None)
+        self._held.configuration = self._newest if before is None else before
+        return before
+
+    def let_go(self, before: Configuration | None) -> None:
+        """Hold what the thread held before."""
+        self._held.configuration = before
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold on to what is in force now, for this thread, until the end of the block."""
-        before = getattr(self._held, "configuration", None)
-        self._held.configuration = self._newest if before is None else before
+        before = self.hold()
         try:
             yield
         finally:
-            self._held.configuration = before
+            self.let_go(before)
 
     @property
     def has_client_documents(self) -> bool:
@@ -242,16 +256,48 @@ class OneConfigurationPerEntry:
     inner: AuditLog
     in_force: InForce
 
-    @contextmanager
-    def entry(self, event: str, context: RequestContext) -> Iterator[AuditEntry]:
-        with self.in_force.held(), self.inner.entry(event, context) as entry:
-            yield entry
+    def entry(self, event: str, context: RequestContext) -> AbstractContextManager[AuditEntry]:
+        return _HoldingEntry(self.inner, self.in_force, event, context)
 
     def check(self) -> None:
         self.inner.check()
 
     def close(self) -> None:
         self.inner.close()
+
+
+class _HoldingEntry:
+    """An entry of ``OneConfigurationPerEntry``. Every request opens one, so it is no generator."""
+
+    __slots__ = ("_before", "_context", "_entry", "_event", "_in_force", "_log")
+
+    def __init__(
+        self, log: AuditLog, in_force: InForce, event: str, context: RequestContext
+    ) -> None:
+        self._log = log
+        self._in_force = in_force
+        self._event = event
+        self._context = context
+
+    def __enter__(self) -> AuditEntry:
+        self._before = self._in_force.hold()
+        try:
+            self._entry = self._log.entry(self._event, self._context)
+            return self._entry.__enter__()
+        except BaseException:
+            self._in_force.let_go(self._before)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return self._entry.__exit__(kind, raised, trace)
+        finally:
+            self._in_force.let_go(self._before)
 
 
 def _engine(files: Files) -> CedarPolicyEngine:

@@ -13,6 +13,8 @@ from broker.model import (
     OneTimeId,
     Pedigree,
     PolicyQuery,
+    Portion,
+    Quota,
     RequestContext,
     Resource,
     ResourceAuthorizationServer,
@@ -32,6 +34,7 @@ class SigningKey(Protocol):
 
     ``sign`` returns the raw JWS signature (RFC 7515): for ES256 the 64 bytes of r and s. It raises
     ``TemporarilyUnavailable`` when the key cannot be reached, within the key store's own deadline.
+    ``sign_all`` does the same for several at once, within the same deadline: all or none.
     """
 
     @property
@@ -39,6 +42,7 @@ class SigningKey(Protocol):
     @property
     def algorithm(self) -> str: ...
     def sign(self, signing_input: bytes) -> bytes: ...
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]: ...
 
 
 class KeyStore(Protocol):
@@ -162,6 +166,20 @@ class RevocationJournal(Protocol):
     def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]: ...
 
 
+class Allowances(Protocol):
+    """
+    What is left for each party of what it gets by the second, which several processes draw on.
+
+    ``draw`` gives up to ``wanted`` out of a party's quota, atomically across threads and processes: over
+    any time a party gets no more than its burst and what its rate brings meanwhile. When there is nothing,
+    the portion says how long that lasts. Raises ``TemporarilyUnavailable`` when it cannot know. What is
+    full is forgotten, so it keeps as much as was drawn on lately.
+    """
+
+    def draw(self, party: str, quota: Quota, wanted: int) -> Portion: ...
+    def close(self) -> None: ...
+
+
 class PolicyEngine(Protocol):
     """
     Decides. An engine that fails answers with ``Verdict.ERROR``; it does not raise.
@@ -185,9 +203,15 @@ class AuditEntry(Protocol):
 
     ``note`` adds facts by their field names, which come from a closed list; a later value replaces
     an earlier one. No fact may hold a token or a secret.
+
+    ``part`` opens a part of a request that asks for several tokens; it knows what was noted until then,
+    and can be noted in until the entry is closed. Each part has a record of its own, written together
+    with the others as one group. When the block of a part raises, its facts become the entry's, and the
+    entry that is then denied is the only record.
     """
 
     def note(self, **facts: Any) -> None: ...
+    def part(self) -> "AbstractContextManager[AuditEntry]": ...
 
 
 class AuditLog(Protocol):
@@ -197,7 +221,7 @@ class AuditLog(Protocol):
     ``entry`` opens a record, whose id is the context's ``request_id``. Leaving its block writes it:
     as permitted, or, when the block raises, as denied with the reason of the ``OAuthError`` or of the
     ``TokenRejected``, which the caller is told no code for (anything else is recorded as
-    ``internal_error``).
+    ``internal_error``). An ``OAuthError`` that is not ``is_recorded`` leaves nothing.
     The block is left only once the record is on disk; if it cannot be, ``TemporarilyUnavailable``
     (``audit_unavailable``) replaces whatever the block returned or raised. ``check`` raises it too
     while the writer is closed.

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from broker import __version__
 from broker.app import Process
 from broker.config import Settings
 from broker.config.settings import Address, ListenSettings
+from broker.cores import Cores, cores_for
 from broker.foundation import check_state
 from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
@@ -25,6 +27,7 @@ from broker.logs import GRANIAN_LOGGING
 from broker.metrics import Exposition, Metrics, prepare_directory
 from broker.monitor import Hooks, WorkerMonitor
 from broker.signing import keys_looked_after
+from broker.state.sqlite_allowances import forget_allowances
 from broker.supervisor import ChildSpec, Supervisor
 
 if TYPE_CHECKING:
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from broker.web.readiness import Probe
 
 GRACE: Final = timedelta(seconds=20)
+
+# Threads that wait for the interpreter look whether it is free as often as this says. With hundreds of
+# them, as there are under overload, Python's own 5 ms cost more than the work that is done meanwhile.
+_SWITCH_SECONDS: Final = 0.05
 
 _log = structlog.get_logger("broker.serving")
 
@@ -57,6 +64,7 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
     metrics = settings.state.directory / "metrics"
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_directory(metrics)
+    forget_allowances(settings.state.directory)
     _log.info("starting", version=__version__, issuer=settings.issuer)
     supervisor = Supervisor(
         list(_children(accepted, metrics)),
@@ -90,9 +98,10 @@ def _children(accepted: Accepted, metrics: Path) -> Iterator[ChildSpec]:
     settings = accepted.configuration.settings
     runs = {"grpc": _run_grpc, "http": _run_http}
     workers = _workers(settings)
-    for name in workers:
-        run = runs[name.partition("-")[0]]
-        yield ChildSpec(name, partial(run, accepted, metrics, name))
+    cores = _cores(settings, len(workers))
+    for place, name in enumerate(workers):
+        run = partial(runs[name.partition("-")[0]], accepted, metrics, name)
+        yield ChildSpec(name, partial(_run_held, run, cores, place))
     control = partial(_run_control, accepted, metrics, workers)
     yield ChildSpec("control", control, is_last=True)
 
@@ -103,6 +112,26 @@ def _workers(settings: Settings) -> tuple[str, ...]:
     grpc = range(workers.grpc if listen.grpc is not None else 0)
     http = range(workers.http if listen.http is not None else 0)
     return (*(f"grpc-{number}" for number in grpc), *(f"http-{number}" for number in http))
+
+
+def _cores(settings: Settings, workers: int) -> Cores:
+    """The cores of the workers; the control process has little to do and runs wherever there is room."""
+    if not settings.workers.is_pinned:
+        return Cores(reason="workers.pin is never")
+    cores = cores_for(workers)
+    if cores.each:
+        _log.info("workers_pinned", cores=cores.each)
+    else:
+        _log.info("workers_not_pinned", reason=cores.reason)
+    return cores
+
+
+def _run_held(
+    run: Callable[[Lifeline], None], cores: Cores, place: int, lifeline: Lifeline
+) -> None:
+    # Before anything is imported that starts a thread: what runs already would not be held.
+    cores.hold(place)
+    run(lifeline)
 
 
 def _run_grpc(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:
@@ -179,6 +208,7 @@ def _run_http(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) 
 
 
 def _process(configuration: Configuration, metrics: Path, name: str) -> tuple[Process, Metrics]:
+    sys.setswitchinterval(_SWITCH_SECONDS)
     measured = _metrics(configuration, metrics, name)
     return Process(configuration, writer=name, metrics=measured), measured
 
@@ -197,6 +227,7 @@ def _monitor(
 ) -> WorkerMonitor:
     def beat() -> None:
         measured.show_jwks_ages(process.key_ages())
+        measured.show_memories(process.memories())
         measured.flush()
 
     hooks = Hooks(reload=process.reload, leave=_leave, reloaded=measured.count_reload, beat=beat)

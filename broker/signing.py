@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from broker.config import Settings
@@ -14,7 +15,8 @@ from broker.config.settings import (
     VaultAuthSettings,
     VaultSettings,
 )
-from broker.interfaces import KeyStore
+from broker.foundation import open_audit_log
+from broker.interfaces import AuditLog, KeyStore
 from broker.keys.board import StatementBoard
 from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
@@ -26,11 +28,13 @@ from broker.keys.ephemeral import (
     stated_keys,
 )
 from broker.keys.followed import FollowedKeys
+from broker.keys.journal import KeyJournal
 from broker.keys.life import Schedule
+from broker.keys.outlook import exposure_of
 from broker.keys.record import NoRecord, RecordStore
 from broker.keys.record_file import FileRecord
 from broker.keys.record_vault import VaultDocument, VaultRecord
-from broker.keys.rotator import Rotator
+from broker.keys.rotator import Revoked, Rotator
 from broker.keys.statement import certifiers_of
 from broker.keys.tender import KeyTender
 from broker.keys.transit_smith import TransitSmith
@@ -40,9 +44,13 @@ from broker.keys.vault_export import VaultExportKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.keys.witness import KeyWitness
+from broker.model import KeyExposure
 
 # Making an RSA key takes Vault seconds at times.
 _ROTATOR_TIMEOUT: Final = 15.0
+_WRITER: Final = "keys"
+"""The audit chain in which a broker records what becomes of its keys."""
 
 
 def schedule_of(settings: Settings) -> Schedule:
@@ -150,21 +158,55 @@ def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotato
     )
 
 
+def open_journal(
+    settings: Settings, audit: AuditLog, *, face: str, operator: str = ""
+) -> KeyJournal:
+    """What announces changes of the configured keys in an audit log."""
+    return KeyJournal(
+        audit, face=face, operator=operator, exposure=partial(exposure_under, settings)
+    )
+
+
+def exposure_under(settings: Settings, revoked: Revoked) -> KeyExposure:
+    """What remains after a revocation that is made now, under these settings."""
+    tokens = settings.tokens
+    longest = max(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime)
+    return exposure_of(
+        revoked,
+        now=_now(),
+        schedule=schedule_of(settings),
+        max_age=tokens.jwks_max_age,
+        longest_token=longest + tokens.leeway,
+    )
+
+
 @contextmanager
 def keys_looked_after(settings: Settings) -> Iterator[None]:
-    """Have keys rotated as they are due, until the end of the block, by a broker with the right to."""
+    """
+    Have keys rotated as they are due, by a broker with the right to, until the end of the block.
+
+    Every state that a key comes into is recorded, whoever may rotate. Raises ``AuditLogRefused``.
+    """
     vault = settings.keys.vault
-    if vault is not None and vault.rotator is None:
-        yield
-        return
-    tender = KeyTender(
-        open_rotator(settings).tend, interval=settings.keys.times.poll.total_seconds()
-    )
+    audit = open_audit_log(settings, writer=_WRITER)
+    rotator = open_rotator(settings)
+    rotator.journal = open_journal(settings, audit, face="service")
+    witness = KeyWitness(rotator, audit)
+
+    def tend() -> None:
+        try:
+            if vault is None or vault.rotator is not None:
+                rotator.tend()
+        finally:
+            witness.look()
+
+    tender = KeyTender(tend, interval=settings.keys.times.poll.total_seconds())
     tender.start()
     try:
         yield
     finally:
         tender.close()
+        audit.close()
 
 
 def _vault_server(vault: VaultSettings, *, read_timeout: float = 1.0) -> VaultServer:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from broker.assembly import assemble_watch
+from broker.bounded import MemoryStatus
 from broker.endpoints.watching import WatchEndpoint
 from broker.foundation import Foundation
 from broker.in_force import Configuration
@@ -42,6 +43,10 @@ class WatchProcess:
     def key_ages(self) -> Mapping[str, float]:
         """For each issuer whose keys were fetched, how many seconds ago that was."""
         return self._foundation.key_ages()
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How everything is doing that is remembered between requests, by name."""
+        return self._foundation.memories()
 
     def close(self) -> None:
         """Stop every thread and write what is still to be written."""

@@ -12,6 +12,8 @@ from docs.deployment_tables import alerts_table
 from docs.errors_tables import classes_table, reasons_tables
 from docs.helm_values import CHART, values_schema
 from docs.operations_tables import events_table, fields_table, metrics_table
+from docs.performance_plots import plots
+from docs.performance_tables import REGIONS as PERFORMANCE
 from docs.regions import fill, names_in
 from docs.threats_tables import attack_tables, faults_table, gaps_list
 
@@ -37,6 +39,7 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "requirement-gaps": requirement_gaps_table,
     "requirements": requirement_tables,
     "undetected": undetected_list,
+    **PERFORMANCE,
 }
 """What is made inside pages that are otherwise written by hand, by the name of the region."""
 
@@ -51,6 +54,7 @@ def pages() -> Mapping[Path, str]:
         FOLDER / "settings.md": settings_page(),
         FOLDER / "broker.schema.json": _json(json_schema()),
         CHART / "values.schema.json": _json(values_schema()),
+        **plots(),
     }
     for path in sorted(FOLDER.glob("*.md")):
         text = path.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ _DECIDED: Final[Mapping[str, frozenset[str]]] = {
     "HttpSection": frozenset({"tls"}),
     "GrpcSection": frozenset({"tls"}),
     "KeysSection": frozenset({"dev"}),
-    "VaultSection": frozenset({"auth"}),
+    "VaultSection": frozenset({"auth", "rotator"}),
     "StateSection": frozenset({"directory"}),
     "AuditSection": frozenset({"directory"}),
 }
@@ -38,6 +38,8 @@ def values_schema() -> Schema:
     for name, decided in _DECIDED.items():
         _leave_out(sections[name] if name else settings, decided)
     _keep_keys_in_vault(sections["KeysSection"])
+    # A node has other tenants.
+    sections["WorkersSection"]["properties"]["pin"]["default"] = "never"
     settings["required"] = ["issuer", "keys"]
     schema["properties"]["settings"] = {
         name: value for name, value in settings.items() if name not in {"$schema", "title"}

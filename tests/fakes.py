@@ -1,6 +1,6 @@
 """Fakes of the seams, which pass the same contract tests as the real parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,10 +26,10 @@ class RecordingAuditLog:
     def entry(self, event: str, context: RequestContext) -> Entry:
         return Entry(self._logger, event, context)
 
-    def append(self, record: Record) -> None:
-        """Keep a finished record: the end of the pipeline."""
+    def append(self, records: Sequence[Record]) -> None:
+        """Keep finished records: the end of the pipeline."""
         self.check()
-        self.records.append(msgspec.to_builtins(record))
+        self.records.extend(msgspec.to_builtins(record) for record in records)
 
     def check(self) -> None:
         if not self.is_available:

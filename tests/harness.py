@@ -16,12 +16,13 @@ from grpc_status import rpc_status
 from broker.assembly import Parts, TokenRules, assemble
 from broker.audit.log import FileAuditLog
 from broker.audit.record import REQUEST_EVENTS
+from broker.endpoints.limits import Limits, no_limits
 from broker.fetch import Fetcher, GuardedFetcher
 from broker.interfaces import AuditLog, KeyStore, PolicyEngine, ReplayGuard
 from broker.issuers import FetchedClientDocuments, IssuerKeyRing
 from broker.keys.dev import DevKeyStore
 from broker.model import Client, Resource, ResourceAuthorizationServer, TrustedIssuer
-from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER
+from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE
 from broker.registry import FileRegistry
 from broker.rpc.server import RunningServer, build_server
 from broker.state.memory import MemoryState
@@ -167,6 +168,7 @@ class Broker:
         key_store: KeyStore | None = None,
         audit: AuditLog | None = None,
         fetcher: Fetcher | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.directory = directory
         self.clock = clock or Clock()
@@ -200,6 +202,7 @@ class Broker:
                 audit=self.audit,
                 now=self.clock,
                 most_chosen_secrets=lambda: 0,
+                limits=limits or no_limits(),
             ),
         )
 
@@ -351,12 +354,12 @@ class GrpcFace:
             *(("authorization", value) for value in authorization),
             *(("dpop", value) for value in proofs),
         )
-        method, message = call_for(self.stub, parameters)
+        method, message = self.call_for(parameters)
         try:
             response, call = method.with_call(message, metadata=metadata, timeout=20)
         except grpc.RpcError as error:
             return grpc_refusal(error)
-        issued = response.issued_token
+        issued = self.issued(response)
         return Answer(
             face=self.name,
             status="OK",
@@ -373,6 +376,14 @@ class GrpcFace:
             headers={name: str(value) for name, value in call.initial_metadata()},
             everything=str(response),
         )
+
+    def call_for(self, parameters: Parameters) -> tuple[Any, Any]:
+        """The method to call, and what with."""
+        return call_for(self.stub, parameters)
+
+    def issued(self, response: Any) -> Any:
+        """The token in an answer."""
+        return response.issued_token
 
     def introspect(self, parameters: Parameters, *authorization: str) -> Answer:
         """Ask about a token; ``fields`` is what is told."""
@@ -423,6 +434,31 @@ class GrpcFace:
         }
         method = methods.get(_text(parameters, "grant_type"), "ExchangeToken")
         return f"{ISS}/broker.v1.TokenService/{method}"
+
+
+class GrpcBatchFace(GrpcFace):
+    """The same, asked for a batch of one token wherever that can say what the parameters say."""
+
+    def call_for(self, parameters: Parameters) -> tuple[Any, Any]:
+        if not _is_batch(parameters):
+            return super().call_for(parameters)
+        return self.stub.ExchangeTokens, batch_message(parameters, parameters)
+
+    def issued(self, response: Any) -> Any:
+        if not isinstance(response, token_service_pb2.ExchangeTokensResponse):
+            return super().issued(response)
+        (issued,) = response.issued_tokens
+        return issued
+
+    def address(self, parameters: Parameters) -> str:
+        address = super().address(parameters)
+        return f"{address}s" if _is_batch(parameters) else address
+
+
+def _is_batch(parameters: Parameters) -> bool:
+    is_single = all(len(_texts(parameters, name)) <= 1 for name in ("resource", "audience"))
+    is_exchange = parameters.get("grant_type") == GRANT_TOKEN_EXCHANGE
+    return is_exchange and is_single and "requested_token_type" not in parameters
 
 
 def call_for(
@@ -519,22 +555,43 @@ def client_message(parameters: Parameters) -> token_service_pb2.IssueClientToken
 
 def exchange_message(parameters: Parameters) -> token_service_pb2.ExchangeTokenRequest:
     """The message that says the same as form parameters do."""
-
-    def token_type(name: str) -> Any:
-        short = _text(parameters, name).rpartition(":")[2]
-        return _TOKEN_TYPES.get(short, UNKNOWN_TOKEN_TYPE) if short else 0
-
     return token_service_pb2.ExchangeTokenRequest(
         subject_token=_text(parameters, "subject_token"),
-        subject_token_type=token_type("subject_token_type"),
+        subject_token_type=_token_type(parameters, "subject_token_type"),
         actor_token=_text(parameters, "actor_token"),
-        actor_token_type=token_type("actor_token_type"),
+        actor_token_type=_token_type(parameters, "actor_token_type"),
         resources=_texts(parameters, "resource"),
         audiences=_texts(parameters, "audience"),
         scopes=_scopes(parameters),
-        requested_token_type=token_type("requested_token_type"),
+        requested_token_type=_token_type(parameters, "requested_token_type"),
         client_authentication=client_authentication(parameters),
     )
+
+
+def batch_message(
+    common: Parameters, *targets: Parameters
+) -> token_service_pb2.ExchangeTokensRequest:
+    """The message that asks for several tokens, each for the target that its parameters name."""
+    return token_service_pb2.ExchangeTokensRequest(
+        subject_token=_text(common, "subject_token"),
+        subject_token_type=_token_type(common, "subject_token_type"),
+        actor_token=_text(common, "actor_token"),
+        actor_token_type=_token_type(common, "actor_token_type"),
+        targets=[
+            token_service_pb2.ExchangeTarget(
+                resource="".join(_texts(target, "resource")),
+                audience="".join(_texts(target, "audience")),
+                scopes=_scopes(target),
+            )
+            for target in targets
+        ],
+        client_authentication=client_authentication(common),
+    )
+
+
+def _token_type(parameters: Parameters, name: str) -> Any:
+    short = _text(parameters, name).rpartition(":")[2]
+    return _TOKEN_TYPES.get(short, UNKNOWN_TOKEN_TYPE) if short else 0
 
 
 def basic(client_id: str, secret: str) -> str:

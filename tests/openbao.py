@@ -214,6 +214,11 @@ class OpenBao:
 
     def rotator_role(self, name: str, *, may_rotate: tuple[str, ...]) -> AppRole:
         """A role with the least that a rotator needs, for the keys named; it cannot sign."""
+        self.allow_rotating(name, may_rotate=may_rotate)
+        return self._app_role(name)
+
+    def allow_rotating(self, policy: str, *, may_rotate: tuple[str, ...]) -> None:
+        """Write the least policy that a rotator needs for these keys."""
         rules = [
             'path "auth/token/renew-self" { capabilities = ["update"] }',
             'path "kv/data/broker/+/record" { capabilities = ["create", "read", "update"] }',
@@ -226,8 +231,7 @@ class OpenBao:
                 f'path "transit/keys/{key}/config" {{ capabilities = ["update"] '
                 'allowed_parameters = { "min_encryption_version" = [], "min_decryption_version" = [] }}'
             )
-        self.call("PUT", f"sys/policies/acl/{name}", policy="\n".join(rules))
-        return self._app_role(name)
+        self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
 
     def _app_role(self, name: str, **settings: Any) -> AppRole:
         settings = {"token_policies": [name], "token_no_default_policy": True} | settings

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from broker.endpoints.limits import Limits
 from broker.fetch import Fetcher
 from broker.interfaces import PolicyEngine
-from tests.harness import Broker, GrpcFace, HttpFace
+from tests.harness import Broker, GrpcBatchFace, GrpcFace, HttpFace
 from tests.stage import Stage
 from tests.world import Cast
 from tests.world_policy import load_world_policy
 
 Staging = Callable[..., Stage]
+
+EVERY_FACE = ["http", "grpc"]
+EVERY_EXCHANGE = [*EVERY_FACE, "grpc-batch"]
+"""The faces, and the batch of one token: each way of asking for an exchange."""
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +29,15 @@ def policy() -> PolicyEngine:
     return load_world_policy()
 
 
-@pytest.fixture(params=["http", "grpc"])
+@pytest.fixture(params=EVERY_FACE)
 def face_name(request: pytest.FixtureRequest) -> str:
     """Each test that asks for a stage runs on both faces."""
+    return str(request.param)
+
+
+@pytest.fixture(params=EVERY_EXCHANGE)
+def every_exchange(request: pytest.FixtureRequest) -> str:
+    """What a module about exchanges calls ``face_name``, so that its stages are played as batches too."""
     return str(request.param)
 
 
@@ -52,14 +63,18 @@ def staging(quick_path: Path, face_name: str, policy: PolicyEngine) -> Iterator[
         numbers = iter(range(100))
 
         def build(
-            cast: Cast, *, engine: PolicyEngine = policy, fetcher: Fetcher | None = None
+            cast: Cast,
+            *,
+            engine: PolicyEngine = policy,
+            fetcher: Fetcher | None = None,
+            limits: Limits | None = None,
         ) -> Stage:
             directory = quick_path / str(next(numbers))
-            broker = Broker(directory, cast=cast, policy=engine, fetcher=fetcher)
+            broker = Broker(directory, cast=cast, policy=engine, fetcher=fetcher, limits=limits)
             closing.callback(broker.close)
             if face_name == "http":
                 return Stage(broker, HttpFace(broker))
-            face = GrpcFace(broker)
+            face = (GrpcBatchFace if face_name == "grpc-batch" else GrpcFace)(broker)
             closing.callback(face.close)
             return Stage(broker, face)
 

@@ -23,6 +23,7 @@ _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _LISTS: Final = (
     "actors",
     "inputs",
+    "key_changes",
     "policy_ids",
     "scope_decisions",
     "scopes_asked",
@@ -41,7 +42,9 @@ class Head:
 
 class Link(Struct, gc=False):
     """
-    What the chain needs of a line; all other members are passed over.
+    What the chain needs of a line, and what tells whether a group is whole.
+
+    All other members are passed over.
 
     So the lines of an older or newer version, with other members, still verify.
     """
@@ -53,6 +56,14 @@ class Link(Struct, gc=False):
     seq: int
     prev: str
     torn_bytes: int = 0
+    group: str = ""
+    group_number: int = 0
+    group_size: int = 0
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the next record of the chain belongs to the same group, if that was written whole."""
+        return self.group != "" and self.group_number < self.group_size
 
 
 LINK_DECODER: Final = msgspec.json.Decoder(Link)

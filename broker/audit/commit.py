@@ -23,12 +23,12 @@ _PROBE_INTERVAL: Final = 0.25
 
 
 class _Waiting:
-    """A record and the thread that waits for it to be on disk, or without one the wish to stop."""
+    """Records and the thread that waits for them to be on disk, or without any the wish to stop."""
 
-    __slots__ = ("is_durable", "is_settled", "record")
+    __slots__ = ("is_durable", "is_settled", "records")
 
-    def __init__(self, record: Record | None) -> None:
-        self.record = record
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
         self.is_durable = False
         self.is_settled = threading.Lock()
         self.is_settled.acquire()
@@ -62,16 +62,16 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
-    def write(self, record: Record) -> None:
+    def write(self, records: Sequence[Record]) -> None:
         """
-        Return once the record is on disk.
+        Return once the records are on disk, one after the other, in one segment.
 
-        Raises ``TemporarilyUnavailable`` when it is not; after a timeout it may still get there.
+        Raises ``TemporarilyUnavailable`` when they are not; after a timeout they may still get there.
         """
         self.check()
         if self._queue.qsize() >= _MOST_WAITING:
             raise _unavailable("too many records are waiting")
-        waiting = _Waiting(record)
+        waiting = _Waiting(records)
         self._queue.put(waiting)
         if not waiting.is_settled.acquire(timeout=self._timeout):
             raise _unavailable("the write takes too long")
@@ -95,7 +95,7 @@ class GroupCommit:
         if self._is_closed or os.getpid() != self._process:
             return
         self._is_closed = True
-        self._queue.put(_Waiting(None))
+        self._queue.put(_Waiting(()))
         self._thread.join(self._timeout)
 
     def _run(self) -> None:
@@ -103,7 +103,7 @@ class GroupCommit:
         while is_running:
             batch = self._next_batch()
             self._busy_since = time.monotonic()
-            waiting = [one for one in batch if one.record is not None]
+            waiting = [one for one in batch if one.records]
             is_running = len(waiting) == len(batch)
             if waiting:
                 self._commit(waiting)
@@ -127,7 +127,7 @@ class GroupCommit:
         is_durable = False
         if not self._failure:
             try:
-                self._chain.append([one.record for one in batch if one.record is not None])
+                self._chain.append([record for one in batch for record in one.records])
                 is_durable = True
             except Exception as failure:  # noqa: BLE001 - whatever it was, nothing may leave.
                 self._fail(failure)

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, TypeVar, get_type_hints
 
 from broker.audit.record import (
     ID_LIMIT,
     LIST_LIMIT,
     TEXT_LIMIT,
+    ExposureFact,
     Id,
     Ids,
     InputFact,
     Inputs,
+    KeyChangeFact,
+    KeyChanges,
     Objects,
     Record,
     ScopeFact,
@@ -20,9 +25,10 @@ from broker.audit.record import (
 )
 from broker.audit.text import safe_text
 from broker.errors import Reason
-from broker.model import InputToken, ScopeDecision
+from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
 
 _OBJECT_DEPTH: Final = 3
+_SEQUENCES: Final = (list, tuple)
 # Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
 _LARGEST_INTEGER: Final = 2**53 - 1
 
@@ -101,15 +107,17 @@ def _listed(
     """
     if isinstance(value, set | frozenset):
         value = sorted(value)
-    elif not isinstance(value, tuple | list):
+    elif not isinstance(value, _SEQUENCES):
         raise TypeError(f"an audit fact is a list, not {type(value).__name__}")
     if len(value) <= LIST_LIMIT:
-        return [bound(item) for item in value]
+        return list(map(bound, value))
     marker = cut(f"[cut, {len(value)} items]")
     return [*(bound(item) for item in value[: LIST_LIMIT - 1]), marker]
 
 
 def _ids(value: object) -> list[str]:
+    if isinstance(value, _SEQUENCES) and len(value) <= LIST_LIMIT:
+        return list(map(bounded_id, value))
     return _listed(value, bounded_id, cut=str)
 
 
@@ -118,8 +126,12 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
-    names = list(value)[:LIST_LIMIT]
-    return {_bounded_name(name): _json(value[name], depth - 1) for name in names}
+    held = {}
+    for name, item in islice(value.items(), LIST_LIMIT):
+        held[_bounded_name(name)] = (
+            bounded_id(item) if isinstance(item, str) else _json(item, depth - 1)
+        )
+    return held
 
 
 def _json(value: object, depth: int) -> Any:
@@ -159,11 +171,44 @@ def _scope_facts(value: object) -> list[ScopeFact]:
 def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
     if not isinstance(value, ScopeDecision):
         value = ScopeDecision(**value)
+    return _scope_fact_of(value)
+
+
+# Decisions come from a memory themselves, and all that is in one an operator has declared: scopes,
+# policies, and what Cedar says of these.
+@lru_cache(maxsize=1024)
+def _scope_fact_of(value: ScopeDecision) -> ScopeFact:
     return ScopeFact(
         scope=bounded_id(value.scope),
         verdict=bounded_id(value.verdict),
         policy_ids=_ids(value.policy_ids),
         errors=_ids(value.errors),
+    )
+
+
+def _key_changes(value: object) -> list[KeyChangeFact]:
+    return _listed(value, _key_change, cut=lambda marker: KeyChangeFact(marker, "", 0, ""))
+
+
+def _key_change(value: KeyChange) -> KeyChangeFact:
+    return KeyChangeFact(
+        kid=bounded_id(value.kid),
+        to_state=bounded_id(value.to_state),
+        at=_integer(value.at),
+        algorithm=bounded_id(value.algorithm),
+        from_state=None if value.from_state is None else bounded_id(value.from_state),
+        replica=bounded_id(value.replica) if value.replica else None,
+    )
+
+
+def _exposure(value: object) -> ExposureFact:
+    if not isinstance(value, KeyExposure):
+        raise TypeError(f"an exposure is not a {type(value).__name__}")
+    return ExposureFact(
+        stopped_at=_integer(value.stopped_at),
+        accepted_until=_integer(value.accepted_until),
+        expired_at=_integer(value.expired_at),
+        known_from=_integer(value.known_from),
     )
 
 
@@ -176,14 +221,17 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     Ids | None: _ids,
     Objects | None: _objects,
     Inputs | None: _inputs,
+    KeyChanges | None: _key_changes,
+    ExposureFact | None: _exposure,
     ScopeFacts | None: _scope_facts,
 }
 
-_CHAIN_FACTS: Final = frozenset({"boot_id", "cause", "torn_bytes"})
+_OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
+"""What the chain or the entry itself puts into a record."""
 
 # Facts are exactly the members of a record that may be absent, so that a name is declared once.
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
     name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
     for name, hint in get_type_hints(Record, include_extras=True).items()
-    if hint in _BOUND_BY_TYPE and name not in _CHAIN_FACTS
+    if hint in _BOUND_BY_TYPE and name not in _OTHERS_FACTS
 }

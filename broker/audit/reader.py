@@ -105,5 +105,6 @@ def _lost(writer: str, lock: Path) -> ChainReport:
         first_time="",
         last_time="",
         is_closed=False,
+        unfinished_groups=(),
         fault=fault,
     )

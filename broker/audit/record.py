@@ -23,6 +23,11 @@ Event = Literal[
     "config.rejected",
     "service.started",
     "service.stopped",
+    "key.publish",
+    "key.rotate",
+    "key.revoke",
+    "key.failed",
+    "key.seen",
     "chain.opened",
     "chain.closed",
 ]
@@ -41,6 +46,8 @@ SERVICE_EVENTS: Final = frozenset(
     {"config.loaded", "config.rejected", "service.started", "service.stopped"}
 )
 """Events of the service itself, which inform."""
+KEY_EVENTS: Final = frozenset({"key.publish", "key.rotate", "key.revoke", "key.failed", "key.seen"})
+"""What is done to signing keys, and what becomes of them; they inform."""
 
 Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Id = Annotated[str, Meta(max_length=ID_LIMIT)]
@@ -66,6 +73,31 @@ class ScopeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False
     errors: Ids = []
 
 
+class KeyChangeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """
+    A signing key that comes from one state into another at a moment, in unix seconds.
+
+    ``from_state`` is left out for a key that there was not before.
+    """
+
+    kid: Id
+    to_state: Id
+    at: int
+    algorithm: Id
+    from_state: Id | None = None
+    replica: Id | None = None
+
+
+class ExposureFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What the revocation of a key cannot undo, in moments of unix seconds."""
+
+    stopped_at: int
+    accepted_until: int
+    expired_at: int
+    known_from: int
+
+
+KeyChanges = Annotated[list[KeyChangeFact], Meta(max_length=LIST_LIMIT)]
 Inputs = Annotated[list[InputFact], Meta(max_length=LIST_LIMIT)]
 ScopeFacts = Annotated[list[ScopeFact], Meta(max_length=LIST_LIMIT)]
 
@@ -77,7 +109,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     ``writer``, ``seq`` and ``prev`` place it in its chain; only the chain sets them. Times named
     ``..._at`` are unix seconds, ``lifetime`` is in seconds, ``time`` is RFC 3339 in UTC.
     ``boot_id``, ``cause`` and ``torn_bytes`` belong to the records that the chain writes about
-    itself.
+    itself. ``group`` is what the records of tokens have in common that were issued together.
     """
 
     v: int
@@ -90,6 +122,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     seq: int = -1
     prev: str = ""
 
+    about: Id | None = None
     actors: Objects | None = None
     auth_method: Id | None = None
     authorization_server: Id | None = None
@@ -101,20 +134,27 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     detail: Text | None = None
     error: Id | None = None
     expires_at: int | None = None
+    exposure: ExposureFact | None = None
     face: Id | None = None
     foreign_actors_from: Id | None = None
     grant_type: Id | None = None
+    group: Id | None = None
+    group_number: int | None = None
+    group_size: int | None = None
+    initiator: Id | None = None
     inputs: Inputs | None = None
     issued_at: int | None = None
     issued_since: int | None = None
     issued_token_type: Id | None = None
     issued_until: int | None = None
     jti: Id | None = None
+    key_changes: KeyChanges | None = None
     kid: Id | None = None
     lifetime: int | None = None
     lifetime_limit: Id | None = None
     mcp_client: Id | None = None
     mcp_server: Id | None = None
+    operator: Id | None = None
     parameter: Id | None = None
     party: Text | None = None
     party_kind: Id | None = None

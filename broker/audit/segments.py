@@ -27,6 +27,10 @@ class AuditLogRefused(Exception):
     """The audit log cannot be opened as it is; the sentence tells the operator why."""
 
 
+class WriterBusy(AuditLogRefused):
+    """Another process writes this chain."""
+
+
 def segment_name(writer: str, number: int) -> str:
     """The file name of a writer's segment; the first has number 1."""
     return f"{writer}.{number:06d}.jsonl"
@@ -101,7 +105,7 @@ class WriterLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise AuditLogRefused(
+            raise WriterBusy(
                 f"another process holds {self._path}: every process needs a writer id of its own"
             ) from None
         self.release()

@@ -52,7 +52,8 @@ class ChainReport:
     """
     What verification found in one chain, up to its first fault if it has one.
 
-    ``is_closed`` tells that the writer stopped in order after the last record.
+    ``is_closed`` tells that the writer stopped in order after the last record. ``unfinished_groups`` are
+    those that a crash cut short, which is no fault: nothing of what they record was ever given away.
     """
 
     writer: str
@@ -62,6 +63,7 @@ class ChainReport:
     first_time: str
     last_time: str
     is_closed: bool
+    unfinished_groups: tuple[str, ...]
     fault: Fault | None
 
 
@@ -114,14 +116,15 @@ class _Stretch:
     last: Link | None = None
     last_line: bytes = b""
     misfit: bytes | None = None
+    unfinished: tuple[str, ...] = ()
 
 
 def _stretch(lines: Iterator[bytes], head: Head, *, writer: str) -> _Stretch:
     """As many of the lines as continue the chain. This loop runs once for every record."""
     decode, sha256 = LINK_DECODER.decode, hashlib.sha256
     seq, prev = head.seq, head.prev
-    first = last = None
-    last_line, misfit = b"", None
+    first = last = followed = None
+    last_line, misfit, unfinished = b"", None, []
     for line in lines:
         try:
             link = decode(line[:-1])
@@ -131,9 +134,16 @@ def _stretch(lines: Iterator[bytes], head: Head, *, writer: str) -> _Stretch:
         if link.seq != seq or link.prev != prev or link.writer != writer:
             misfit = line
             break
+        if followed is not None and link.group != followed.group:
+            unfinished.append(followed.group)
+        followed = link if link.group and link.is_followed else None
         first, last, last_line = first or link, link, line
         seq, prev = seq + 1, sha256(line[:-1]).hexdigest()
-    return _Stretch(Head(seq, prev), seq - head.seq, first, last, last_line, misfit)
+    if followed is not None:
+        # A group is written at once, so that none goes on in the next segment.
+        unfinished.append(followed.group)
+    whole = Head(seq, prev)
+    return _Stretch(whole, seq - head.seq, first, last, last_line, misfit, tuple(unfinished))
 
 
 class _Walk:
@@ -144,6 +154,7 @@ class _Walk:
         self._extents = extents
         self._first: Link | None = None
         self._latest = _Stretch(Head())
+        self._unfinished: list[str] = []
         self._place: Place | None = None
 
     def run(self) -> ChainReport:
@@ -159,6 +170,7 @@ class _Walk:
         stretch = _stretch(lines, self._latest.head, writer=self._writer)
         if stretch.last is not None:
             self._first = self._first or stretch.first
+            self._unfinished.extend(stretch.unfinished)
             self._latest = stretch
             self._place = Place(extent.path, stretch.count)
             if not stretch.last_line.endswith(b"\n"):
@@ -200,5 +212,6 @@ class _Walk:
             first_time="" if self._first is None else self._first.time,
             last_time="" if last is None else last.time,
             is_closed=last is not None and last.event == "chain.closed",
+            unfinished_groups=tuple(self._unfinished),
             fault=fault,
         )

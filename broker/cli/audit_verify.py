@@ -49,6 +49,9 @@ def _print(report: Report, *, output: str) -> None:
     for one in report.chains:
         if one.fault is not None:
             screen.print(plain(one.fault, "bold red"))
+        for group in one.unfinished_groups:
+            told = f"the group {group} was cut short; none of its tokens left the broker."
+            screen.print(plain(f"{one.writer}: {told}", "yellow"))
     screen.print(plain(f"{report.records} records. Undetectable by this: {'; '.join(UNDETECTED)}."))
 
 
@@ -74,5 +77,6 @@ def _members(one: ChainReport) -> dict[str, Any]:
         "last_time": one.last_time,
         "torn_bytes": one.torn_bytes,
         "is_closed": one.is_closed,
+        "unfinished_groups": list(one.unfinished_groups),
         "fault": one.fault and {"wrong": one.fault.wrong, "sentence": str(one.fault)},
     }

@@ -1,30 +1,42 @@
 """What the commands about our own keys share: reaching the keys, and showing their lives."""
 
+import logging
+import os
+import pwd
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import rich_click as click
+import structlog
 from rich.text import Text
 
+from broker.audit.log import FileAuditLog
+from broker.audit.segments import AuditLogRefused, WriterBusy
 from broker.cli.output import plain, print_columns
 from broker.cli.stop import Negative
 from broker.config import Settings
 from broker.config.durations import write_duration
 from broker.config.files import UnusableFile, check_secret
-from broker.errors import TemporarilyUnavailable
+from broker.errors import Reason, TemporarilyUnavailable
+from broker.foundation import open_audit_log
 from broker.keys.ephemeral import StatedKey
+from broker.keys.journal import KeyJournal
 from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyLife, KeyState
 from broker.keys.outlook import Change, Event, next_of, upcoming
 from broker.keys.record import KeyRecord
 from broker.keys.rotator import NotRotated, Rotator
 from broker.keys.vault_auth import TokenFileAuth
-from broker.signing import open_rotator
+from broker.signing import open_journal, open_rotator
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_WRITER: Final = "operator"
+_TURN_SECONDS: Final = 5.0
+_UNRECORDED: Final = "Nothing was changed, because it cannot be recorded in `audit.directory`"
 _STYLES: Final[Mapping[KeyState, str]] = {KeyState.ACTIVE: "green", KeyState.REVOKED: "red"}
 
 
@@ -38,13 +50,69 @@ def token_file_option(function: _Function) -> _Function:
 
 
 @contextmanager
+def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJournal | None]:
+    """
+    What records a change of the keys, in the chain of the commands; they take turns to write it.
+
+    Where it cannot be written the command ends, unless it goes on without (``None``).
+    """
+    with _without_logs(), ExitStack() as closing:
+        try:
+            audit = _open_audit(settings)
+        except AuditLogRefused as refused:
+            if is_required:
+                raise Negative(f"{_UNRECORDED}: {refused}.") from None
+            yield None
+            return
+        closing.callback(audit.close)
+        yield open_journal(settings, audit, face="command", operator=_account())
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """What the audit log would tell in a log, which a command does not have, the command tells itself."""
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
+def _open_audit(settings: Settings) -> FileAuditLog:
+    deadline = time.monotonic() + _TURN_SECONDS
+    while True:
+        try:
+            return open_audit_log(settings, writer=_WRITER)
+        except WriterBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _account() -> str:
+    """Whoever gives the command, as the system knows them."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+@contextmanager
 def rotating(
-    settings: Settings, token_file: Path | None, *, is_changing: bool = True
+    settings: Settings,
+    token_file: Path | None,
+    *,
+    is_changing: bool = True,
+    journal: KeyJournal | None = None,
 ) -> Iterator[Rotator]:
     """
     What rotates the keys of these settings; what is in its way ends the command.
 
-    ``is_changing`` says that something shall be put on record.
+    ``is_changing`` says that something shall be put on record. ``journal`` is told of it before.
     """
     vault = settings.keys.vault
     if is_changing and vault is not None and vault.record is None:
@@ -53,10 +121,14 @@ def rotating(
         _check_token(token_file)
     auth = TokenFileAuth(token_file) if token_file is not None else None
     try:
-        yield open_rotator(settings, auth=auth)
+        rotator = open_rotator(settings, auth=auth)
+        rotator.journal = journal or KeyJournal()
+        yield rotator
     except (NotRotated, KeyFileRefused) as refused:
         raise Negative(str(refused)) from None
     except TemporarilyUnavailable as error:
+        if error.reason == Reason.AUDIT_UNAVAILABLE:
+            raise Negative(f"{_UNRECORDED}: {error.detail}.") from None
         raise Negative(f"The keys cannot be reached: {error.detail}.") from None
 
 
@@ -142,12 +214,14 @@ def print_lives(rotator: Rotator, record: KeyRecord) -> None:
 def _rows_in_memory(rotator: Rotator, record: KeyRecord) -> Iterator[list[Text]]:
     for one in rotator.stated():
         state = _state(one, rotator, record)
+        event = next(_events_in_memory(one, rotator, record), None)
+        comes = "" if event is None else f"{_said(event, now=rotator.now())}, "
         yield [
             plain(one.statement.algorithm),
             plain(state.value, _STYLES.get(state, "")),
             plain(one.statement.kid),
             plain(age(rotator.now() - one.statement.made_at)),
-            plain(f"in the memory of {one.statement.replica}"),
+            plain(f"{comes}in the memory of {one.statement.replica}"),
         ]
 
 
@@ -169,8 +243,26 @@ def print_events(events: Sequence[Event], *, now: int) -> None:
 
 def events_of(rotator: Rotator, record: KeyRecord) -> list[Event]:
     """What will happen to all keys, in its order."""
-    found = (upcoming(rotator.editor(one), record) for one in rotator.algorithms)
+    found = [
+        *(upcoming(rotator.editor(one), record) for one in rotator.algorithms),
+        *(_events_in_memory(one, rotator, record) for one in rotator.stated()),
+    ]
     return sorted((event for events in found for event in events), key=lambda one: one.at)
+
+
+def _events_in_memory(key: StatedKey, rotator: Rotator, record: KeyRecord) -> Iterator[Event]:
+    """What will happen to a key in the memory of a replica, in its order."""
+    statement, now = key.statement, rotator.now()
+    if statement.kid in record.revoked_ids:
+        return
+    leaves_at = key.ended_at + int(rotator.schedule.keep_published.total_seconds())
+    for at, change in (
+        (statement.begins_at, Change.BEGINS),
+        (key.ended_at, Change.SUCCEEDED),
+        (leaves_at, Change.LEAVES),
+    ):
+        if at > now:
+            yield Event(at, statement.algorithm, statement.kid, change)
 
 
 def moment(seconds: int) -> str:
@@ -199,6 +291,10 @@ def _next(life: KeyLife, event: Event | None, *, now: int) -> str:
     if event is None:
         is_spare = life.state is KeyState.PENDING and life.entry.activates_at is None
         return "signs when it is needed" if is_spare else ""
+    return _said(event, now=now)
+
+
+def _said(event: Event, *, now: int) -> str:
     when = f"in {age(event.at - now)}" if event.at > now else "now"
     if event.change is Change.KNOWN:
         return f"could sign {when}"

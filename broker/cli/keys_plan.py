@@ -15,12 +15,13 @@ from broker.cli.key_lives import (
     rotating,
     token_file_option,
 )
-from broker.cli.keys_revoke import exposed, sentences
+from broker.cli.keys_revoke import sentences
 from broker.cli.output import echo_json, output_option
 from broker.config import Settings
 from broker.keys.outlook import rehearsal
 from broker.keys.record import KeyRecord
 from broker.keys.rotator import Revoked, Rotator
+from broker.signing import exposure_under
 
 
 @click.command()
@@ -51,7 +52,8 @@ def plan(
         echo_json(_facts(trial, record, revoked=revoked, settings=settings))
         return
     if revoked is not None:
-        for line in sentences(revoked, exposed(revoked, trial, settings), now=trial.now()):
+        click.echo("Nothing is changed. A revocation made now would tell this:")
+        for line in sentences(revoked, exposure_under(settings, revoked), now=trial.now()):
             click.echo(line)
     events = events_of(trial, record)
     if events:
@@ -68,5 +70,5 @@ def _facts(
         "keys": facts_of(rotator, record),
     }
     if revoked is not None:
-        facts["exposure"] = asdict(exposed(revoked, rotator, settings))
+        facts["exposure"] = asdict(exposure_under(settings, revoked))
     return facts

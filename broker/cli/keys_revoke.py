@@ -7,12 +7,12 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.key_lives import age, moment, rotating, token_file_option
+from broker.cli.key_lives import age, moment, recording, rotating, token_file_option
 from broker.cli.output import echo_json, output_option
-from broker.config import Settings
 from broker.config.problems import printable
-from broker.keys.outlook import Exposure, exposure_of
-from broker.keys.rotator import Revoked, Rotator
+from broker.keys.rotator import Revoked
+from broker.model import KeyExposure
+from broker.signing import exposure_under
 
 
 @click.command()
@@ -28,9 +28,13 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
     now on. What cannot be undone is told.
     """
     settings = settings_from(config)
-    with rotating(settings, token_file) as rotator:
+    with (
+        recording(settings, is_required=False) as journal,
+        rotating(settings, token_file, journal=journal) as rotator,
+    ):
         revoked = rotator.revoke(kid)
-    exposure = exposed(revoked, rotator, settings)
+    is_recorded = journal is not None and revoked.is_recorded
+    exposure = exposure_under(settings, revoked)
     signing = revoked.signing
     if output == "json":
         facts = {
@@ -40,28 +44,20 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
             "replica": revoked.replica or None,
             "fault": revoked.fault or None,
             "signing": signing.kid if signing is not None else None,
+            "is_recorded": is_recorded,
             **asdict(exposure),
         }
         echo_json(facts)
         return
     for line in sentences(revoked, exposure, now=rotator.now()):
         click.echo(line)
+    if not is_recorded:
+        click.echo(
+            "- It could not be recorded in the audit log; a broker with these keys records what it sees."
+        )
 
 
-def exposed(revoked: Revoked, rotator: Rotator, settings: Settings) -> Exposure:
-    """What remains after a revocation under these settings."""
-    tokens = settings.tokens
-    longest = max(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime)
-    return exposure_of(
-        revoked,
-        now=rotator.now(),
-        schedule=rotator.schedule,
-        max_age=tokens.jwks_max_age,
-        longest_token=longest + tokens.leeway,
-    )
-
-
-def sentences(revoked: Revoked, exposure: Exposure, *, now: int) -> Iterator[str]:
+def sentences(revoked: Revoked, exposure: KeyExposure, *, now: int) -> Iterator[str]:
     """What was done and what remains, for people."""
     yield f"Revoked: {revoked.algorithm} key {revoked.kid}."
     yield f"- It signs nothing and is published nowhere from {_when(exposure.stopped_at, now)}."

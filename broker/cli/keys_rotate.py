@@ -5,7 +5,13 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.key_lives import facts_of, print_lives, rotating, token_file_option
+from broker.cli.key_lives import (
+    facts_of,
+    print_lives,
+    recording,
+    rotating,
+    token_file_option,
+)
 from broker.cli.output import echo_json, output_option
 
 
@@ -27,7 +33,10 @@ def rotate(algorithms: tuple[str, ...], token_file: Path | None, config: Path, o
     unknown = set(algorithms) - set(settings.keys.algorithms)
     if unknown:
         raise click.UsageError(f"Nothing is signed with {min(unknown)}.")
-    with rotating(settings, token_file) as rotator:
+    with (
+        recording(settings) as journal,
+        rotating(settings, token_file, journal=journal) as rotator,
+    ):
         record = rotator.rotate(algorithms or settings.keys.algorithms)
         if output == "json":
             echo_json({"keys": facts_of(rotator, record)})

@@ -1,7 +1,7 @@
 """The library for MCP servers, agents and the APIs behind them."""
 
 from broker.client.answers import Explanation, Introspection, Token
-from broker.client.asks import IdToken
+from broker.client.asks import IdToken, Target
 from broker.client.broker import Broker
 from broker.client.cache import TokenCache
 from broker.client.credentials import (
@@ -42,6 +42,7 @@ __all__ = [
     "StepUp",
     "StepUpRequired",
     "SyncBroker",
+    "Target",
     "Token",
     "TokenCache",
     "Unavailable",

@@ -1,5 +1,6 @@
 """The broker over gRPC: a message goes out, an answer or a failure comes back."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -12,9 +13,9 @@ from google.rpc import error_details_pb2, status_pb2
 from broker.client._addresses import DIRECT, is_loopback
 from broker.client._oauth_error import refusal, sentence, whole_number
 from broker.client._reading import NO_ANSWER, UNREADABLE
-from broker.client.asks import Ask
+from broker.client.asks import Ask, names_of
 from broker.client.credentials import Presented
-from broker.client.failures import BadAnswer, BrokerError, StepUp
+from broker.client.failures import BadAnswer, BrokerError, Refused, StepUp
 from broker.oauth import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_JAG,
@@ -30,6 +31,7 @@ from broker.v1 import (
 )
 
 _Answer = TypeVar("_Answer")
+_TARGET: Final = re.compile(r"targets\[([0-9]{1,4})\]")
 _STATUS: Final = "grpc-status-details-bin"
 _REPEATED: Final = {"resource": "resources", "audience": "audiences"}
 _TYPES: Final = {
@@ -146,7 +148,10 @@ def _message(ask: Ask[Any], presented: Presented) -> Any:
             exchange=_fill(token_service_pb2.ExchangeTokenRequest(), form, presented),
             client_id=dict(ask.form).get("explained_client_id", ""),
         )
-    return _fill(getattr(token_service_pb2, f"{ask.method}Request")(), ask.form, presented)
+    message = getattr(token_service_pb2, f"{ask.method}Request")()
+    for target in ask.targets:
+        message.targets.add(resource=target.resource, scopes=names_of(target.scopes))
+    return _fill(message, ask.form, presented)
 
 
 def _fill(message: Any, form: Sequence[tuple[str, str]], presented: Presented) -> Any:
@@ -185,31 +190,41 @@ def _read(ask: Ask[_Answer], message: Any) -> _Answer:
 
 def failure_of(code: grpc.StatusCode, details: str | None, trailing: Any) -> BrokerError:
     """What a call says that ended without an answer."""
-    facts, retry_after = _details(trailing)
+    facts, retry_after, target = _details(trailing)
     error, description = facts.get("error", ""), details or ""
     if not error and code not in _UNAVAILABLE:
         return BadAnswer(f"The call ended with {code.name}.")
-    return refusal(
+    failure = refusal(
         error or "temporarily_unavailable",
         description,
         decision_id=facts.get("decision_id", ""),
         retry_after=retry_after,
         step_up=StepUp(sentence(facts.get("acr_values", "")), whole_number(facts.get("max_age"))),
     )
+    if isinstance(failure, Refused):
+        failure.target = target
+    return failure
 
 
-def _details(trailing: Any) -> tuple[Mapping[str, str], float | None]:
-    """The facts of a refusal, and after how many seconds to try again, if it says so."""
+def _details(trailing: Any) -> tuple[Mapping[str, str], float | None, int | None]:
+    """The facts of a refusal, after how many seconds to try again, and which of several targets it is."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    request = error_details_pb2.BadRequest()
     for name, value in trailing or ():
         if name == _STATUS:
             for detail in _unpacked(value):
-                for kind in (info, retry):
+                for kind in (info, retry, request):
                     if detail.Is(kind.DESCRIPTOR):
                         detail.Unpack(kind)
     delay = retry.retry_delay
     is_told = retry.HasField("retry_delay")
-    return dict(info.metadata), delay.seconds + delay.nanos / 1e9 if is_told else None
+    after = delay.seconds + delay.nanos / 1e9 if is_told else None
+    return dict(info.metadata), after, _target(request)
+
+
+def _target(request: error_details_pb2.BadRequest) -> int | None:
+    found = [_TARGET.fullmatch(one.field) for one in request.field_violations]
+    return next((int(one[1]) for one in found if one), None)
 
 
 def _unpacked(value: bytes) -> Sequence[Any]:

@@ -33,7 +33,15 @@ def token_of_json(body: Mapping[str, Any]) -> Token:
 
 def token_of_message(message: Any) -> Token:
     """The same over gRPC."""
-    issued = message.issued_token
+    return _token(message.issued_token)
+
+
+def tokens_of_message(message: Any) -> tuple[Token, ...]:
+    """Several tokens that were issued together."""
+    return tuple(map(_token, message.issued_tokens))
+
+
+def _token(issued: Any) -> Token:
     is_id_jag = issued.token_type == TOKEN_TYPE_NOT_APPLICABLE
     return Token(
         access_token=_bearable(issued.access_token),

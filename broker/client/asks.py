@@ -28,7 +28,8 @@ class Ask(Generic[Answer]):
     One question: its endpoint and form over HTTP, its method and fields over gRPC.
 
     ``read_json`` and ``read_message`` make the answer of either face. Both raise ``BadAnswer``, or what
-    means the same (``UNREADABLE``). What is not answered over HTTP has no ``read_json``.
+    means the same (``UNREADABLE``). What is not answered over HTTP has no ``read_json``. ``targets`` go
+    with the one question that has several.
     """
 
     endpoint: str
@@ -36,6 +37,15 @@ class Ask(Generic[Answer]):
     form: Form = field(repr=False)
     read_json: Callable[[Mapping[str, Any]], Answer] | None
     read_message: Callable[[Any], Answer]
+    targets: "Sequence[Target]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one of several tokens is to be for: a resource, and the scopes asked for there."""
+
+    resource: str
+    scopes: Sequence[str] = ()
 
 
 def names_of(scopes: Sequence[str]) -> list[str]:
@@ -65,25 +75,49 @@ def exchange(
     actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
 ) -> Ask[Token]:
     """A token exchange (RFC 8693 2.1)."""
-    actor = (
-        []
-        if actor_token is None
-        else [
-            ("actor_token", actor_token),
-            ("actor_token_type", actor_token_type),
-        ]
-    )
     return _token(
         "ExchangeToken",
         [
             ("grant_type", GRANT_TOKEN_EXCHANGE),
             ("subject_token", subject_token),
             ("subject_token_type", subject_token_type or type_of(subject_token)),
-            *actor,
+            *_actor(actor_token, actor_token_type),
             ("resource", resource),
             *_scope(scopes),
         ],
     )
+
+
+def exchange_all(
+    subject_token: str,
+    targets: Sequence[Target],
+    *,
+    subject_token_type: str | None = None,
+    actor_token: str | None = None,
+    actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+) -> Ask[tuple[Token, ...]]:
+    """Exchanges of one token for several targets, all or none; only the gRPC face answers this."""
+    form = [
+        ("grant_type", GRANT_TOKEN_EXCHANGE),
+        ("subject_token", subject_token),
+        ("subject_token_type", subject_token_type or type_of(subject_token)),
+        *_actor(actor_token, actor_token_type),
+    ]
+
+    def read(message: Any) -> tuple[Token, ...]:
+        tokens = reading.tokens_of_message(message)
+        wanted = [[*form, ("resource", target.resource)] for target in targets]
+        return tuple(_checked(*one) for one in zip(tokens, wanted, strict=True))
+
+    return Ask("", "ExchangeTokens", form, None, read, tuple(targets))
+
+
+def check_together(grpc: str | None) -> None:
+    """Refuse to ask for several tokens, all or none, where that cannot be asked: raises ``BadAnswer``."""
+    if grpc is None:
+        raise BadAnswer(
+            "Over HTTP nothing gives several tokens, all or none: use gRPC, or ask for them one by one."
+        )
 
 
 def issue_id_jag(
@@ -169,6 +203,10 @@ def explain(
     asked = exchange(subject_token, resource=resource, scopes=scopes)
     form = [*asked.form, *([] if client_id is None else [("explained_client_id", client_id)])]
     return Ask("", "ExplainDecision", form, None, reading.explanation_of_message)
+
+
+def _actor(token: str | None, token_type: str) -> list[tuple[str, str]]:
+    return [] if token is None else [("actor_token", token), ("actor_token_type", token_type)]
 
 
 def _scope(scopes: Sequence[str]) -> list[tuple[str, str]]:

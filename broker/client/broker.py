@@ -8,8 +8,9 @@ from typing import Self, TypeVar
 
 from broker.client import asks
 from broker.client._faces import async_face
+from broker.client._together import Together
 from broker.client.answers import Explanation, Introspection, Token
-from broker.client.asks import Ask
+from broker.client.asks import Ask, Target
 from broker.client.cache import Key, TokenCache, key_of
 from broker.client.credentials import Credential
 from broker.client.failures import Refused, Unavailable, anew
@@ -26,9 +27,9 @@ class Broker:
 
     ``issuer`` is the broker's issuer, by which its HTTP face is found; with ``grpc`` (``host:port``)
     that face is asked instead. ``ca_file`` names the authorities to believe, if not the system's. All
-    methods raise ``BrokerError``. Only ``token_for`` and ``own_token`` remember what they fetched. It
-    belongs to the event loop that first uses it, and to another once that is closed; used in two that
-    run, it raises ``RuntimeError``. Closing it ends what is under way.
+    methods raise ``BrokerError``. Only ``token_for``, ``tokens_for`` and ``own_token`` remember what they
+    fetched. It belongs to the event loop that first uses it, and to another once that is closed; used in
+    two that run, it raises ``RuntimeError``. Closing it ends what is under way.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Broker:
         self._face = self._open_face()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
+        self._grpc = grpc
         self._credential = credential
         self._patience = patience
         # An empty cache is false, and still the one to use.
         self._cache = TokenCache() if cache is None else cache
         self._cache.belong_to(issuer, credential)
         self._flights: dict[Key, asyncio.Task[Token]] = {}
+        self._formations: dict[tuple[Key, ...], asyncio.Task[tuple[Token, ...]]] = {}
 
     async def exchange(
         self,
@@ -72,6 +75,31 @@ class Broker:
                 subject_token,
                 resource=resource,
                 scopes=scopes,
+                subject_token_type=subject_token_type,
+                actor_token=actor_token,
+                actor_token_type=actor_token_type,
+            )
+        )
+
+    async def exchange_all(
+        self,
+        subject_token: str,
+        targets: Sequence[Target],
+        *,
+        subject_token_type: str | None = None,
+        actor_token: str | None = None,
+        actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+    ) -> tuple[Token, ...]:
+        """
+        A token for each of the targets, in their order, or none at all; over gRPC alone.
+
+        All are made of the subject token by one question. A refusal says which ``target`` it was.
+        """
+        asks.check_together(self._grpc)
+        return await self._ask(
+            asks.exchange_all(
+                subject_token,
+                targets,
                 subject_token_type=subject_token_type,
                 actor_token=actor_token,
                 actor_token_type=actor_token_type,
@@ -139,6 +167,27 @@ class Broker:
             subject_token=subject_token,
         )
 
+    async def tokens_for(self, subject_token: str, targets: Sequence[Target]) -> tuple[Token, ...]:
+        """
+        The same as ``exchange_all``, remembered: only what is missing is asked for, by one question.
+
+        Tokens that ``token_for`` has fetched are used, and the other way round.
+        """
+        asks.check_together(self._grpc)
+        wanted = Together.look(self._cache, subject_token, targets)
+        # There is a token for each of these already; one that is due is refreshed without waiting.
+        held = {
+            place: await self.token_for(subject_token, resource=one.resource, scopes=one.scopes)
+            for place, one in wanted.held().items()
+        }
+        if not wanted.missing:
+            return wanted.in_order(held, ())
+        try:
+            issued = await self._remembered_together(wanted)
+        except Refused as refusal:
+            raise wanted.placed(refusal) from None
+        return wanted.in_order(held, issued)
+
     async def own_token(self, *, resource: str, scopes: Sequence[str] = ()) -> Token:
         """The same as ``client_token``, remembered."""
         return await self._remembered(
@@ -159,7 +208,7 @@ class Broker:
     async def aclose(self) -> None:
         """End what is under way and close every connection."""
         self._is_closed = True
-        for flight in list(self._flights.values()):
+        for flight in [*self._flights.values(), *self._formations.values()]:
             flight.cancel()
         await self._face.aclose()
 
@@ -193,11 +242,25 @@ class Broker:
         await asyncio.wait({flight})
         return _outcome(flight)
 
+    async def _remembered_together(self, wanted: Together) -> tuple[Token, ...]:
+        self._settle_in()
+        formation = self._formations.get(wanted.key)
+        if formation is None:
+            formation = asyncio.create_task(self._fetch_together(wanted))
+            self._formations[wanted.key] = formation
+            formation.add_done_callback(lambda done: self._landed_together(wanted.key, done))
+        await asyncio.wait({formation})
+        return _outcome(formation)
+
     def _landed(self, key: Key, flight: "asyncio.Task[Token]") -> None:
         self._flights.pop(key, None)
-        if not flight.cancelled():
-            # It counts as looked at, even if nobody waits for it any more.
-            flight.exception()
+        _look_at(flight)
+
+    def _landed_together(
+        self, key: tuple[Key, ...], formation: "asyncio.Task[tuple[Token, ...]]"
+    ) -> None:
+        self._formations.pop(key, None)
+        _look_at(formation)
 
     async def _fetch(self, key: Key, ask: Ask[Token], subject_token: str | None) -> Token:
         asked_at = self._cache.clock()
@@ -211,6 +274,16 @@ class Broker:
         self._cache.put(key, token, subject_token=subject_token, asked_at=asked_at)
         return token
 
+    async def _fetch_together(self, wanted: Together) -> tuple[Token, ...]:
+        asked_at = self._cache.clock()
+        try:
+            tokens = await self._ask(wanted.ask())
+        except Refused as refusal:
+            wanted.note_refusal(self._cache, refusal)
+            raise
+        wanted.keep(self._cache, tokens, asked_at=asked_at)
+        return tokens
+
     def _settle_in(self) -> None:
         """Belong to the loop that runs; what was begun in one that is closed will never end there."""
         loop = asyncio.get_running_loop()
@@ -220,6 +293,7 @@ class Broker:
             if not self._loop.is_closed():
                 raise RuntimeError("This Broker belongs to another event loop; make one for each.")
             self._flights.clear()
+            self._formations.clear()
             self._face = self._open_face()
         self._loop = loop
 
@@ -246,7 +320,13 @@ class Broker:
             await asyncio.sleep(pause)
 
 
-def _outcome(flight: "asyncio.Task[Token]") -> Token:
+def _look_at(flight: "asyncio.Task[_Answer]") -> None:
+    """It counts as looked at, even if nobody waits for it any more."""
+    if not flight.cancelled():
+        flight.exception()
+
+
+def _outcome(flight: "asyncio.Task[_Answer]") -> _Answer:
     """What came of a flight; each who waited raises an error of his own."""
     if flight.cancelled():
         raise Unavailable(CLOSED)

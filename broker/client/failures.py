@@ -39,7 +39,13 @@ class BrokerError(Exception):
 
 
 class Refused(BrokerError):
-    """The broker decided: not this. Asking again gives the same answer."""
+    """
+    The broker decided: not this. Asking again gives the same answer.
+
+    ``target`` tells which of several targets it was, counted from 0, if it was one of them.
+    """
+
+    target: int | None = None
 
 
 class StepUpRequired(Refused):

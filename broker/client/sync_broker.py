@@ -11,8 +11,9 @@ from typing import Self, TypeVar
 
 from broker.client import asks
 from broker.client._faces import sync_face
+from broker.client._together import Together
 from broker.client.answers import Explanation, Introspection, Token
-from broker.client.asks import Ask
+from broker.client.asks import Ask, Target
 from broker.client.cache import Key, TokenCache, key_of
 from broker.client.credentials import Credential
 from broker.client.failures import Refused, Unavailable, anew
@@ -40,12 +41,14 @@ class SyncBroker:
         self._face = self._open_face()
         self._process = os.getpid()
         self._is_closed = False
+        self._grpc = grpc
         self._credential = credential
         self._patience = patience
         # An empty cache is false, and still the one to use.
         self._cache = TokenCache() if cache is None else cache
         self._cache.belong_to(issuer, credential)
         self._flights: dict[Key, Future[Token]] = {}
+        self._formations: dict[tuple[Key, ...], Future[tuple[Token, ...]]] = {}
         self._lock = threading.Lock()
 
     def exchange(
@@ -68,6 +71,31 @@ class SyncBroker:
                 subject_token,
                 resource=resource,
                 scopes=scopes,
+                subject_token_type=subject_token_type,
+                actor_token=actor_token,
+                actor_token_type=actor_token_type,
+            )
+        )
+
+    def exchange_all(
+        self,
+        subject_token: str,
+        targets: Sequence[Target],
+        *,
+        subject_token_type: str | None = None,
+        actor_token: str | None = None,
+        actor_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+    ) -> tuple[Token, ...]:
+        """
+        A token for each of the targets, in their order, or none at all; over gRPC alone.
+
+        All are made of the subject token by one question. A refusal says which ``target`` it was.
+        """
+        asks.check_together(self._grpc)
+        return self._ask(
+            asks.exchange_all(
+                subject_token,
+                targets,
                 subject_token_type=subject_token_type,
                 actor_token=actor_token,
                 actor_token_type=actor_token_type,
@@ -131,6 +159,27 @@ class SyncBroker:
             subject_token=subject_token,
         )
 
+    def tokens_for(self, subject_token: str, targets: Sequence[Target]) -> tuple[Token, ...]:
+        """
+        The same as ``exchange_all``, remembered: only what is missing is asked for, by one question.
+
+        Tokens that ``token_for`` has fetched are used, and the other way round.
+        """
+        asks.check_together(self._grpc)
+        wanted = Together.look(self._cache, subject_token, targets)
+        # There is a token for each of these already; one that is due is refreshed without waiting.
+        held = {
+            place: self.token_for(subject_token, resource=one.resource, scopes=one.scopes)
+            for place, one in wanted.held().items()
+        }
+        if not wanted.missing:
+            return wanted.in_order(held, ())
+        try:
+            issued = self._remembered_together(wanted)
+        except Refused as refusal:
+            raise wanted.placed(refusal) from None
+        return wanted.in_order(held, issued)
+
     def own_token(self, *, resource: str, scopes: Sequence[str] = ()) -> Token:
         """The same as ``client_token``, remembered."""
         return self._remembered(
@@ -191,6 +240,15 @@ class SyncBroker:
         self._flights[key] = flight
         return flight
 
+    def _remembered_together(self, wanted: Together) -> tuple[Token, ...]:
+        self._settle_in()
+        with self._lock:
+            formation = self._formations.get(wanted.key)
+            if formation is None:
+                formation = _in_a_thread(lambda: self._fetch_together(wanted))
+                self._formations[wanted.key] = formation
+        return self._outcome(formation)
+
     def _land(self, key: Key) -> None:
         with self._lock:
             self._flights.pop(key, None)
@@ -207,6 +265,19 @@ class SyncBroker:
         self._cache.put(key, token, subject_token=subject_token, asked_at=asked_at)
         return token
 
+    def _fetch_together(self, wanted: Together) -> tuple[Token, ...]:
+        asked_at = self._cache.clock()
+        try:
+            tokens = self._ask_repeatedly(wanted.ask())
+            wanted.keep(self._cache, tokens, asked_at=asked_at)
+        except Refused as refusal:
+            wanted.note_refusal(self._cache, refusal)
+            raise
+        finally:
+            with self._lock:
+                self._formations.pop(wanted.key, None)
+        return tokens
+
     def _outcome(self, flight: "Future[_Answer]") -> _Answer:
         """What came of a flight; each who waited raises an error of his own."""
         try:
@@ -222,6 +293,7 @@ class SyncBroker:
         if self._process != os.getpid():
             self._process = os.getpid()
             self._flights = {}
+            self._formations = {}
             self._lock = threading.Lock()
             self._face = self._open_face()
 

@@ -1,7 +1,9 @@
 """From checked sections to the frozen settings."""
 
+import math
 from dataclasses import replace
 from pathlib import Path as FilePath
+from typing import Final
 
 from broker.config.building_state import build_state
 from broker.config.check_clients import methods_of
@@ -24,6 +26,7 @@ from broker.config.key_sections import (
     TokenFileSection,
     VaultSection,
 )
+from broker.config.limit_sections import QuotaSection
 from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
@@ -34,6 +37,7 @@ from broker.config.settings import (
     HttpSettings,
     KeySettings,
     KeyTimes,
+    LimitSettings,
     ListenSettings,
     LogSettings,
     RecordSettings,
@@ -43,10 +47,12 @@ from broker.config.settings import (
     VaultSettings,
     WorkerSettings,
 )
+from broker.config.values import in_a_second
 from broker.model import (
     Client,
     ClientDocumentTerms,
     KeySource,
+    Quota,
     Resource,
     ResourceAuthorizationServer,
     Scope,
@@ -59,6 +65,9 @@ from broker.model import (
 from broker.tokens.resource_uri import normalise_resource
 from broker.tokens.spiffe_id import is_trust_domain
 
+_LEAST_BURST: Final = 10
+_BURST_SECONDS: Final = 2
+
 
 def build(scene: Scene) -> Settings:
     """The settings of a file in which the checks found nothing."""
@@ -70,7 +79,9 @@ def build(scene: Scene) -> Settings:
         listen=_listen(scene),
         http=_http(scene),
         grpc=_grpc(scene),
-        workers=WorkerSettings(http=file.workers.http, grpc=file.workers.grpc),
+        workers=WorkerSettings(
+            http=file.workers.http, grpc=file.workers.grpc, is_pinned=file.workers.pin == "auto"
+        ),
         keys=_keys(scene),
         state=build_state(scene, _data(scene, ("state", "directory"), file.state.directory)),
         audit=AuditSettings(
@@ -80,6 +91,10 @@ def build(scene: Scene) -> Settings:
         ),
         fetch=_fetch(scene),
         tokens=_tokens(scene),
+        limits=LimitSettings(
+            _quota(file.limits.per_client),
+            _quota(file.limits.per_source),
+        ),
         log=LogSettings(file.log.format, file.log.level),
         drain_delay=file.drain_delay,
         policies=_path(scene, ("policies",), file.policies) or delivered_policies(),
@@ -258,7 +273,15 @@ def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
         is_explainer=entry.explain,
         is_administrator=entry.administer,
         is_disabled=entry.disabled,
+        quota=_quota(entry.limit),
     )
+
+
+def _quota(section: QuotaSection | None) -> Quota | None:
+    if section is None:
+        return None
+    rate = in_a_second(section.rate)
+    return Quota(rate, section.burst or max(_LEAST_BURST, math.ceil(rate * _BURST_SECONDS)))
 
 
 def _resource(entry: ResourceEntry) -> Resource:

@@ -23,6 +23,7 @@ from broker.config.kinds import (
     holding,
     lasting,
 )
+from broker.config.limit_sections import QuotaSection
 from broker.config.section import Section
 from broker.model import Purpose
 from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE
@@ -114,6 +115,9 @@ class ClientEntry(Section):
     ] = Field(
         default=timedelta(minutes=5),
         description="The longest lifetime of its assertions; some libraries make them for an hour.",
+    )
+    limit: QuotaSection | None = Field(
+        default=None, description="How often it may ask, in place of `limits.per_client`."
     )
     explain: bool = Field(
         default=False, description="It may ask why a request would be decided so."

@@ -28,6 +28,7 @@ from broker.config.kinds import (
     holding,
     lasting,
 )
+from broker.config.limit_sections import LimitsSection
 from broker.config.section import Section
 from broker.config.settings import Address
 from broker.config.state_sections import StateSection
@@ -110,13 +111,19 @@ class GrpcSection(Section):
 
 
 class WorkersSection(Section):
-    """How many processes serve each face."""
+    """How many processes serve each face, and where they run."""
 
     http: Annotated[int, between(1, 64)] = Field(
         default=1, description="Processes of the HTTP face."
     )
     grpc: Annotated[int, between(1, 64)] = Field(
         default=1, description="Processes of the gRPC face."
+    )
+    pin: Literal["auto", "never"] = Field(
+        default="auto",
+        description="`auto` gives each worker a core of its own where that does no harm: on Linux, with "
+        "no fewer cores than workers, and without a quota of processor time. Use `never` on a machine "
+        "that others keep busy.",
     )
 
 
@@ -234,6 +241,9 @@ class BrokerFile(BaseModel):
     )
     tokens: TokensSection = Field(
         default_factory=TokensSection, description="The tokens that are issued."
+    )
+    limits: LimitsSection = Field(
+        default_factory=LimitsSection, description="How often anybody may ask."
     )
     drain_delay: Annotated[Duration, lasting("0s", "5m")] = Field(
         default=timedelta(0),

@@ -58,6 +58,11 @@ Duration = Annotated[
     PlainValidator(values.read_duration),
     _schema("duration", pattern="^([0-9]+(d|h|ms|m|s))+$", examples=["5m"]),
 ]
+Rate = Annotated[
+    str,
+    PlainValidator(values.read_rate),
+    _schema("rate", pattern="^[0-9]{1,7}/(s|m|h)$", examples=["20/s"]),
+]
 Size = Annotated[
     int,
     PlainValidator(values.read_size),

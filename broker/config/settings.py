@@ -12,6 +12,7 @@ from broker.config.durations import write_duration
 from broker.model import (
     Client,
     ClientDocumentTerms,
+    Quota,
     Resource,
     ResourceAuthorizationServer,
     SecretHash,
@@ -94,10 +95,11 @@ class GrpcSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How many processes serve each face."""
+    """How many processes serve each face, and whether each shall have a core of its own."""
 
     http: int
     grpc: int
+    is_pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +291,14 @@ class TokenSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How often a client may ask, and how often a source without proof; ``None`` is no limit."""
+
+    per_client: Quota | None
+    per_source: Quota | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The operational log; ``level`` is the name of the least severity that is written."""
 
@@ -315,6 +325,7 @@ class Settings:
     audit: AuditSettings
     fetch: FetchSettings
     tokens: TokenSettings
+    limits: LimitSettings
     log: LogSettings
     drain_delay: timedelta
     policies: Path

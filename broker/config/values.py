@@ -18,6 +18,9 @@ from broker.tokens.spiffe_id import TRUST_DOMAIN_SCHEME, is_trust_domain
 
 _SIZE: Final = re.compile(r"([0-9]{1,12})(|KiB|MiB|GiB)")
 _SIZE_UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_RATE: Final = re.compile(r"([0-9]{1,7})/([smh])")
+_PERIODS: Final = {"s": 1, "m": 60, "h": 3600}
+_HIGHEST_RATE: Final = 1_000_000
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})"
 )
@@ -68,6 +71,20 @@ def read_size(value: Any) -> int:
     if match is None or isinstance(value, bool):
         raise refusal("must be a size, such as 65536, 512KiB or 64MiB")
     return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def read_rate(value: Any) -> str:
+    """A number in a second, a minute or an hour."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 0 < int(match[1]) <= _HIGHEST_RATE:
+        raise refusal("must be a number in a second, a minute or an hour, such as 20/s or 10/m")
+    return match[0]
+
+
+def in_a_second(rate: str) -> float:
+    """What a rate that was read comes to."""
+    number, _, period = rate.partition("/")
+    return int(number) / _PERIODS[period]
 
 
 def read_moment(value: Any) -> int:

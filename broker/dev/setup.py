@@ -24,6 +24,7 @@ _TEMPLATE: Final = """\
 # Written anew by `broker dev` at each start. Everything here is for one machine and for trying out.
 issuer: http://127.0.0.1:{http}
 listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admin}}}
+workers: {{pin: never}}
 keys: {{store: dev, algorithm: ES256, also: [RS256], dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
 audit: {{directory: {directory}/audit}}
@@ -83,6 +84,7 @@ _WIKI_TEMPLATE: Final = """\
 # one but that one's published keys.
 issuer: http://127.0.0.1:{http}
 listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admin}}}
+workers: {{pin: never}}
 keys: {{store: dev, algorithm: ES256, dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
 audit: {{directory: {directory}/audit}}

@@ -1,10 +1,11 @@
 """The endpoints that both faces serve, together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.endpoints.discovery import DiscoveryEndpoint
 from broker.endpoints.explain import ExplainEndpoint
 from broker.endpoints.introspection import IntrospectionEndpoint
+from broker.endpoints.limits import Limits, no_limits
 from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
 from broker.endpoints.withdrawal import WithdrawalEndpoint
@@ -12,7 +13,11 @@ from broker.endpoints.withdrawal import WithdrawalEndpoint
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What a face translates for; it calls these and decides nothing itself."""
+    """
+    What a face translates for; it calls these and decides nothing itself.
+
+    Whoever wants something that needs a proof enters through ``limits`` first.
+    """
 
     token: TokenEndpoint
     introspection: IntrospectionEndpoint
@@ -20,3 +25,4 @@ class Endpoints:
     withdrawal: WithdrawalEndpoint
     discovery: DiscoveryEndpoint
     explain: ExplainEndpoint
+    limits: Limits = field(default_factory=no_limits)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from broker.endpoints.decision import Judgement
-from broker.endpoints.issuing import Issuing, Proved, note_request
+from broker.endpoints.issuing import Aimed, Issuing, note_request
 from broker.errors import InvalidClient, OAuthError, Reason, UnauthorizedClient
 from broker.interfaces import AuditEntry, AuditLog, PolicyEngine, ReplayGuard
 from broker.model import (
@@ -64,6 +64,7 @@ class ExplainEndpoint:
     ) -> Explanation:
         try:
             proved = self.issuing.prove(asked.exchange, meant, entry)
+            aimed = self.issuing.aim(proved, asked.exchange, entry)
         except OAuthError as error:
             return Explanation(
                 is_permitted=False,
@@ -71,12 +72,10 @@ class ExplainEndpoint:
                 error=error.error,
                 reason=error.reason.code,
             )
-        judgement = self.issuing.judge(proved, entry)
-        return self._from_judgement(proved, judgement, entry)
+        judgement = self.issuing.judge(aimed, entry)
+        return self._from_judgement(aimed, judgement, entry)
 
-    def _from_judgement(
-        self, proved: Proved, judgement: Judgement, entry: AuditEntry
-    ) -> Explanation:
+    def _from_judgement(self, aimed: Aimed, judgement: Judgement, entry: AuditEntry) -> Explanation:
         explanation = Explanation(
             is_permitted=False,
             policy_digest=judgement.decision.policy_digest,
@@ -86,7 +85,7 @@ class ExplainEndpoint:
         try:
             if refusal is not None:
                 raise refusal
-            drafted = self.issuing.draft(proved, judgement, entry)
+            drafted = self.issuing.draft(aimed, judgement, entry)
         except OAuthError as error:
             return replace(explanation, error=error.error, reason=error.reason.code)
         return replace(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from broker.client_auth import ClientAuthenticator
+from broker.endpoints.limits import Limits
 from broker.errors import InvalidClient, InvalidRequest, Reason
 from broker.interfaces import AuditEntry, ReplayGuard
 from broker.model import AuthenticatedClient, ClientCredential, InputToken, TokenInquiry
@@ -19,12 +20,18 @@ class Callers:
 
     authenticator: ClientAuthenticator
     replay: ReplayGuard
+    limits: Limits
 
     def authenticate(self, credential: ClientCredential, entry: AuditEntry) -> AuthenticatedClient:
-        """The caller; raises as ``ClientAuthenticator.authenticate`` does."""
+        """
+        The caller.
+
+        Raises as ``ClientAuthenticator.authenticate`` does, and ``RateLimited`` when it asks too often.
+        """
         entry.note(unverified_client_id=credential.client_id)
         caller = self.authenticator.authenticate(credential)
         entry.note(client_id=caller.client.client_id, auth_method=caller.method)
+        self.limits.admit(caller.client)
         return caller
 
     def spend(self, caller: AuthenticatedClient) -> None:

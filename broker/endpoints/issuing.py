@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from broker.client_auth import ClientAuthenticator, ProofVerifier
 from broker.client_auth.workload import is_workloads
 from broker.endpoints.decision import Gate, Judgement
+from broker.endpoints.limits import Limits
 from broker.endpoints.target import NO_SUCH_RESOURCE, Target, read_scopes, read_target
 from broker.errors import (
     InvalidAuthorizationDetails,
@@ -21,6 +22,7 @@ from broker.grants import Grant
 from broker.interfaces import AuditEntry, Registry
 from broker.model import (
     AuthenticatedClient,
+    BatchRequest,
     Client,
     Delegation,
     InputToken,
@@ -29,6 +31,7 @@ from broker.model import (
     PartyKind,
     ProvedKey,
     Relation,
+    TargetRequest,
     TokenRequest,
     actors_of,
 )
@@ -38,13 +41,11 @@ from broker.tokens.minter import Draft, Lifetime, Minter
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """A request after its grant: what was proved, what is asked for, and what to spend for it."""
+    """A request after its grant: what was proved, and what to spend for it."""
 
     grant: Grant
     client: Client
     delegation: Delegation
-    target: Target
-    asked: tuple[str, ...] | None
     credential_id: OneTimeId | None
     proof_id: OneTimeId | None
 
@@ -53,6 +54,15 @@ class Proved:
         """All that is spent for the token: the client's own credential first, then its proof."""
         own = (one for one in (self.credential_id, self.proof_id) if one is not None)
         return (*own, *self.delegation.one_time_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Aimed:
+    """What was proved, aimed at the one target of a token: the resource, and the scopes asked for."""
+
+    proved: Proved
+    target: Target
+    asked: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class Drafted:
 @dataclass(frozen=True, slots=True)
 class Issuing:
     """
-    The order of things, which no grant can change: authenticate, prove, decide, draft.
+    The order of things, which no grant can change: authenticate, prove, aim, decide, draft.
 
     Each step tells the audit entry what it found, so that a refusal is recorded with all that was
     known by then.
@@ -80,29 +90,32 @@ class Issuing:
     gate: Gate
     minter: Minter
     default_resource: str | None
+    limits: Limits
 
     def authenticate(self, request: TokenRequest, entry: AuditEntry) -> AuthenticatedClient:
         """
         The caller, by its credential or as the workload that the request's assertion speaks for.
 
-        Raises as ``ClientAuthenticator`` does.
+        Raises as ``ClientAuthenticator`` does, and ``RateLimited`` when the client asks too often.
         """
         if is_workloads(request):
             authenticated = self.authenticator.authenticate_workload(request)
         else:
             authenticated = self.authenticator.authenticate(request.credential)
         entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
+        self.limits.admit(authenticated.client)
         return authenticated
 
     def prove(
         self, request: TokenRequest, authenticated: AuthenticatedClient, entry: AuditEntry
     ) -> Proved:
-        """What the request proves and asks; raises the grant's own refusal for a bad token."""
+        """What the request proves; raises the grant's own refusal for a bad token."""
         grant = self._grant(request, authenticated.client)
         try:
-            asked = read_scopes(request)
             key = self._proved_key(request, authenticated.client)
-            delegation = grant.prove(request, replace(authenticated, key=key))
+            if key is not None:
+                authenticated = replace(authenticated, key=key)
+            delegation = grant.prove(request, authenticated)
         except TokenRejected as rejected:
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         if key is not None:
@@ -110,21 +123,25 @@ class Issuing:
         if authenticated.workload is not None:
             delegation = _vouched(delegation, authenticated.workload)
         _note_delegation(entry, delegation)
+        return Proved(
+            grant,
+            authenticated.client,
+            delegation,
+            credential_id=None if authenticated.is_by_assertion else authenticated.one_time_id,
+            proof_id=None if key is None else key.one_time_id,
+        )
+
+    def aim(self, proved: Proved, request: TokenRequest, entry: AuditEntry) -> Aimed:
+        """What the request asks for; raises ``InvalidTarget`` and ``InvalidScope`` for what is no target."""
+        asked = read_scopes(request)
+        delegation = proved.delegation
         target = read_target(
             request, delegation, registry=self.registry, default=self.default_resource
         )
         _check_not_returned(delegation, target)
         target = _within_tenant(delegation, target)
         entry.note(resource=target.resource.resource if target.refused is None else None)
-        return Proved(
-            grant,
-            authenticated.client,
-            delegation,
-            target,
-            asked,
-            credential_id=None if authenticated.is_by_assertion else authenticated.one_time_id,
-            proof_id=None if key is None else key.one_time_id,
-        )
+        return Aimed(proved, target, asked)
 
     def _proved_key(self, request: TokenRequest, client: Client) -> ProvedKey | None:
         """
@@ -153,10 +170,11 @@ class Issuing:
             raise InvalidRequest(Reason.PARAM_NOT_ALLOWED, parameter=min(strange))
         return grant
 
-    def judge(self, proved: Proved, entry: AuditEntry) -> Judgement:
+    def judge(self, aimed: Aimed, entry: AuditEntry) -> Judgement:
         """What policy says; the refusal in it, if any, is the caller's to raise."""
+        proved = aimed.proved
         judgement = self.gate.judge(
-            proved.client, proved.delegation, target=proved.target, asked=proved.asked
+            proved.client, proved.delegation, target=aimed.target, asked=aimed.asked
         )
         decision = judgement.decision
         entry.note(
@@ -166,9 +184,9 @@ class Issuing:
         )
         return judgement
 
-    def draft(self, proved: Proved, judgement: Judgement, entry: AuditEntry) -> Drafted:
+    def draft(self, aimed: Aimed, judgement: Judgement, entry: AuditEntry) -> Drafted:
         """The claims to sign; raises the grant's own refusal when nothing is left of the lifetime."""
-        decision, resource = judgement.decision, proved.target.resource
+        decision, resource, proved = judgement.decision, aimed.target.resource, aimed.proved
         delegation = proved.delegation
         if decision.is_impersonation and not delegation.is_delegation_required:
             delegation = replace(delegation, actor=None)
@@ -232,9 +250,28 @@ def note_request(entry: AuditEntry, request: TokenRequest) -> None:
     entry.note(
         grant_type=request.grant_type,
         unverified_client_id=request.credential.client_id,
-        targets_asked=[*request.resources, *request.audiences],
+        targets_asked=_targets(request),
         scopes_asked=list(request.scopes or ()),
     )
+
+
+def note_batch(entry: AuditEntry, batch: BatchRequest) -> None:
+    """Record what was asked for together, before any of it is believed."""
+    entry.note(
+        grant_type=batch.common.grant_type,
+        unverified_client_id=batch.common.credential.client_id,
+        targets_asked=[name for one in batch.targets for name in _targets(one)],
+        group_size=len(batch.targets),
+    )
+
+
+def note_target(part: AuditEntry, request: TokenRequest) -> None:
+    """Record what one of several tokens is for; a refusal keeps all that was asked for."""
+    part.note(targets_asked=_targets(request))
+
+
+def _targets(asked: TokenRequest | TargetRequest) -> list[str]:
+    return [*asked.resources, *asked.audiences]
 
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:

@@ -1,19 +1,25 @@
 """The token endpoint: one pipeline for every grant and both faces."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from broker.endpoints.issuing import Issuing, Proved, note_request
+from broker.endpoints.issuing import Issuing, Proved, note_batch, note_request, note_target
 from broker.errors import (
     InvalidClient,
     InvalidDpopProof,
+    InvalidRequest,
     OAuthError,
     Reason,
     TemporarilyUnavailable,
 )
 from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
-from broker.model import IssuedToken, RequestContext, TokenRequest
+from broker.model import BatchRequest, IssuedToken, RequestContext, TokenRequest
+from broker.tokens.minter import Unsigned
+
+MOST_TARGETS: Final = 16
+"""How many tokens may be asked for together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,70 @@ class TokenEndpoint:
             note_request(entry, request)
             authenticated = self.issuing.authenticate(request, entry)
             proved = self.issuing.prove(request, authenticated, entry)
-            judgement = self.issuing.judge(proved, entry)
-            if judgement.refusal is not None:
-                raise judgement.refusal
-            drafted = self.issuing.draft(proved, judgement, entry)
-            minter = self.issuing.minter
-            unsigned = minter.prepare(drafted.draft, algorithm=drafted.algorithm)
+            unsigned = self._prepare(proved, request, entry)
             _check_deadline(context)
             self._spend(proved)
-            issued = minter.mint(unsigned)
+            issued = self.issuing.minter.mint(unsigned)
             _note_issued(entry, issued)
         return issued
+
+    def issue_all(
+        self, context: RequestContext, read: Callable[[], BatchRequest]
+    ) -> Sequence[IssuedToken]:
+        """
+        A token for each target of the request that ``read`` takes from the wire, or none at all.
+
+        The client is authenticated, the delegation proved and every one-time id spent once for all; of the
+        client's quota each target takes one. The targets are looked at in their order, and the first that
+        is refused ends it with the error that its own request would have ended with, which then names the
+        ``target``. Raises as ``issue`` does.
+        """
+        with self.audit.entry("token.issue", context) as entry:
+            batch = read()
+            note_batch(entry, batch)
+            authenticated = self.issuing.authenticate(batch.common, entry)
+            _check_number(batch)
+            # The call itself is counted already; each further token is as good as a call of its own.
+            self.issuing.limits.admit(authenticated.client, number=len(batch.targets) - 1)
+            proved = self.issuing.prove(batch.common, authenticated, entry)
+            prepared = self._prepare_all(proved, batch, entry)
+            _check_deadline(context)
+            self._spend(proved)
+            issued = self.issuing.minter.mint_all([unsigned for unsigned, _ in prepared])
+            for one, (_, part) in zip(issued, prepared, strict=True):
+                _note_issued(part, one)
+        return issued
+
+    def _prepare_all(
+        self, proved: Proved, batch: BatchRequest, entry: AuditEntry
+    ) -> Sequence[tuple[Unsigned, AuditEntry]]:
+        prepared: dict[str, tuple[Unsigned, AuditEntry]] = {}
+        for number, request in enumerate(batch.requests()):
+            try:
+                with entry.part() as part:
+                    part.note(scopes_asked=list(request.scopes or ()))
+                    unsigned = self._prepare(proved, request, part)
+                    # Only who may have a token for a resource learns which names stand for it.
+                    resource = unsigned.draft.claims["aud"]
+                    if resource in prepared:
+                        raise InvalidRequest(Reason.TARGET_REPEATED)
+                    note_target(part, request)
+            except TemporarilyUnavailable:
+                raise
+            except OAuthError as refusal:
+                refusal.target = number
+                raise
+            prepared[resource] = unsigned, part
+        return list(prepared.values())
+
+    def _prepare(self, proved: Proved, request: TokenRequest, entry: AuditEntry) -> Unsigned:
+        """The token for the request, decided and complete but for its signature."""
+        aimed = self.issuing.aim(proved, request, entry)
+        judgement = self.issuing.judge(aimed, entry)
+        if judgement.refusal is not None:
+            raise judgement.refusal
+        drafted = self.issuing.draft(aimed, judgement, entry)
+        return self.issuing.minter.prepare(drafted.draft, algorithm=drafted.algorithm)
 
     def _spend(self, proved: Proved) -> None:
         if not proved.one_time_ids:
@@ -66,6 +125,13 @@ class TokenEndpoint:
         elif spent_before == proved.proof_id:
             error = InvalidDpopProof
         raise error(Reason.REPLAY)
+
+
+def _check_number(batch: BatchRequest) -> None:
+    if not batch.targets:
+        raise InvalidRequest(Reason.PARAM_MISSING, parameter="targets")
+    if len(batch.targets) > MOST_TARGETS:
+        raise InvalidRequest(Reason.TOO_MANY_TARGETS, parameter="targets")
 
 
 def _check_deadline(context: RequestContext) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from broker.endpoints.inquiry import Callers
+from broker.endpoints.limits import Limits
 from broker.errors import InvalidClient, RateLimited, Reason, TemporarilyUnavailable
 from broker.interfaces import AuditLog, Registry
 from broker.model import Client, ClientCredential, RequestContext
@@ -69,6 +70,11 @@ class WatchEndpoint:
     registry: Registry
     audit: AuditLog
     places: StreamPlaces = field(default_factory=lambda: StreamPlaces(StreamLimits()))
+
+    @property
+    def limits(self) -> Limits:
+        """Where whoever wants to be admitted enters."""
+        return self.callers.limits
 
     def admit(self, context: RequestContext, read: Callable[[], ClientCredential]) -> Watcher:
         """

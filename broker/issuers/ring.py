@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from broker.bounded import MemoryStatus
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.fetch import Fetcher
 from broker.interfaces import VerificationKey
@@ -51,6 +52,7 @@ class IssuerKeyRing:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._is_closed = False
+        self._hits = self._misses = 0
 
     def key(self, source: KeySource, kid: str | None, algorithm: str) -> VerificationKey:
         if source.jwks is not None:
@@ -85,6 +87,11 @@ class IssuerKeyRing:
             remote = tuple(self._remote.items())
         return {_name(key): one.status() for key, one in remote}
 
+    def memory(self) -> MemoryStatus:
+        """How the memory of key sets is doing, those in the configuration and those that are fetched."""
+        held = len(self._remote) + len(self._static)
+        return MemoryStatus(held, 2 * MAX_SOURCES, self._hits, self._misses)
+
     def refresh_due(self) -> None:
         """Fetch anew whatever it is time for; a source that somebody else refreshes is left to him."""
         with self._changed:
@@ -109,7 +116,9 @@ class IssuerKeyRing:
         name = (id(jwks), is_bundle)
         known = self._static.get(name)
         if known is not None:
+            self._hits += 1
             return known[1]
+        self._misses += 1
         try:
             keys = read_key_set(jwks, max_keys=self._max_keys, is_bundle=is_bundle)
         except SourceRefused as refused:
@@ -125,7 +134,9 @@ class IssuerKeyRing:
     def _remote_source(self, source: KeySource) -> RemoteSource:
         known = self._remote.get(source)
         if known is not None:
+            self._hits += 1
             return known
+        self._misses += 1
         with self._changed:
             if source not in self._remote:
                 self._make_room()

@@ -110,14 +110,18 @@ class Batches(Generic[LaneT]):
         Raises ``TemporarilyUnavailable`` (``signer_unavailable``) when there is none within the
         deadline, and at once while the breaker is open or too many wait.
         """
+        return self.submit_all(lane, (item,))[0]
+
+    def submit_all(self, lane: LaneT, items: Sequence[bytes]) -> Sequence[bytes]:
+        """The answers to several items, which go out together; raises like ``submit`` if one has none."""
         fault = self.fault(lane.name)
         if fault is not None:
             raise signer_unavailable(fault)
-        return self._answer(lane, item)
+        return self._answers(lane, items)
 
     def probe(self, lane: LaneT, item: bytes) -> bytes:
         """Like ``submit``, but it goes through an open breaker."""
-        return self._answer(lane, item)
+        return self._answers(lane, (item,))[0]
 
     def trip(self, lane_name: str, fault: str) -> None:
         """Open the breaker of these lanes, and refuse everybody who waits in them."""
@@ -142,16 +146,20 @@ class Batches(Generic[LaneT]):
             ticket.refuse(_CLOSED)
         self._thread.join(_JOIN_SECONDS)
 
-    def _answer(self, lane: LaneT, item: bytes) -> bytes:
-        ticket = _Ticket(lane, item, expires_at=self._monotonic() + self._deadline)
+    def _answers(self, lane: LaneT, items: Sequence[bytes]) -> Sequence[bytes]:
+        expires_at = self._monotonic() + self._deadline
+        tickets = [_Ticket(lane, item, expires_at=expires_at) for item in items]
         with self._arrived:
             if self._is_closed:
                 raise signer_unavailable(_CLOSED)
-            if len(self._waiting) >= self._capacity:
+            if len(self._waiting) + len(tickets) > self._capacity:
                 raise signer_unavailable("too many requests wait for the signer")
-            self._waiting.append(ticket)
+            self._waiting.extend(tickets)
             self._arrived.notify()
-        if not ticket.wait(self._deadline):
+        return [self._answer(ticket) for ticket in tickets]
+
+    def _answer(self, ticket: _Ticket[LaneT]) -> bytes:
+        if not ticket.wait(max(ticket.expires_at - self._monotonic(), 0)):
             self._trip_if_stuck(ticket)
             raise signer_unavailable(_LATE)
         if ticket.answer is None:

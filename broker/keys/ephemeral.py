@@ -30,6 +30,7 @@ from broker.keys.transit_key import KeyVersion, read_versions
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_http import vault_name, vault_path
 from broker.keys.vault_session import VaultSession
+from broker.model import KeyChange
 
 _LOGGER: Final = logging.getLogger(__name__)
 _MOST_REMEMBERED: Final = 1024
@@ -78,6 +79,12 @@ class StatedKey:
         if now >= self.ended_at:
             return KeyState.RETIRING
         return KeyState.PENDING if now < self.statement.begins_at else KeyState.ACTIVE
+
+    def change(self, to_state: KeyState, at: int, *, from_state: KeyState | None) -> KeyChange:
+        """A change of this key, for the audit record."""
+        one = self.statement
+        former = None if from_state is None else from_state.value
+        return KeyChange(one.kid, one.algorithm, former, to_state.value, at, one.replica)
 
 
 def stated_keys(

@@ -56,6 +56,9 @@ class LocalSigningKey:
             return _ES256.sign(signing_input, self._private_key)
         return _RS256.sign(signing_input, self._private_key)
 
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]:
+        return [self.sign(one) for one in signing_inputs]
+
 
 class KeyFiles:
     """

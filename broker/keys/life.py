@@ -61,6 +61,13 @@ class KeyEntry:
         """Whether it must neither sign nor be published any more."""
         return self.revoked_at is not None
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether the key before it gives way to it, or did so before it was revoked."""
+        if self.activates_at is None:
+            return False
+        return self.revoked_at is None or self.activates_at <= self.revoked_at
+
     def has_begun(self, now: int) -> bool:
         """Whether its time to sign has come."""
         return self.activates_at is not None and self.activates_at <= now and not self.is_revoked
@@ -136,7 +143,9 @@ def lives_at(
     successor: KeyEntry | None = None
     is_superseded = False
     for entry in newest_first:
-        leaves_at = _leaves_at(entry, successor, keep_published)
+        leaves_at = leaves_at_of(entry, successor, keep_published)
+        if entry.takes_over:
+            successor = entry
         if entry.is_revoked:
             lives.append(KeyLife(entry, KeyState.REVOKED))
             continue
@@ -148,14 +157,13 @@ def lives_at(
             is_over = leaves_at is not None and now >= leaves_at
             state = KeyState.RETIRED if is_over else KeyState.RETIRING
         lives.append(KeyLife(entry, state, leaves_at))
-        if entry.activates_at is not None:
-            successor = entry
     return tuple(lives)
 
 
-def _leaves_at(
+def leaves_at_of(
     entry: KeyEntry, successor: KeyEntry | None, keep_published: timedelta
 ) -> int | None:
+    """When a key leaves the key set, which is no sooner than its last token is dead."""
     if successor is None or successor.activates_at is None or entry.leaves_at is None:
         return None
     return max(entry.leaves_at, successor.activates_at + int(keep_published.total_seconds()))

@@ -10,6 +10,7 @@ from broker.keys.changes import RecordEditor
 from broker.keys.life import FoundKey, KeyLife, Schedule
 from broker.keys.record import HeldRecord, KeyRecord
 from broker.keys.rotator import Revoked, Rotator
+from broker.model import KeyExposure
 
 
 class Change(StrEnum):
@@ -71,23 +72,6 @@ def _of_succession(editor: RecordEditor, lives: Sequence[KeyLife]) -> Iterator[E
         yield Event(closed_at, editor.algorithm, kid, Change.CLOSED)
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """
-    What a revocation cannot undo; every moment is in unix seconds.
-
-    Every replica has stopped by ``stopped_at``. Verifiers that keep the key set may accept the key until
-    ``accepted_until``, whoever signs with it. Tokens signed before are dead by ``expired_at`` at the
-    latest. A verifier that kept the key set knows the key that signs instead from ``known_from`` on;
-    before, it has to fetch the set for a key that it does not know.
-    """
-
-    stopped_at: int
-    accepted_until: int
-    expired_at: int
-    known_from: int
-
-
 def exposure_of(
     revoked: Revoked,
     *,
@@ -95,7 +79,7 @@ def exposure_of(
     schedule: Schedule,
     max_age: timedelta,
     longest_token: timedelta,
-) -> Exposure:
+) -> KeyExposure:
     """What remains after a revocation that was made at this moment."""
     stopped_at = now + _seconds(schedule.follow)
     known_from = (
@@ -103,7 +87,7 @@ def exposure_of(
         if revoked.signing is not None and revoked.was_active and not revoked.replica
         else 0
     )
-    return Exposure(
+    return KeyExposure(
         stopped_at=stopped_at,
         accepted_until=stopped_at + _seconds(max_age),
         expired_at=stopped_at + _seconds(longest_token),

@@ -1,7 +1,7 @@
 """Rotation and revocation: keys are made, put on record, and closed off, by one rotator at a time."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -9,14 +9,20 @@ from typing import Final, Protocol
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import Now
 from broker.keys.changes import RecordEditor
+from broker.keys.course import changes_between
 from broker.keys.ephemeral import StatedKey
+from broker.keys.journal import Act, KeyJournal
 from broker.keys.life import FoundKey, KeyEntry, KeyLife, KeyState, Schedule
 from broker.keys.record import MOST_ENTRIES, Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
+from broker.model import KeyChange
 
 _CLAIM_SECONDS: Final = 60
 _MOST_TRIES: Final = 10
 _ROOM: Final = 8
 """How many entries are left free, so that a key can still be revoked and succeeded."""
+
+
+_PUBLISH: Final = Act("key.publish", "upkeep")
 
 
 class KeySmith(Protocol):
@@ -49,7 +55,8 @@ class Revoked:
 
     ``was_active`` tells whether the key signed until then. ``replica`` is set for a key that was in the
     memory of one, which goes on with a key that all share. ``fault`` says why the place where the key is
-    kept could not be told; then only those who read the record know.
+    kept could not be told; then only those who read the record know. ``is_recorded`` tells whether it is
+    in the audit log.
     """
 
     record: KeyRecord
@@ -59,6 +66,7 @@ class Revoked:
     signing: KeyEntry | None
     replica: str = ""
     fault: str = ""
+    is_recorded: bool = True
 
 
 class Rotator:
@@ -67,7 +75,8 @@ class Rotator:
 
     Any number of rotators may run: whoever writes a claim into the record first makes the next key,
     and the others find it made. A claim of one that died is void after a minute. ``stated`` are the
-    keys in the memory of replicas, which can be revoked as well.
+    keys in the memory of replicas, which can be revoked as well. ``journal`` is told of every change
+    before it is made; what cannot be recorded is not done, revocations apart.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class Rotator:
         self.now = now
         self._records = records
         self._smith = smith
+        self.journal = KeyJournal()
         self._name = secrets.token_urlsafe(12)
         self._settled: dict[str, tuple[int, frozenset[int]]] = {}
 
@@ -114,7 +124,10 @@ class Rotator:
                 raise NotRotated(f"{algorithm}: key {waiting.kid} is about to sign already.")
             if not record.of(algorithm):
                 raise NotRotated(f"{algorithm}: there is no key yet; the broker makes the first.")
-        return self._as_only_one(lambda record: self._advanced(record, due=frozenset(algorithms)))
+        return self._as_only_one(
+            lambda record: self._advanced(record, due=frozenset(algorithms)),
+            Act("key.rotate", "command"),
+        )
 
     def revoke(self, kid: str) -> Revoked:
         """
@@ -123,10 +136,19 @@ class Rotator:
         It waits for nobody: whoever is rotating meanwhile has to begin anew. Raises ``UnknownKey``.
         """
         for _ in range(_MOST_TRIES):
-            held = self._complete(self._records.read())
+            on_record = self._records.read()
+            held = self._complete(on_record)
             revoked = self._revoked(held.record, kid)
-            if self._records.write(replace(revoked.record, claim=None), over=held.version):
-                return self._after(revoked)
+            changed = replace(revoked.record, claim=None)
+            changes = [
+                *self._changes(on_record.record, changed),
+                *self._changes_in_memory(on_record.record, changed),
+            ]
+            act = Act("key.revoke", "command", revoked)
+            with self.journal.announced(act, changes) as announcement:
+                announcement.is_made = self._records.write(changed, over=held.version)
+            if announcement.is_made:
+                return self._after(replace(revoked, is_recorded=announcement.is_recorded))
         raise NotRotated("Others kept changing the record; try again.")
 
     def _after(self, revoked: Revoked) -> Revoked:
@@ -153,11 +175,24 @@ class Rotator:
         )
         if due or record.keys != held.record.keys or any(map(self._lacks(record), self.algorithms)):
             try:
-                record = self._as_only_one(lambda current: self._advanced(current, due=due))
+                record = self._as_only_one(
+                    lambda current: self._advanced(current, due=due),
+                    Act("key.rotate", "age") if due else _PUBLISH,
+                )
             except NotRotated:
                 return
         for algorithm in self.algorithms:
             self._settle(record, algorithm)
+
+    def _changes_in_memory(self, before: KeyRecord, after: KeyRecord) -> Iterator[KeyChange]:
+        """What becomes of the keys in the memory of replicas; they are on record once revoked."""
+        keep, new = self.schedule.keep_published, {*after.revoked} - {*before.revoked}
+        moments = {one.kid: one.revoked_at for one in new}
+        for key in self.stated() if moments else ():
+            if key.statement.kid in moments:
+                former = key.state(self.now(), keep_published=keep, is_revoked=False)
+                at = moments[key.statement.kid]
+                yield key.change(KeyState.REVOKED, at, from_state=former)
 
     def _complete(self, held: HeldRecord) -> HeldRecord:
         """What is on record and what exists besides."""
@@ -175,28 +210,45 @@ class Rotator:
 
         return lacks
 
-    def _as_only_one(self, change: Callable[[KeyRecord], KeyRecord]) -> KeyRecord:
+    def _as_only_one(self, change: Callable[[KeyRecord], KeyRecord], act: Act) -> KeyRecord:
         """Claim the record, change it, and give it free; raises ``NotRotated`` if others are first."""
+        # A key that is made, and cannot be put on record then, would be made again and again.
+        self.journal.check()
         # What exists is put on record before anything is made: should this process die in between, a
         # key that has signed all along would be taken for one of several that are too young.
-        held = self._complete(self._records.read())
+        on_record = self._records.read()
+        held = self._complete(on_record)
         claim = held.record.claim
         if claim is not None and claim.until > self.now():
             raise NotRotated("Another rotation is under way; try again in a minute.")
         mine = replace(held.record, claim=Claim(self._name, self.now() + _CLAIM_SECONDS))
-        if not self._records.write(mine, over=held.version):
+        if not self._put(mine, over=on_record, act=_PUBLISH):
             raise NotRotated("Another rotation was a moment earlier; try again.")
         held = self._records.read()
         if held.record.claim != mine.claim:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         try:
             changed = replace(change(self._complete(held).record), claim=None)
+            is_changed = self._put(changed, over=held, act=act)
         except BaseException:
             self._give_up(held)
             raise
-        if not self._records.write(changed, over=held.version):
+        if not is_changed:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         return changed
+
+    def _put(self, record: KeyRecord, *, over: HeldRecord, act: Act) -> bool:
+        """Replace the record, which is announced if it changes the life of any key."""
+        changes = self._changes(over.record, record)
+        if not changes:
+            return self._records.write(record, over=over.version)
+        with self.journal.announced(act, changes) as announcement:
+            announcement.is_made = self._records.write(record, over=over.version)
+        return announcement.is_made
+
+    def _changes(self, before: KeyRecord, after: KeyRecord) -> Sequence[KeyChange]:
+        keep = self.schedule.keep_published
+        return changes_between(before, after, keep_published=keep, now=self.now())
 
     def _give_up(self, held: HeldRecord) -> None:
         """Let others try; where even that fails, the claim runs out by itself."""

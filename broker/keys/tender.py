@@ -43,7 +43,7 @@ class KeyTender:
         except Exception as error:  # noqa: BLE001 -- without this thread no key is rotated again.
             fault = f"{type(error).__name__}: {getattr(error, 'detail', '') or error}"
             if fault != self._told:
-                _LOGGER.warning("the keys cannot be rotated: %s", fault)
+                _LOGGER.warning("the keys cannot be looked after: %s", fault)
             self._told = fault
         else:
             self._told = ""

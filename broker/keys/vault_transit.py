@@ -22,7 +22,7 @@ _CANARY: Final = b"delegation broker: is the signer there?"
 
 @dataclass(frozen=True, slots=True)
 class TransitSigningKey:
-    """A version of a transit key; ``sign`` waits for the next batch."""
+    """A version of a transit key; what is to be signed waits for the next batch."""
 
     version: KeyVersion
     _batches: Batches[KeyVersion] = field(repr=False)
@@ -36,8 +36,12 @@ class TransitSigningKey:
         return self.version.algorithm
 
     def sign(self, signing_input: bytes) -> bytes:
-        digest = hashlib.sha256(signing_input).digest()
-        return self._verified(signing_input, self._batches.submit(self.version, digest))
+        return self.sign_all((signing_input,))[0]
+
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]:
+        digests = [hashlib.sha256(one).digest() for one in signing_inputs]
+        signatures = self._batches.submit_all(self.version, digests)
+        return [self._verified(*one) for one in zip(signing_inputs, signatures, strict=True)]
 
     def probe(self) -> None:
         """Find out whether Vault signs, and close the breaker if it does."""

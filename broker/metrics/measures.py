@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import structlog
 
+from broker.bounded import MemoryStatus
 from broker.errors import Reason
 from broker.metrics.files import CountFile
 from broker.metrics.tally import Counter, Family, Gauge, Histogram
@@ -25,7 +26,18 @@ EVENTS: Final = (
 )
 DECISIONS: Final = ("permit", "deny", "info")
 REASONS: Final = ("none", *(reason.code for reason in Reason))
+TURNED_AWAY: Final = ("overloaded", "source_limit", "client_limit")
 STORES: Final = ("dev", "vault-transit", "vault-ephemeral", "vault-export")
+CACHES: Final = (
+    "keys",
+    "policies",
+    "slices",
+    "entities",
+    "decisions",
+    "permits",
+    "tokens",
+    "readings",
+)
 
 _ISSUER_LIMIT: Final = 64
 
@@ -58,7 +70,9 @@ class Metrics:
             "broker_audit_commit_seconds", "Time a request waited for its audit record.", {}
         )
         self._sign_seconds = Histogram(
-            "broker_sign_seconds", "Time that a signature took.", {"store": STORES}
+            "broker_sign_seconds",
+            "Time that a signature took, or those of one batch of tokens together.",
+            {"store": STORES},
         )
         self._policy_seconds = Histogram(
             "broker_policy_seconds",
@@ -73,6 +87,26 @@ class Metrics:
             "Age of the oldest copy of a registered issuer's keys.",
             {"issuer": sorted(issuers)[:_ISSUER_LIMIT]},
         )
+        self._turned_away = Counter(
+            "broker_turned_away",
+            "Requests that were refused without a record of their own.",
+            {"face": FACES, "reason": TURNED_AWAY},
+        )
+        self._cache_hits = Counter(
+            "broker_cache_hits", "How often a memory knew the answer.", {"cache": CACHES}
+        )
+        self._cache_misses = Counter(
+            "broker_cache_misses",
+            "How often it did not, so that the answer was worked out.",
+            {"cache": CACHES},
+        )
+        self._cache_entries = Gauge(
+            "broker_cache_entries", "What the fullest worker's memory holds.", {"cache": CACHES}
+        )
+        self._cache_capacity = Gauge(
+            "broker_cache_capacity", "What it holds at most.", {"cache": CACHES}
+        )
+        self._memories: Mapping[str, MemoryStatus] = {}
         self._files = [
             (
                 CountFile(directory, kind, worker),
@@ -111,6 +145,10 @@ class Metrics:
         """Note how long a policy decision took."""
         self._policy_seconds.observe(seconds)
 
+    def count_turned_away(self, face: str, reason: str) -> None:
+        """Count a request that was refused and has no record."""
+        self._turned_away.count(face, reason)
+
     def count_reload(self, result: str) -> None:
         """Count a reload: ``ok`` or ``failed``."""
         self._reloads.count(result)
@@ -118,6 +156,22 @@ class Metrics:
     def show_jwks_ages(self, ages: Mapping[str, float]) -> None:
         """Tell how old, in seconds, the copy of each registered issuer's keys is."""
         self._jwks_age.put({(issuer,): age for issuer, age in ages.items()})
+
+    def show_memories(self, memories: Mapping[str, MemoryStatus]) -> None:
+        """
+        Tell how the memories are doing, by their names; called by one thread.
+
+        They count for themselves, and one that was begun anew, as after a reload, begins at nothing.
+        """
+        for name, now in memories.items():
+            before = self._memories.get(name)
+            if before is None or now.hits < before.hits or now.misses < before.misses:
+                before = MemoryStatus(0, 0, 0, 0)
+            self._cache_hits.count(name, number=now.hits - before.hits)
+            self._cache_misses.count(name, number=now.misses - before.misses)
+        self._cache_entries.put({(name,): one.entries for name, one in memories.items()})
+        self._cache_capacity.put({(name,): one.capacity for name, one in memories.items()})
+        self._memories = dict(memories)
 
     def flush(self) -> None:
         """

@@ -99,9 +99,12 @@ class _ObservedKey:
         return self.inner.algorithm
 
     def sign(self, signing_input: bytes) -> bytes:
+        return self.sign_all((signing_input,))[0]
+
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]:
         begun = time.perf_counter()
         try:
-            return self.inner.sign(signing_input)
+            return self.inner.sign_all(signing_inputs)
         finally:
             self.metrics.observe_sign(time.perf_counter() - begun, store=self.store)
 

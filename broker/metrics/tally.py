@@ -77,14 +77,14 @@ class Counter(Family):
         super().__init__(name, text, labels)
         self._counts: dict[Labels, int] = {}
 
-    def count(self, *labels: str) -> None:
-        """Count one."""
+    def count(self, *labels: str, number: int = 1) -> None:
+        """Count one, or as many as it was meanwhile."""
         with self._lock:
             try:
-                self._counts[labels] += 1
+                self._counts[labels] += number
             except KeyError:
                 bounded = self._bounded(labels)
-                self._counts[bounded] = self._counts.get(bounded, 0) + 1
+                self._counts[bounded] = self._counts.get(bounded, 0) + number
 
     def series(self) -> Iterator[Series]:
         with self._lock:

@@ -1,10 +1,10 @@
 """The policy engine: Cedar decides, what it decided is remembered, and trouble denies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from broker.bounded import BoundedMemory
+from broker.bounded import BoundedMemory, MemoryStatus
 from broker.model import (
     Decision,
     PolicyQuery,
@@ -16,6 +16,7 @@ from broker.policy.deciding import decide, is_any_permitted
 from broker.policy.explain import explain
 from broker.policy.facts import Facts
 from broker.policy.files import PolicyFiles
+from broker.policy.policies import MAX_POLICIES
 from broker.policy.policy_set import PolicySet, policy_set_of, read_policy_set
 from broker.policy.problems import PolicyLoadError
 from broker.policy.tables import run_rows
@@ -74,6 +75,21 @@ class CedarPolicyEngine:
     def digest(self) -> str:
         """The SHA-256 of the set in hex."""
         return self._policies.digest
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """
+        How everything is doing that is remembered here, by name.
+
+        The policies were parsed once, when they were loaded, so they are asked for and found each time.
+        """
+        slices = self._policies.slices.memories()
+        used = slices["slices"].hits + slices["slices"].misses
+        return {
+            "policies": MemoryStatus(len(self._policies.whole.policies), MAX_POLICIES, used, 0),
+            **slices,
+            "decisions": self._decisions.status(),
+            "permits": self._permits.status(),
+        }
 
     def decide(self, query: PolicyQuery) -> Decision:
         try:

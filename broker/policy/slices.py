@@ -8,7 +8,7 @@ from typing import Any, Self
 import cedarpy
 from cedarpy import pst
 
-from broker.bounded import BoundedMemory
+from broker.bounded import BoundedMemory, MemoryStatus
 from broker.model import Action, Client
 from broker.policy.entities import entities_of, json_text
 from broker.policy.facts import Facts, Sight
@@ -99,6 +99,10 @@ class Slices:
             made = self._make(key)
             self._made.put(key, made)
         return made
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How the memories of slices and of parsed entities are doing."""
+        return {"slices": self._made.status(), "entities": self._known_entities.status()}
 
     def _make(self, key: _Key) -> Slice:
         client_id, groups = key

@@ -11,7 +11,8 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from broker.endpoints.overload import Overloaded, Places
+from broker.endpoints.limits import Limits, source_of
+from broker.endpoints.overload import Places
 from broker.errors import OAuthError, Reason, ServerError
 from broker.model import RequestContext, new_request_id
 from broker.rpc.call import Call, CallMetadata, M, peer_address
@@ -25,10 +26,15 @@ _log = structlog.get_logger("broker.rpc")
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[M]):
-    """One method of a service: how its message is parsed, and who answers it."""
+    """
+    One method of a service: how its message is parsed, and who answers it.
+
+    One that ``is_open`` tells everybody the same, so its callers prove nothing and enter as they like.
+    """
 
     parse: Callable[[bytes], M]
     answer: Callable[[Call[M]], Message]
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,15 @@ class Boundary:
     proof must be for is a method's name under ``proof_origin``.
     """
 
-    def __init__(self, reads: MessageReads, limits: CallLimits, *, proof_origin: str) -> None:
+    def __init__(
+        self, reads: MessageReads, limits: CallLimits, door: Limits, *, proof_origin: str
+    ) -> None:
         self._reads = reads
+        self._door = door
         self._proof_origin = proof_origin
         self._limits = limits
         self._longest = limits.timeout.total_seconds()
-        self._read = Places(limits.max_concurrent, patience=0)
+        self._read = Places(limits.max_concurrent, patience=0, waiting=0)
         self._working = Places(limits.threads, patience=_QUEUE_SECONDS)
 
     def register(self, server: grpc.Server, service: str, rpcs: Mapping[str, Rpc[Any]]) -> None:
@@ -80,15 +89,18 @@ class Boundary:
         self, method: str, rpc: Rpc[Any]
     ) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            try:
+                # What is to be turned away is so before its message is waited for.
+                self._working.check()
+            except OAuthError as error:
+                return self._refuse(context, error, "")
+            request_id = new_request_id()
             # A caller that goes away, or is given up in here, ends the call: nobody is to be answered.
             data = self._reads.first(messages, context)
-            request_id = new_request_id()
             try:
                 answer = self._answer(rpc, data, context, method=method, request_id=request_id)
-            except Overloaded as error:
-                return refuse(context, error)
             except OAuthError as error:
-                return refuse(context, error, request_id=request_id)
+                return self._refuse(context, error, request_id)
             except NotImplementedError:
                 context.abort(grpc.StatusCode.UNIMPLEMENTED, "This method is not served here.")
             except _CallerGone:
@@ -100,6 +112,12 @@ class Boundary:
             return answer
 
         return behave
+
+    def _refuse(self, context: grpc.ServicerContext, error: OAuthError, request_id: str) -> bytes:
+        if error.is_recorded:
+            return refuse(context, error, request_id=request_id)
+        self._door.count("grpc", error)
+        return refuse(context, error)
 
     def _answer(
         self,
@@ -115,11 +133,15 @@ class Boundary:
         if data is None and not context.peer():
             raise _CallerGone
         deadline = time.monotonic() + min(context.time_remaining(), self._longest)
+        peer = peer_address(context.peer())
+        circumstances = RequestContext("grpc", request_id, peer, deadline, source_of(peer))
+        if not rpc.is_open:
+            self._door.enter(circumstances)
         with self._read, self._working:
             if time.monotonic() >= deadline or not context.is_active():
                 raise _CallerGone
             call = Call(
-                RequestContext("grpc", request_id, peer_address(context.peer()), deadline),
+                circumstances,
                 CallMetadata.read(
                     context.invocation_metadata(), proof_target=f"{self._proof_origin}/{method}"
                 ),

@@ -33,8 +33,10 @@ class DiscoveryService:
     def rpcs(self) -> Mapping[str, Rpc[Any]]:
         """The methods by their names."""
         return {
-            "GetServerMetadata": Rpc(GetServerMetadataRequest.FromString, self.get_server_metadata),
-            "GetKeySet": Rpc(GetKeySetRequest.FromString, self.get_key_set),
+            "GetServerMetadata": Rpc(
+                GetServerMetadataRequest.FromString, self.get_server_metadata, is_open=True
+            ),
+            "GetKeySet": Rpc(GetKeySetRequest.FromString, self.get_key_set, is_open=True),
         }
 
     def get_server_metadata(

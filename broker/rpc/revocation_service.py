@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from broker.endpoints.limits import source_of
 from broker.endpoints.overload import Overloaded
 from broker.endpoints.watching import WatchEndpoint, Watcher
 from broker.errors import OAuthError, Reason, ServerError
@@ -96,8 +97,9 @@ class RevocationService:
         self, data: bytes | None, context: _Context, request_id: str
     ) -> Call[WatchRevocationsRequest]:
         deadline = time.monotonic() + _ADMISSION_SECONDS
+        peer = peer_address(context.peer())
         return Call(
-            RequestContext("grpc", request_id, peer_address(context.peer()), deadline),
+            RequestContext("grpc", request_id, peer, deadline, source_of(peer)),
             CallMetadata.read(context.invocation_metadata() or ()),
             data,
             WatchRevocationsRequest.FromString,
@@ -106,6 +108,7 @@ class RevocationService:
 
     async def _admitted(self, call: Call[WatchRevocationsRequest]) -> Watcher:
         """The client behind a call; raises ``OAuthError``. One that goes away meanwhile keeps no place."""
+        self._endpoint.limits.enter(call.context)
         if len(self._admissions) >= _MOST_WAITING:
             raise Overloaded
 
@@ -163,10 +166,8 @@ async def _boundary(context: _Context, request_id: str) -> AsyncIterator[None]:
         yield
     except grpc.aio.AbortError:
         raise
-    except Overloaded as error:
-        await _refuse(context, error)
     except OAuthError as error:
-        await _refuse(context, error, request_id=request_id)
+        await _refuse(context, error, request_id=request_id if error.is_recorded else None)
     except NotHeard:
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED.sentence)
     except ListenerTooSlow:

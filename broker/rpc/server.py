@@ -128,7 +128,8 @@ def build_server(
         options=(*_OPTIONS, ("grpc.max_receive_message_length", 2 * limits.max_message_bytes)),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
-    boundary = Boundary(reads, limits, proof_origin=_proof_origin(endpoints.discovery.issuer))
+    origin = _proof_origin(endpoints.discovery.issuer)
+    boundary = Boundary(reads, limits, endpoints.limits, proof_origin=origin)
     inquiries = token_inquiries.TokenInquiries(endpoints.introspection, endpoints.revocation)
     services = {
         token_service.SERVICE: {

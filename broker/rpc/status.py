@@ -1,6 +1,7 @@
 """Refusals become gRPC statuses with their details in ``google.rpc`` messages."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NoReturn
 
 import grpc
@@ -18,6 +19,7 @@ from broker.errors import (
     InsufficientUserAuthentication,
     InvalidRequest,
     OAuthError,
+    Reason,
     TemporarilyUnavailable,
 )
 
@@ -47,9 +49,23 @@ def refuse(
     context: grpc.ServicerContext, error: OAuthError, *, request_id: str | None = None
 ) -> NoReturn:
     """End the call with the status of ``error``; it raises what gRPC wants to see raised."""
-    refusal = refusal_of(error, request_id=request_id)
+    if request_id is None and isinstance(error, TemporarilyUnavailable):
+        refusal = turned_away(error)
+    else:
+        refusal = refusal_of(error, request_id=request_id)
     context.set_trailing_metadata(refusal.trailers)
     context.abort(refusal.code, refusal.message)
+
+
+def turned_away(error: TemporarilyUnavailable) -> Refusal:
+    """The same for a refusal that has no record, made once for all that are alike: there are many."""
+    return _turned_away(error.grpc_status, error.reason, error.retry_after)
+
+
+@lru_cache(maxsize=256)
+def _turned_away(status: str, reason: Reason, retry_after: int) -> Refusal:
+    error = TemporarilyUnavailable(reason, retry_after=retry_after)
+    return _refusal(error, grpc.StatusCode[status], None)
 
 
 def refusal_of(error: OAuthError, *, request_id: str | None = None) -> Refusal:
@@ -59,7 +75,10 @@ def refusal_of(error: OAuthError, *, request_id: str | None = None) -> Refusal:
     The message is the fixed sentence. Exactly one ``ErrorInfo`` tells the OAuth code. ``request_id``
     is told too, unless there is nothing on record under it.
     """
-    code = grpc.StatusCode[error.grpc_status]
+    return _refusal(error, grpc.StatusCode[error.grpc_status], request_id)
+
+
+def _refusal(error: OAuthError, code: grpc.StatusCode, request_id: str | None) -> Refusal:
     status = Status(code=code.value[0], message=error.description)
     for detail in _details(error, request_id):
         packed = AnyMessage()
@@ -81,9 +100,17 @@ def _details(error: OAuthError, request_id: str | None) -> list[Message]:
         if error.max_age is not None:
             facts["max_age"] = str(error.max_age)
     details.append(ErrorInfo(reason=error.error.upper(), domain=DOMAIN, metadata=facts))
-    if isinstance(error, InvalidRequest) and error.parameter:
-        violation = BadRequest.FieldViolation(field=error.parameter, description=error.description)
+    field = _field_at_fault(error)
+    if field:
+        violation = BadRequest.FieldViolation(field=field, description=error.description)
         details.append(BadRequest(field_violations=[violation]))
     if isinstance(error, TemporarilyUnavailable):
         details.append(RetryInfo(retry_delay=Duration(seconds=error.retry_after)))
     return details
+
+
+def _field_at_fault(error: OAuthError) -> str:
+    """The field of the request at fault; of several targets it is told which one, and no more."""
+    if error.target is not None:
+        return f"targets[{error.target}]"
+    return error.parameter if isinstance(error, InvalidRequest) else ""

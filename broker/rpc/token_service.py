@@ -1,19 +1,23 @@
 """The token service: a message and metadata become a token request, an issued token a message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
-from broker.endpoints.token import TokenEndpoint
+from broker.endpoints.token import MOST_TARGETS, TokenEndpoint
 from broker.errors import InvalidRequest, Reason
-from broker.model import ClientCredential, IssuedToken, TokenRequest
+from broker.model import BatchRequest, ClientCredential, IssuedToken, TargetRequest, TokenRequest
 from broker.oauth import GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE
 from broker.rpc.boundary import Rpc
 from broker.rpc.call import Call, CallMetadata
 from broker.rpc.token_types import token_type_number, token_type_uri
 from broker.v1 import token_pb2, token_service_pb2
 from broker.v1.token_service_pb2 import (
+    ExchangeTarget,
     ExchangeTokenRequest,
     ExchangeTokenResponse,
+    ExchangeTokensRequest,
+    ExchangeTokensResponse,
     IssueClientTokenRequest,
     IssueClientTokenResponse,
     RedeemAssertionRequest,
@@ -22,7 +26,10 @@ from broker.v1.token_service_pb2 import (
 
 SERVICE: Final[str] = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name
 
-_Message = ExchangeTokenRequest | RedeemAssertionRequest | IssueClientTokenRequest
+_Message = (
+    ExchangeTokenRequest | ExchangeTokensRequest | RedeemAssertionRequest | IssueClientTokenRequest
+)
+_NOTHING: Final = TargetRequest()
 
 _LONGEST_VALUE: Final = 4 * 1024
 _LONGEST_TOKEN: Final = 32 * 1024
@@ -41,6 +48,7 @@ class TokenService:
         """The methods by their names."""
         return {
             "ExchangeToken": Rpc(ExchangeTokenRequest.FromString, self.exchange_token),
+            "ExchangeTokens": Rpc(ExchangeTokensRequest.FromString, self.exchange_tokens),
             "RedeemAssertion": Rpc(RedeemAssertionRequest.FromString, self.redeem_assertion),
             "IssueClientToken": Rpc(IssueClientTokenRequest.FromString, self.issue_client_token),
         }
@@ -51,6 +59,13 @@ class TokenService:
             call.context, lambda: read_exchange(call.message(), call.metadata)
         )
         return ExchangeTokenResponse(issued_token=_message(issued))
+
+    def exchange_tokens(self, call: Call[ExchangeTokensRequest]) -> ExchangeTokensResponse:
+        """Exchange a token for several, all or none."""
+        issued = self._endpoint.issue_all(
+            call.context, lambda: read_batch(call.message(), call.metadata)
+        )
+        return ExchangeTokensResponse(issued_tokens=map(_message, issued))
 
     def redeem_assertion(self, call: Call[RedeemAssertionRequest]) -> RedeemAssertionResponse:
         """Redeem an assertion (RFC 7523 2.1)."""
@@ -84,29 +99,78 @@ def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> Toke
 
     An empty string counts as omitted, as a parameter without a value does (RFC 6749 3.2).
     """
-    single = {
+    requested = {"requested_token_type": token_type_uri(message.requested_token_type)}
+    return _read(
+        GRANT_TOKEN_EXCHANGE,
+        metadata,
+        message=message,
+        single=_tokens(message) | requested,
+        asked=_asked(message.resources, message.audiences, message.scopes),
+    )
+
+
+def read_batch(message: ExchangeTokensRequest, metadata: CallMetadata) -> BatchRequest:
+    """
+    The request for several tokens; what they have in common is read like a request for one.
+
+    Of too many targets no more are read than it takes to see that they are.
+    """
+    common = _read(
+        GRANT_TOKEN_EXCHANGE, metadata, message=message, single=_tokens(message), asked=_NOTHING
+    )
+    targets = islice(message.targets, MOST_TARGETS + 1)
+    return BatchRequest(common, tuple(map(_target, targets)))
+
+
+def _target(target: ExchangeTarget) -> TargetRequest:
+    return _asked([target.resource], [target.audience], target.scopes)
+
+
+def _tokens(message: ExchangeTokenRequest | ExchangeTokensRequest) -> dict[str, str | None]:
+    return {
         "subject_token": message.subject_token or None,
         "subject_token_type": token_type_uri(message.subject_token_type),
         "actor_token": message.actor_token or None,
         "actor_token_type": token_type_uri(message.actor_token_type),
-        "requested_token_type": token_type_uri(message.requested_token_type),
     }
-    return _read(GRANT_TOKEN_EXCHANGE, message, metadata, single=single)
+
+
+def _asked(
+    resources: Iterable[str], audiences: Iterable[str], scopes: Iterable[str]
+) -> TargetRequest:
+    scopes = tuple(scopes)
+    return TargetRequest(
+        tuple(filter(None, resources)),
+        tuple(filter(None, audiences)),
+        # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
+        None if scopes in {(), ("",)} else scopes,
+    )
 
 
 def read_redemption(message: RedeemAssertionRequest, metadata: CallMetadata) -> TokenRequest:
     """The token request that redeems an assertion, as if it had come as a form."""
-    single = {"assertion": message.assertion or None}
-    return _read(GRANT_JWT_BEARER, message, metadata, single=single)
+    return _read(
+        GRANT_JWT_BEARER,
+        metadata,
+        message=message,
+        single={"assertion": message.assertion or None},
+        asked=_asked(message.resources, message.audiences, message.scopes),
+    )
 
 
 def read_client_request(message: IssueClientTokenRequest, metadata: CallMetadata) -> TokenRequest:
     """The token request of a client for itself, as if it had come as a form."""
-    return _read(GRANT_CLIENT_CREDENTIALS, message, metadata, single={})
+    asked = _asked(message.resources, message.audiences, message.scopes)
+    return _read(GRANT_CLIENT_CREDENTIALS, metadata, message=message, single={}, asked=asked)
 
 
 def _read(
-    grant_type: str, message: _Message, metadata: CallMetadata, *, single: Mapping[str, str | None]
+    grant_type: str,
+    metadata: CallMetadata,
+    *,
+    message: _Message,
+    single: Mapping[str, str | None],
+    asked: TargetRequest,
 ) -> TokenRequest:
     """What all grants have in common, beside the parameters that this one has."""
     credential = read_credential(message.client_authentication, metadata)
@@ -118,22 +182,16 @@ def _read(
         "client_assertion_type": credential.client_assertion_type,
         **single,
     }
-    resources, audiences = (
-        tuple(filter(None, message.resources)),
-        tuple(filter(None, message.audiences)),
-    )
-    # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
-    scopes = () if list(message.scopes) == [""] else tuple(message.scopes)
     # In a message that is small as a whole no parameter can be too large.
     if message.ByteSize() > _LONGEST_VALUE:
         check_sizes(sent)
-    repeated = {"resource": resources, "audience": audiences, "scope": scopes}
+    repeated = {"resource": asked.resources, "audience": asked.audiences, "scope": asked.scopes}
     return TokenRequest(
         grant_type=grant_type,
         credential=credential,
-        resources=resources,
-        audiences=audiences,
-        scopes=scopes or None,
+        resources=asked.resources,
+        audiences=asked.audiences,
+        scopes=asked.scopes,
         present=frozenset(name for name, value in {**sent, **repeated}.items() if value),
         subject_token=single.get("subject_token"),
         subject_token_type=single.get("subject_token_type"),

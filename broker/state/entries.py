@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from broker.errors import Reason, TemporarilyUnavailable
@@ -38,12 +39,18 @@ def revoked_key(jti: str) -> bytes:
 
 def withdrawn_key(party: Party) -> bytes:
     """The key of a party whose tokens were withdrawn, which no token and no one-time id can have."""
+    return _withdrawn_key(party)
+
+
+@lru_cache(maxsize=4096)
+def _withdrawn_key(party: Party) -> bytes:
+    """The same servers, clients and issuers are asked about with every token, and often its subject."""
     return _key("withdrawn", party.kind, party.name)
 
 
 def everything_key() -> bytes:
     """The key under which all tokens of a time are withdrawn, whosever they are."""
-    return _key("withdrawn")
+    return _EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class Keys:
     @classmethod
     def of(cls, pedigree: Pedigree) -> Self:
         """All keys of a token."""
-        own = {everything_key(), *(withdrawn_key(party) for party in pedigree.parties)}
+        own = {_EVERYTHING, *map(_withdrawn_key, pedigree.parties)}
         if pedigree.jti is not None:
             own.add(revoked_key(pedigree.jti))
         return cls(frozenset(own), frozenset(map(revoked_key, pedigree.ancestors)))
@@ -79,6 +86,9 @@ def _key(*parts: str) -> bytes:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.digest()
+
+
+_EVERYTHING: Final = _key("withdrawn")
 
 
 def replay_store_unavailable(detail: str) -> TemporarilyUnavailable:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,12 @@ _PURGE: Final = """
 """
 _PURGES: Final = {name: _PURGE.format(name=name) for name in ("spent", "revoked")}
 _PROBE: Final = "UPDATE forgotten SET until = until WHERE name = 'spent'"
+
+
+@lru_cache(maxsize=64)
+def _revoked(number: int) -> str:
+    """The question about so many keys."""
+    return _REVOKED.format(", ".join("?" * number))
 
 
 @dataclass(slots=True)
@@ -170,13 +177,13 @@ class SqliteState:
     def reason_against(self, pedigree: Pedigree) -> Reason | None:
         keys = Keys.of(pedigree)
         every = (*keys.own, *keys.ancestral)
-        question = _REVOKED.format(", ".join("?" * len(every)))
+        question = _revoked(len(every))
         with self._reader.use(revocation_unavailable) as connection:
             found = connection.execute(question, (*every, pedigree.issued_at)).fetchall()
-        forgotten = max(until for _, until in found if until is not None)
+        (forgotten,) = [until for _, until in found if until is not None]
         if self._now() <= forgotten:
             raise revocation_unavailable(CLOCK_WENT_BACK)
-        return keys.reason({key for key, _ in found})
+        return None if len(found) == 1 else keys.reason({key for key, _ in found})
 
     def spent_count(self) -> int:
         """How many one-time ids are remembered."""

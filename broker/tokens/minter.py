@@ -2,7 +2,7 @@
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -188,19 +188,34 @@ class Minter:
 
     def mint(self, unsigned: Unsigned) -> IssuedToken:
         """The signed token; raises ``TemporarilyUnavailable`` when the key does not sign."""
-        claims, key = unsigned.draft.claims, unsigned.key
-        is_access_token = unsigned.draft.typ == TYP_ACCESS_TOKEN
-        signature = base64.urlsafe_b64encode(key.sign(unsigned.signing_input)).rstrip(b"=")
-        return IssuedToken(
-            token=(unsigned.signing_input + b"." + signature).decode("ascii"),
-            issued_token_type=TOKEN_TYPE_ACCESS_TOKEN if is_access_token else TOKEN_TYPE_ID_JAG,
-            token_type=scheme_of(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
-            expires_in=claims["exp"] - claims["iat"],
-            scopes=tuple(claims["scope"].split()),
-            resource=claims["aud"] if is_access_token else claims["resource"],
-            claims=claims,
-            kid=key.kid,
-        )
+        return _issued(unsigned, unsigned.key.sign(unsigned.signing_input))
+
+    def mint_all(self, several: Sequence[Unsigned]) -> Sequence[IssuedToken]:
+        """The signed tokens, in their order; each key is asked once. Raises as ``mint`` does."""
+        by_key: dict[str, list[Unsigned]] = {}
+        for unsigned in several:
+            by_key.setdefault(unsigned.key.kid, []).append(unsigned)
+        signatures: dict[bytes, bytes] = {}
+        for of_one_key in by_key.values():
+            inputs = [unsigned.signing_input for unsigned in of_one_key]
+            signatures.update(zip(inputs, of_one_key[0].key.sign_all(inputs), strict=True))
+        return [_issued(unsigned, signatures[unsigned.signing_input]) for unsigned in several]
+
+
+def _issued(unsigned: Unsigned, signature: bytes) -> IssuedToken:
+    claims = unsigned.draft.claims
+    is_access_token = unsigned.draft.typ == TYP_ACCESS_TOKEN
+    encoded = base64.urlsafe_b64encode(signature).rstrip(b"=")
+    return IssuedToken(
+        token=(unsigned.signing_input + b"." + encoded).decode("ascii"),
+        issued_token_type=TOKEN_TYPE_ACCESS_TOKEN if is_access_token else TOKEN_TYPE_ID_JAG,
+        token_type=scheme_of(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
+        expires_in=claims["exp"] - claims["iat"],
+        scopes=tuple(claims["scope"].split()),
+        resource=claims["aud"] if is_access_token else claims["resource"],
+        claims=claims,
+        kid=unsigned.key.kid,
+    )
 
 
 def _assertion(delegation: Delegation, id_jag: IdJag, resource: Resource) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """Tokens that were taken apart and whose signature was right a moment ago, so that neither is done again."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from broker.bounded import BoundedMemory
+from broker.bounded import BoundedMemory, MemoryStatus
 from broker.interfaces import VerificationKey
 from broker.jws import UnverifiedToken, read_token
 
 DEFAULT_CAPACITY: Final = 4_096
 _LONGEST_REMEMBERED: Final = 4_096
+
+_Reading = TypeVar("_Reading")
+_Terms = tuple[object, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class TakenToken:
     verified_with: VerificationKey | None = field(default=None, repr=False)
 
 
-class SeenTokens:
+class SeenTokens(Generic[_Reading]):
     """
-    Remembers the container and the signature of at most ``capacity`` tokens, and no judgement.
+    Remembers of at most ``capacity`` tokens the container, the signature and what it says, and no judgement.
 
     Whatever else decides about a token is asked each time anew: its times, its issuer and what that one
     may vouch for, whether its key is still published, whether it was withdrawn, who presents it. Only
@@ -37,6 +41,11 @@ class SeenTokens:
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self.memory: BoundedMemory[bytes, TakenToken] = BoundedMemory(capacity)
+        self._readings: BoundedMemory[bytes, tuple[_Terms, _Reading]] = BoundedMemory(capacity)
+
+    def memories(self) -> Mapping[str, MemoryStatus]:
+        """How the memories of verified tokens, and of what they say, are doing."""
+        return {"tokens": self.memory.status(), "readings": self._readings.status()}
 
     def take(self, token: str) -> TakenToken:
         """The token taken apart; raises ``TokenRejected`` as ``read_token`` does."""
@@ -56,3 +65,13 @@ class SeenTokens:
         if taken.digest is not None:
             self.memory.put(taken.digest, replace(taken, verified_with=key))
         return True
+
+    def reading(self, taken: TakenToken, terms: _Terms) -> _Reading | None:
+        """What the token was read to say on the same terms, which are all that it depends on."""
+        known = None if taken.digest is None else self._readings.get(taken.digest)
+        return known[1] if known is not None and known[0] == terms else None
+
+    def remember_reading(self, taken: TakenToken, terms: _Terms, reading: _Reading) -> None:
+        """Remember what a token says whose signature was right."""
+        if taken.digest is not None:
+            self._readings.put(taken.digest, (terms, reading))

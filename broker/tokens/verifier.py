@@ -122,7 +122,7 @@ class TokenVerifier:
     standing: Standing
     now: Now
     leeway: timedelta
-    seen: SeenTokens = field(default_factory=SeenTokens)
+    seen: SeenTokens[VerifiedToken] = field(default_factory=SeenTokens)
 
     def verify(
         self, token: str, profile: Profile, *, client: Client, proved_key: str | None = None
@@ -166,7 +166,7 @@ class TokenVerifier:
 
     def _read_own(self, taken: TakenToken, profile: Profile) -> VerifiedToken:
         self._check_signature(taken, _OWN_ALGORITHMS, self.own_keys.key)
-        return self._read(taken.unverified.unverified_claims, profile, None, LONGEST_OWN_LIFETIME)
+        return self._read(taken, profile, None, LONGEST_OWN_LIFETIME)
 
     def _verify_foreign(self, taken: TakenToken, profile: Profile, client: Client) -> VerifiedToken:
         claims = taken.unverified.unverified_claims
@@ -177,7 +177,7 @@ class TokenVerifier:
 
         self._check_signature(taken, trusted.algorithms, find_key)
         longest = min(trusted.max_token_lifetime, profile.longest or trusted.max_token_lifetime)
-        return self._read(claims, profile, trusted, longest)
+        return self._read(taken, profile, trusted, longest)
 
     def _trusted_issuer(self, issuer: object, profile: Profile, client: Client) -> TrustedIssuer:
         trusted = self.registry.issuer(issuer) if isinstance(issuer, str) else None
@@ -193,12 +193,13 @@ class TokenVerifier:
 
     def _read(
         self,
-        claims: JsonObject,
+        taken: TakenToken,
         profile: Profile,
         trusted: TrustedIssuer | None,
         longest: timedelta,
     ) -> VerifiedToken:
-        """Read the claims, whose signature has been checked by now."""
+        """Read the claims, whose signature has been checked by now; their times count each time anew."""
+        claims = taken.unverified.unverified_claims
         now, leeway = self.now(), int(self.leeway.total_seconds())
         times = read_times(
             claims,
@@ -206,9 +207,12 @@ class TokenVerifier:
             leeway=leeway,
             longest=int(longest.total_seconds()),
         )
+        known = self.seen.reading(taken, (profile, trusted))
+        if known is not None and (known.authentication.auth_time or 0) <= now + leeway:
+            return known
         client_claim = "client_id" if "client_id" in claims else "azp"
         jti = read_text(claims, "jti") if profile.is_jti_required else None
-        return VerifiedToken(
+        read = VerifiedToken(
             issuer=self.issuer if trusted is None else trusted.issuer,
             trusted_issuer=trusted,
             sub=read_text(claims, "sub"),
@@ -223,6 +227,8 @@ class TokenVerifier:
             confirmation=read_confirmation(claims),
             claims=claims,
         )
+        self.seen.remember_reading(taken, (profile, trusted), read)
+        return read
 
     def _check_signature(
         self,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from broker.v1 import token_pb2 as broker_dot_v1_dot_token__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62roker/v1/token_service.proto\x12\tbroker.v1\x1a\x15\x62roker/v1/token.proto\"\xce\x02\n\x14\x45xchangeTokenRequest\x12\x15\n\rsubject_token\x18\x01 \x01(\t\x12\x30\n\x12subject_token_type\x18\x02 \x01(\x0e\x32\x14.broker.v1.TokenType\x12\x13\n\x0b\x61\x63tor_token\x18\x03 \x01(\t\x12.\n\x10\x61\x63tor_token_type\x18\x04 \x01(\x0e\x32\x14.broker.v1.TokenType\x12\x11\n\tresources\x18\x05 \x03(\t\x12\x11\n\taudiences\x18\x06 \x03(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x32\n\x14requested_token_type\x18\x08 \x01(\x0e\x32\x14.broker.v1.TokenType\x12>\n\x15\x63lient_authentication\x18\t \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"E\n\x15\x45xchangeTokenResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\xa1\x01\n\x16RedeemAssertionRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12>\n\x15\x63lient_authentication\x18\x05 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"G\n\x17RedeemAssertionResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\x8f\x01\n\x17IssueClientTokenRequest\x12\x11\n\tresources\x18\x01 \x03(\t\x12\x11\n\taudiences\x18\x02 \x03(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12>\n\x15\x63lient_authentication\x18\x04 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"H\n\x18IssueClientTokenResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\x80\x01\n\x16IntrospectTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12>\n\x15\x63lient_authentication\x18\x03 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"\xc5\x01\n\x17IntrospectTokenResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x0b\n\x03iss\x18\x02 \x01(\t\x12\x0b\n\x03sub\x18\x03 \x01(\t\x12\x0b\n\x03\x61ud\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0b\n\x03iat\x18\x07 \x01(\x03\x12\x0b\n\x03\x65xp\x18\x08 \x01(\x03\x12\x0b\n\x03jti\x18\t \x01(\t\x12\x12\n\ntoken_type\x18\n \x01(\t\x12\x15\n\rdocument_json\x18\x0b \x01(\t\"|\n\x12RevokeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12>\n\x15\x63lient_authentication\x18\x03 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"\x15\n\x13RevokeTokenResponse2\xc1\x03\n\x0cTokenService\x12R\n\rExchangeToken\x12\x1f.broker.v1.ExchangeTokenRequest\x1a .broker.v1.ExchangeTokenResponse\x12X\n\x0fRedeemAssertion\x12!.broker.v1.RedeemAssertionRequest\x1a\".broker.v1.RedeemAssertionResponse\x12[\n\x10IssueClientToken\x12\".broker.v1.IssueClientTokenRequest\x1a#.broker.v1.IssueClientTokenResponse\x12X\n\x0fIntrospectToken\x12!.broker.v1.IntrospectTokenRequest\x1a\".broker.v1.IntrospectTokenResponse\x12L\n\x0bRevokeToken\x12\x1d.broker.v1.RevokeTokenRequest\x1a\x1e.broker.v1.RevokeTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62roker/v1/token_service.proto\x12\tbroker.v1\x1a\x15\x62roker/v1/token.proto\"\xce\x02\n\x14\x45xchangeTokenRequest\x12\x15\n\rsubject_token\x18\x01 \x01(\t\x12\x30\n\x12subject_token_type\x18\x02 \x01(\x0e\x32\x14.broker.v1.TokenType\x12\x13\n\x0b\x61\x63tor_token\x18\x03 \x01(\t\x12.\n\x10\x61\x63tor_token_type\x18\x04 \x01(\x0e\x32\x14.broker.v1.TokenType\x12\x11\n\tresources\x18\x05 \x03(\t\x12\x11\n\taudiences\x18\x06 \x03(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x32\n\x14requested_token_type\x18\x08 \x01(\x0e\x32\x14.broker.v1.TokenType\x12>\n\x15\x63lient_authentication\x18\t \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"E\n\x15\x45xchangeTokenResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\x91\x02\n\x15\x45xchangeTokensRequest\x12\x15\n\rsubject_token\x18\x01 \x01(\t\x12\x30\n\x12subject_token_type\x18\x02 \x01(\x0e\x32\x14.broker.v1.TokenType\x12\x13\n\x0b\x61\x63tor_token\x18\x03 \x01(\t\x12.\n\x10\x61\x63tor_token_type\x18\x04 \x01(\x0e\x32\x14.broker.v1.TokenType\x12*\n\x07targets\x18\x05 \x03(\x0b\x32\x19.broker.v1.ExchangeTarget\x12>\n\x15\x63lient_authentication\x18\x06 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"D\n\x0e\x45xchangeTarget\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\"G\n\x16\x45xchangeTokensResponse\x12-\n\rissued_tokens\x18\x01 \x03(\x0b\x32\x16.broker.v1.IssuedToken\"\xa1\x01\n\x16RedeemAssertionRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x11\n\tresources\x18\x02 \x03(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12>\n\x15\x63lient_authentication\x18\x05 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"G\n\x17RedeemAssertionResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\x8f\x01\n\x17IssueClientTokenRequest\x12\x11\n\tresources\x18\x01 \x03(\t\x12\x11\n\taudiences\x18\x02 \x03(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12>\n\x15\x63lient_authentication\x18\x04 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"H\n\x18IssueClientTokenResponse\x12,\n\x0cissued_token\x18\x01 \x01(\x0b\x32\x16.broker.v1.IssuedToken\"\x80\x01\n\x16IntrospectTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12>\n\x15\x63lient_authentication\x18\x03 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"\xc5\x01\n\x17IntrospectTokenResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x0b\n\x03iss\x18\x02 \x01(\t\x12\x0b\n\x03sub\x18\x03 \x01(\t\x12\x0b\n\x03\x61ud\x18\x04 \x01(\t\x12\x11\n\tclient_id\x18\x05 \x01(\t\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12\x0b\n\x03iat\x18\x07 \x01(\x03\x12\x0b\n\x03\x65xp\x18\x08 \x01(\x03\x12\x0b\n\x03jti\x18\t \x01(\t\x12\x12\n\ntoken_type\x18\n \x01(\t\x12\x15\n\rdocument_json\x18\x0b \x01(\t\"|\n\x12RevokeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12>\n\x15\x63lient_authentication\x18\x03 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\"\x15\n\x13RevokeTokenResponse2\x98\x04\n\x0cTokenService\x12R\n\rExchangeToken\x12\x1f.broker.v1.ExchangeTokenRequest\x1a .broker.v1.ExchangeTokenResponse\x12U\n\x0e\x45xchangeTokens\x12 .broker.v1.ExchangeTokensRequest\x1a!.broker.v1.ExchangeTokensResponse\x12X\n\x0fRedeemAssertion\x12!.broker.v1.RedeemAssertionRequest\x1a\".broker.v1.RedeemAssertionResponse\x12[\n\x10IssueClientToken\x12\".broker.v1.IssueClientTokenRequest\x1a#.broker.v1.IssueClientTokenResponse\x12X\n\x0fIntrospectToken\x12!.broker.v1.IntrospectTokenRequest\x1a\".broker.v1.IntrospectTokenResponse\x12L\n\x0bRevokeToken\x12\x1d.broker.v1.RevokeTokenRequest\x1a\x1e.broker.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGETOKENREQUEST']._serialized_end=402
   _globals['_EXCHANGETOKENRESPONSE']._serialized_start=404
   _globals['_EXCHANGETOKENRESPONSE']._serialized_end=473
-  _globals['_REDEEMASSERTIONREQUEST']._serialized_start=476
-  _globals['_REDEEMASSERTIONREQUEST']._serialized_end=637
-  _globals['_REDEEMASSERTIONRESPONSE']._serialized_start=639
-  _globals['_REDEEMASSERTIONRESPONSE']._serialized_end=710
-  _globals['_ISSUECLIENTTOKENREQUEST']._serialized_start=713
-  _globals['_ISSUECLIENTTOKENREQUEST']._serialized_end=856
-  _globals['_ISSUECLIENTTOKENRESPONSE']._serialized_start=858
-  _globals['_ISSUECLIENTTOKENRESPONSE']._serialized_end=930
-  _globals['_INTROSPECTTOKENREQUEST']._serialized_start=933
-  _globals['_INTROSPECTTOKENREQUEST']._serialized_end=1061
-  _globals['_INTROSPECTTOKENRESPONSE']._serialized_start=1064
-  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=1261
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1263
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1387
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1389
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1410
-  _globals['_TOKENSERVICE']._serialized_start=1413
-  _globals['_TOKENSERVICE']._serialized_end=1862
+  _globals['_EXCHANGETOKENSREQUEST']._serialized_start=476
+  _globals['_EXCHANGETOKENSREQUEST']._serialized_end=749
+  _globals['_EXCHANGETARGET']._serialized_start=751
+  _globals['_EXCHANGETARGET']._serialized_end=819
+  _globals['_EXCHANGETOKENSRESPONSE']._serialized_start=821
+  _globals['_EXCHANGETOKENSRESPONSE']._serialized_end=892
+  _globals['_REDEEMASSERTIONREQUEST']._serialized_start=895
+  _globals['_REDEEMASSERTIONREQUEST']._serialized_end=1056
+  _globals['_REDEEMASSERTIONRESPONSE']._serialized_start=1058
+  _globals['_REDEEMASSERTIONRESPONSE']._serialized_end=1129
+  _globals['_ISSUECLIENTTOKENREQUEST']._serialized_start=1132
+  _globals['_ISSUECLIENTTOKENREQUEST']._serialized_end=1275
+  _globals['_ISSUECLIENTTOKENRESPONSE']._serialized_start=1277
+  _globals['_ISSUECLIENTTOKENRESPONSE']._serialized_end=1349
+  _globals['_INTROSPECTTOKENREQUEST']._serialized_start=1352
+  _globals['_INTROSPECTTOKENREQUEST']._serialized_end=1480
+  _globals['_INTROSPECTTOKENRESPONSE']._serialized_start=1483
+  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=1680
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1682
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1806
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1808
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1829
+  _globals['_TOKENSERVICE']._serialized_start=1832
+  _globals['_TOKENSERVICE']._serialized_end=2368
 # @@protoc_insertion_point(module_scope)

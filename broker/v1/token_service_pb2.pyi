@@ -106,6 +106,108 @@ class ExchangeTokenResponse(_message.Message):
 Global___ExchangeTokenResponse: _TypeAlias = ExchangeTokenResponse  # noqa: Y015
 
 @_typing.final
+class ExchangeTokensRequest(_message.Message):
+    """The parameters of RFC 8693 2.1 that all tokens have in common, and what each is to be for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBJECT_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    ACTOR_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    CLIENT_AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    subject_token: _builtins.str
+    """The token that says on whose behalf the request is made."""
+    subject_token_type: _token_pb2.TokenType.ValueType
+    """What the subject token is."""
+    actor_token: _builtins.str
+    """A token of the party that will act; the authenticated client acts when there is none."""
+    actor_token_type: _token_pb2.TokenType.ValueType
+    """What the actor token is; required when there is one."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeTarget]:
+        """What the new tokens are for: 1 to 16 targets, of which no two are the same resource."""
+
+    @_builtins.property
+    def client_authentication(self) -> _token_pb2.ClientAuthentication:
+        """How the client authenticates, when it does so in the message."""
+
+    def __init__(
+        self,
+        *,
+        subject_token: _builtins.str = ...,
+        subject_token_type: _token_pb2.TokenType.ValueType = ...,
+        actor_token: _builtins.str = ...,
+        actor_token_type: _token_pb2.TokenType.ValueType = ...,
+        targets: _abc.Iterable[Global___ExchangeTarget] | None = ...,
+        client_authentication: _token_pb2.ClientAuthentication | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_authentication", b"client_authentication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_token", b"actor_token", "actor_token_type", b"actor_token_type", "client_authentication", b"client_authentication", "subject_token", b"subject_token", "subject_token_type", b"subject_token_type", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeTokensRequest: _TypeAlias = ExchangeTokensRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeTarget(_message.Message):
+    """What one of several tokens is to be for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
+    """The resource."""
+    audience: _builtins.str
+    """The same by logical name; one of the two will do."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes asked for; none asks for what the subject token has."""
+
+    def __init__(
+        self,
+        *,
+        resource: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "resource", b"resource", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeTarget: _TypeAlias = ExchangeTarget  # noqa: Y015
+
+@_typing.final
+class ExchangeTokensResponse(_message.Message):
+    """The issued tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issued_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_token_pb2.IssuedToken]:
+        """A token for each target, in their order."""
+
+    def __init__(
+        self,
+        *,
+        issued_tokens: _abc.Iterable[_token_pb2.IssuedToken] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_tokens", b"issued_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeTokensResponse: _TypeAlias = ExchangeTokensResponse  # noqa: Y015
+
+@_typing.final
 class RedeemAssertionRequest(_message.Message):
     """The parameters of RFC 7523 2.1."""
 

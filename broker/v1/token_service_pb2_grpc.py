@@ -41,6 +41,11 @@ class TokenServiceStub:
                 request_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
                 response_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
                 _registered_method=True)
+        self.ExchangeTokens = channel.unary_unary(
+                '/broker.v1.TokenService/ExchangeTokens',
+                request_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokensRequest.SerializeToString,
+                response_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokensResponse.FromString,
+                _registered_method=True)
         self.RedeemAssertion = channel.unary_unary(
                 '/broker.v1.TokenService/RedeemAssertion',
                 request_serializer=broker_dot_v1_dot_token__service__pb2.RedeemAssertionRequest.SerializeToString,
@@ -71,6 +76,15 @@ class TokenServiceServicer:
     def ExchangeToken(self, request, context):
         """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
         With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExchangeTokens(self, request, context):
+        """Exchanges one token for several access tokens, each for a resource of its own: all of them or none.
+        When one is refused, the error is what its own exchange would be refused with, and google.rpc.BadRequest
+        names the target as "targets[2]", counted from 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +127,11 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.ExchangeToken,
                     request_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.FromString,
                     response_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.SerializeToString,
+            ),
+            'ExchangeTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeTokens,
+                    request_deserializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokensRequest.FromString,
+                    response_serializer=broker_dot_v1_dot_token__service__pb2.ExchangeTokensResponse.SerializeToString,
             ),
             'RedeemAssertion': grpc.unary_unary_rpc_method_handler(
                     servicer.RedeemAssertion,
@@ -164,6 +183,33 @@ class TokenService:
             '/broker.v1.TokenService/ExchangeToken',
             broker_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
             broker_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.v1.TokenService/ExchangeTokens',
+            broker_dot_v1_dot_token__service__pb2.ExchangeTokensRequest.SerializeToString,
+            broker_dot_v1_dot_token__service__pb2.ExchangeTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

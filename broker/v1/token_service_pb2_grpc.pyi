@@ -39,6 +39,11 @@ class TokenServiceStub:
     """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
     With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
     """
+    ExchangeTokens: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokensRequest, _token_service_pb2.ExchangeTokensResponse]
+    """Exchanges one token for several access tokens, each for a resource of its own: all of them or none.
+    When one is refused, the error is what its own exchange would be refused with, and google.rpc.BadRequest
+    names the target as "targets[2]", counted from 0.
+    """
     RedeemAssertion: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RedeemAssertionRequest, _token_service_pb2.RedeemAssertionResponse]
     """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
     (RFC 7523 2.1).
@@ -62,6 +67,11 @@ class TokenServiceAsyncStub(TokenServiceStub):
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokenRequest, _token_service_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
     With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+    """
+    ExchangeTokens: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokensRequest, _token_service_pb2.ExchangeTokensResponse]  # type: ignore[assignment]
+    """Exchanges one token for several access tokens, each for a resource of its own: all of them or none.
+    When one is refused, the error is what its own exchange would be refused with, and google.rpc.BadRequest
+    names the target as "targets[2]", counted from 0.
     """
     RedeemAssertion: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RedeemAssertionRequest, _token_service_pb2.RedeemAssertionResponse]  # type: ignore[assignment]
     """Redeems an identity assertion (ID-JAG) of another issuer, or admits a workload by its own token
@@ -89,6 +99,17 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_token_service_pb2.ExchangeTokenResponse, _abc.Awaitable[_token_service_pb2.ExchangeTokenResponse]]:
         """Exchanges a token for one that is narrower and meant for another resource (RFC 8693).
         With TOKEN_TYPE_ID_JAG requested, it issues an identity assertion for another authorization server.
+        """
+
+    @_abc_1.abstractmethod
+    def ExchangeTokens(
+        self,
+        request: _token_service_pb2.ExchangeTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.ExchangeTokensResponse, _abc.Awaitable[_token_service_pb2.ExchangeTokensResponse]]:
+        """Exchanges one token for several access tokens, each for a resource of its own: all of them or none.
+        When one is refused, the error is what its own exchange would be refused with, and google.rpc.BadRequest
+        names the target as "targets[2]", counted from 0.
         """
 
     @_abc_1.abstractmethod

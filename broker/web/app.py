@@ -13,8 +13,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import structlog
 
 from broker.endpoints import Endpoints
-from broker.endpoints.overload import Overloaded, Places
-from broker.errors import OAuthError, Reason, ServerError
+from broker.endpoints.limits import source_of
+from broker.endpoints.overload import Places
+from broker.errors import OAuthError, Reason, ServerError, TemporarilyUnavailable
 from broker.model import RequestContext, new_request_id
 from broker.web import responses
 from broker.web.overdue import BodyReads
@@ -38,7 +39,7 @@ class OAuthApp:
     Its paths are those that the metadata of ``issuer`` names; a path either is one of them, byte for
     byte once the server has undone its escapes (RFC 3986 6.2.2.2: ``/tok%65n`` is ``/token``), or is
     not found. At most ``max_concurrent`` requests are in the core at once; others wait for two seconds
-    and are then turned away. ``request_timeout`` is how long a caller is expected to wait.
+    at most and are then turned away. ``request_timeout`` is how long a caller is expected to wait.
     ``body_reads`` and ``peers`` are for the server, which must see to it that bodies arrive in time
     and that nobody but a proxy takes all connections.
     """
@@ -63,18 +64,26 @@ class OAuthApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Answer one request. This is the boundary: only ``OAuthError`` has anything to tell a caller."""
-        request_id = new_request_id()
+        request_id = ""
         try:
+            # What is to be turned away is so before anything else is done for it, its body unread.
+            if environ["REQUEST_METHOD"] == "POST":
+                self._places.check()
+            request_id = new_request_id()
             response = self._answer(environ, request_id)
-        except Overloaded as error:
-            response = responses.refused(error)
         except OAuthError as error:
-            response = responses.refused(error, request_id)
+            response = self._refused(error, request_id)
         except Exception as error:  # noqa: BLE001 - Whatever it is, the caller learns nothing of it.
             _log_failure(error, request_id)
             response = responses.refused(ServerError(Reason.INTERNAL_ERROR), request_id)
         start_response(response.status_line, list(response.headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
+
+    def _refused(self, error: OAuthError, request_id: str) -> Response:
+        if error.is_recorded or not isinstance(error, TemporarilyUnavailable):
+            return responses.refused(error, request_id)
+        self._endpoints.limits.count("http", error)
+        return responses.turned_away(error)
 
     def _routes_for(self, base: str) -> Mapping[str, Mapping[str, _Route]]:
         metadata = _public(self._metadata)
@@ -127,14 +136,18 @@ class OAuthApp:
         self, environ: WSGIEnvironment, request_id: str
     ) -> Iterator[tuple[RequestContext, bytes | OAuthError]]:
         """Who asks and the body that came, or what is wrong with it, with a place in the core."""
+        peer = self.peers.peer(environ)
         context = RequestContext(
             face="http",
             request_id=request_id,
-            peer=self.peers.peer(environ),
+            peer=peer,
             deadline=time.monotonic() + self._request_timeout,
+            # A proxy that names nobody speaks for everybody behind it.
+            source="" if self.peers.is_proxy(peer) else source_of(peer),
         )
         with self.body_reads:
             body = take_body(environ, self._max_body_bytes)
+        self._endpoints.limits.enter(context)
         with self._places:
             yield context, body
 

@@ -41,6 +41,8 @@ class Peers:
 
     def is_proxy(self, text: str) -> bool:
         """Whether an address, as a socket tells it, is that of a trusted proxy."""
+        if not self._trusted:
+            return False
         address = _address(text)
         return address is not None and self._is_trusted(address)
 

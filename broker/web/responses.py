@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -100,6 +101,17 @@ def refused(error: OAuthError, request_id: str | None = None) -> Response:
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         headers += (_CHALLENGE,)
     return _private(error.http_status, members, headers)
+
+
+def turned_away(error: TemporarilyUnavailable) -> Response:
+    """The same for a refusal that has no record, made once for all that are alike: there are many."""
+    return _turned_away(error.error, error.description, error.http_status, error.retry_after)
+
+
+@lru_cache(maxsize=256)
+def _turned_away(code: str, description: str, status: int, retry_after: int) -> Response:
+    members = {"error": code, "error_description": description}
+    return _private(status, members, (("Retry-After", str(retry_after)),))
 
 
 def public_document(

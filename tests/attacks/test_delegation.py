@@ -16,7 +16,7 @@ from broker.oauth import (
 )
 from tests.idp import encode, signer
 from tests.stage import Stage
-from tests.stagehands import Staging
+from tests.stagehands import Staging, every_exchange
 from tests.world import (
     API,
     IDP_A,
@@ -36,6 +36,8 @@ from tests.world import (
     good_assertion_claims,
     good_id_token,
 )
+
+face_name = every_exchange
 
 IR = "invalid_request"
 

@@ -10,7 +10,7 @@ from broker.interfaces import PolicyEngine
 from broker.oauth import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from broker.policy.cedar import CedarPolicyEngine
 from tests.stage import Stage
-from tests.stagehands import Staging
+from tests.stagehands import Staging, every_exchange
 from tests.world import (
     ISS,
     NOW,
@@ -24,6 +24,8 @@ from tests.world import (
     good_assertion,
     good_id_token,
 )
+
+face_name = every_exchange
 
 ROOT = Path(__file__).parents[2]
 IR = "invalid_request"

@@ -20,7 +20,7 @@ from broker.oauth import (
 from tests.harness import decode_claims
 from tests.idp import signer
 from tests.stage import Stage
-from tests.stagehands import Staging
+from tests.stagehands import Staging, every_exchange
 from tests.world import (
     API,
     CLOSED,
@@ -41,6 +41,8 @@ from tests.world import (
     good_id_token,
     good_id_token_claims,
 )
+
+face_name = every_exchange
 
 IR = "invalid_request"
 IT = "invalid_target"

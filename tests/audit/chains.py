@@ -3,6 +3,8 @@
 import itertools
 from pathlib import Path
 
+import msgspec
+
 from broker.audit.disk import DiskChain
 from broker.audit.record import VERSION, Record, rfc3339
 
@@ -20,6 +22,20 @@ def record(number: int) -> Record:
         subject=f"user-{number}",
         scopes_granted=["a:read"],
     )
+
+
+def group(name: str, size: int) -> list[Record]:
+    """The finished records of tokens that were issued together."""
+    return [
+        msgspec.structs.replace(
+            record(number),
+            event_id=f"{name}#{number}",
+            group=name,
+            group_number=number,
+            group_size=size,
+        )
+        for number in range(1, size + 1)
+    ]
 
 
 def write_chain(

@@ -25,10 +25,21 @@ def write(log: AuditLog, *event_ids: str) -> None:
             entry.note(client_id="agent-x")
 
 
-def try_to_write(log: AuditLog, event_id: str) -> bool:
+def write_group(log: AuditLog, event_id: str, *, parts: int) -> None:
+    """A permitted request for several tokens, each with much to record."""
+    with log.entry("token.issue", RequestContext("grpc", event_id)) as entry:
+        for _ in range(parts):
+            with entry.part() as part:
+                part.note(client_id="agent-x", detail="much to tell " * 70)
+
+
+def try_to_write(log: AuditLog, event_id: str, *, parts: int = 0) -> bool:
     """Whether the request was recorded, and so may be answered."""
     try:
-        write(log, event_id)
+        if parts:
+            write_group(log, event_id, parts=parts)
+        else:
+            write(log, event_id)
     except TemporarilyUnavailable:
         return False
     return True

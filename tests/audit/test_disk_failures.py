@@ -131,6 +131,24 @@ def test_a_batch_that_fits_in_part_is_taken_back_whole(directory: Path) -> None:
     assert chain.torn_bytes == 0
 
 
+@pytest.mark.requirement("R-30")
+def test_a_group_that_fits_in_part_is_taken_back_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kibibytes=256) as disk:
+        log = open_log(disk / "audit")
+        write(log, "before")
+        filler = fill(disk)
+
+        assert not try_to_write(log, "group", parts=16)
+        filler.unlink()
+        wait_until_serving(log)
+        write(log, "after")
+        log.close()
+
+        (chain,) = verify_directory(disk / "audit").chains
+        assert (chain.fault, chain.unfinished_groups) == (None, ())
+        assert recorded(disk / "audit") == ["before", "after"]
+
+
 @pytest.mark.requirement("R-32")
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_segment_lost_underneath_closes_the_log_and_is_told_by_the_verifier(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ TEXT_FACTS = sorted(
     if "str" in str(field.type)
     and "list" not in str(field.type)
     and field.default is None
-    and field.name not in {"boot_id", "cause", "reason"}
+    and field.name not in {"boot_id", "cause", "group", "reason"}
 )
 
 
@@ -43,8 +44,8 @@ class Sink:
 
     record: Record
 
-    def append(self, record: Record) -> None:
-        self.record = record
+    def append(self, records: Sequence[Record]) -> None:
+        (self.record,) = records
 
 
 def written(**facts: Any) -> bytes:

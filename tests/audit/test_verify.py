@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from broker.audit.chain import MAX_LINE_BYTES, Head, link
 from broker.audit.diagnosis import Fault, Wrong
+from broker.audit.disk import DiskChain
 from broker.audit.reader import UNDETECTED, verify_directory
-from tests.audit.chains import contents, record, restore, write_chain
+from tests.audit.chains import NOW, contents, group, record, restore, write_chain
 
 Segments = dict[str, bytes]
 Lines = list[bytes]
@@ -358,3 +359,35 @@ def test_lines_of_a_later_version_still_verify(verify: Verify) -> None:
     }
 
     assert verify({FIRST: json.dumps(line).encode() + b"\n"}) is None
+
+
+def test_a_group_that_a_crash_cut_short_is_told_and_is_no_fault(tmp_path: Path) -> None:
+    """What was written of it stays on record; no token of it was given away."""
+    written, torn = tmp_path / "written", tmp_path / "torn"
+    chain = DiskChain(written, writer="w1", now=lambda: NOW)
+    chain.open("start")
+    chain.append([record(1), *group("whole", 3), *group("cut", 4)])
+    (first,) = contents(written).values()
+    lines = first.splitlines(keepends=True)
+
+    for kept, unfinished in [(5, ()), (6, ("cut",)), (8, ("cut",)), (9, ())]:
+        half = lines[kept][:40] if kept < len(lines) else b""
+        restore(torn, {FIRST: b"".join(lines[:kept]) + half})
+        again = DiskChain(torn, writer="w1", now=lambda: NOW)
+        again.open("start")
+        again.append(group("after", 2))
+        again.close()
+
+        (report,) = verify_directory(torn).chains
+        assert report.fault is None
+        assert report.unfinished_groups == unfinished
+
+
+def test_a_group_of_which_the_end_of_the_chain_lacks_some_is_told(tmp_path: Path) -> None:
+    chain = DiskChain(tmp_path, writer="w1", now=lambda: NOW)
+    chain.open("start")
+    chain.append(group("cut", 3)[:2])
+
+    (report,) = verify_directory(tmp_path).chains
+
+    assert (report.fault, report.unfinished_groups) == (None, ("cut",))

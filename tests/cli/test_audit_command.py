@@ -65,3 +65,24 @@ def test_a_changed_record_is_named_by_file_and_line(run: Run, records: Path) -> 
 
 def test_a_directory_that_is_not_there_is_a_mistake_of_the_command_line(run: Run) -> None:
     assert run("audit", "verify", "nowhere").exit_code == 2
+
+
+def test_a_group_that_was_cut_short_is_named_and_is_no_fault(run: Run, tmp_path: Path) -> None:
+    directory = tmp_path / "torn"
+    log = FileAuditLog(directory, writer="grpc-0", now=lambda: NOW)
+    with log.entry("token.issue", RequestContext("grpc", "request-9")) as entry:
+        for _ in range(3):
+            with entry.part():
+                pass
+    log.close()
+    (segment,) = directory.glob("*.jsonl")
+    opening_and_two = segment.read_bytes().splitlines(keepends=True)[:3]
+    segment.write_bytes(b"".join(opening_and_two))
+
+    result = run("audit", "verify", str(directory))
+    report = json.loads(run("audit", "verify", str(directory), "-o", "json").stdout)
+
+    assert result.exit_code == 0, result.output
+    sentence = "the group request-9 was cut short; none of its tokens left the broker."
+    assert sentence in " ".join(result.stdout.split())
+    assert report["chains"][0]["unfinished_groups"] == ["request-9"]

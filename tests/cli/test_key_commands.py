@@ -1,6 +1,7 @@
 """The commands about the lives of our own keys, with embedded keys and with keys in OpenBao."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from broker.audit.log import FileAuditLog
 from broker.keys.dev import DevKeyStore
+from tests.e2e.running import read_records
 from tests.openbao import Transit
 
 Run = Callable[..., Result]
@@ -173,7 +176,8 @@ def test_a_plan_tells_what_a_change_would_do_and_does_not_do_it(
 
     changes = [event["change"] for event in rotated["events"]]
     assert sorted(changes) == ["begins", "closed", "known", "leaves", "succeeded"]
-    assert revoked.stdout.startswith(f"Revoked: ES256 key {active}.\n")
+    assert revoked.stdout.startswith("Nothing is changed.")
+    assert f"\nRevoked: ES256 key {active}.\n" in revoked.stdout
     assert "(new ES256 key 2)" in revoked.stdout
     assert states(run) == ["active"]
     assert store.signing_key("ES256").kid == active
@@ -211,6 +215,56 @@ def test_a_plan_tells_when_a_key_is_replaced_by_itself(
 
 def test_a_plan_of_both_at_once_is_refused(run: Run) -> None:
     assert run("keys", "plan", "--rotate", "--revoke", "x").exit_code == 2
+
+
+def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    kid = store.signing_key("ES256").kid
+    run("keys", "list")
+    run("keys", "plan", "--rotate")
+    assert not (tmp_path / ".broker" / "audit").exists()
+
+    run("keys", "rotate")
+    run("keys", "revoke", kid)
+
+    audit = tmp_path / ".broker" / "audit"
+    (rotated,), (revoked,) = read_records(audit, "key.rotate"), read_records(audit, "key.revoke")
+    assert rotated["operator"] == revoked["operator"] != ""
+    assert revoked["kid"] == kid
+    assert revoked["exposure"]["accepted_until"] > time.time()
+    verified = run("audit", "verify")
+    assert verified.exit_code == 0
+    assert "operator" in verified.stdout
+
+
+def test_what_cannot_be_recorded_is_not_rotated_but_a_key_can_be_revoked(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    kid = store.signing_key("ES256").kid
+    (tmp_path / ".broker" / "audit").mkdir(mode=0o700)
+    (tmp_path / ".broker" / "audit" / "operator.lock").symlink_to(tmp_path)
+
+    rotated = run("keys", "rotate")
+    told = run("keys", "revoke", kid, "-o", "json")
+
+    assert rotated.exit_code == 1
+    assert "Nothing was changed, because it cannot be recorded" in rotated.stderr
+    assert rotated.stdout == ""
+    assert json.loads(told.stdout)["is_recorded"] is False
+    assert states(run) == ["pending", "active", "revoked"]
+    assert "could not be recorded" in run("keys", "revoke", kid).stdout
+
+
+def test_two_commands_at_once_take_turns_to_record(
+    run: Run, store: DevKeyStore, tmp_path: Path
+) -> None:
+    assert store.public_keys()
+    other = FileAuditLog(tmp_path / ".broker" / "audit", writer="operator", now=time.time)
+    threading.Timer(0.3, other.close).start()
+
+    assert run("keys", "rotate").exit_code == 0
+    assert len(read_records(tmp_path / ".broker" / "audit", "key.rotate")) == 1
 
 
 @pytest.mark.parametrize("verb", [("list",), ("plan",), ("rotate",), ("revoke", "x")])
@@ -346,6 +400,7 @@ def test_keys_in_the_memory_of_replicas_are_listed_and_revoked(
         kids = {key["kid"] for key in store.public_keys()}
         listed = json.loads(run("keys", "list", "-o", "json").stdout)
         table = run("keys", "list").stdout
+        planned = json.loads(run("keys", "plan", "-o", "json").stdout)["events"]
         (own,) = listed["in_memory"]
 
         result = run("keys", "revoke", own["kid"])
@@ -354,6 +409,11 @@ def test_keys_in_the_memory_of_replicas_are_listed_and_revoked(
         assert {own["kid"], listed["keys"][0]["kid"]} == kids
         assert (own["state"], own["replica"]) == ("pending", "replica")
         assert "in the memory of replica" in table
+        assert [one["change"] for one in planned if one["kid"] == own["kid"]] == [
+            "begins",
+            "succeeded",
+            "leaves",
+        ]
         assert result.exit_code == 0, result.output
         assert "signs in Vault until a key of its own may again" in result.stdout
         assert [one["state"] for one in after["in_memory"]] == ["revoked"]

@@ -54,6 +54,7 @@ class RecordingService(TokenServiceServicer):
     calls: list[tuple[ExchangeTokenRequest, dict[str, str]]] = field(default_factory=list)
 
     IntrospectToken = IssueClientToken = RedeemAssertion = RevokeToken = None  # type: ignore[assignment] # not asked here
+    ExchangeTokens = None  # type: ignore[assignment] # not asked here either
 
     def ExchangeToken(  # noqa: N802 - the generated base names it
         self, request: ExchangeTokenRequest, context: Any

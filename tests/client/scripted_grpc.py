@@ -12,7 +12,7 @@ import grpc
 import trustme
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from broker.v1 import token_pb2, token_service_pb2
@@ -31,13 +31,20 @@ class Failure:
 
 
 def failure(
-    code: grpc.StatusCode, facts: Mapping[str, str], *, retry_after: int | None = None
+    code: grpc.StatusCode,
+    facts: Mapping[str, str],
+    *,
+    retry_after: int | None = None,
+    at_fault: str = "",
 ) -> Failure:
-    """A failure as the broker tells it."""
+    """A failure as the broker tells it; ``at_fault`` is a field."""
     status = Status(code=code.value[0], message="It failed.")
     messages: list[Any] = [ErrorInfo(reason="IT_FAILED", metadata=facts)]
     if retry_after is not None:
         messages.append(RetryInfo(retry_delay=Duration(seconds=retry_after)))
+    if at_fault:
+        violation = BadRequest.FieldViolation(field=at_fault)
+        messages.append(BadRequest(field_violations=[violation]))
     for message in messages:
         packed = AnyMessage()
         packed.Pack(message)
@@ -49,6 +56,22 @@ def issued(**changes: Any) -> token_service_pb2.ExchangeTokenResponse:
     """An answer with a token."""
     fields = {"access_token": "new", "token_type": "Bearer", "expires_in": 300, **changes}
     return token_service_pb2.ExchangeTokenResponse(issued_token=token_pb2.IssuedToken(**fields))
+
+
+def issued_together(request: Any) -> token_service_pb2.ExchangeTokensResponse:
+    """An answer with a token for each target, which tells in its name what it is for."""
+    return token_service_pb2.ExchangeTokensResponse(
+        issued_tokens=[
+            token_pb2.IssuedToken(
+                access_token=f"new-{target.resource}",
+                token_type="Bearer",
+                expires_in=300,
+                scopes=target.scopes,
+                resource=target.resource,
+            )
+            for target in request.targets
+        ]
+    )
 
 
 @dataclass
@@ -65,11 +88,15 @@ class ScriptedGrpc:
         self.asked.append(request)
         if self.gate is not None:
             self.gate.wait(30)
-        next_one = self.script.popleft() if self.script else issued()
+        next_one = self.script.popleft() if self.script else self._usual(request)
         if isinstance(next_one, Failure):
             context.set_trailing_metadata(next_one.trailing)
             context.abort(next_one.code, next_one.text)
         return next_one
+
+    def _usual(self, request: Any) -> Any:
+        is_batch = isinstance(request, token_service_pb2.ExchangeTokensRequest)
+        return issued_together(request) if is_batch else issued()
 
 
 def server_credentials(certificate: trustme.LeafCert) -> grpc.ServerCredentials:
@@ -88,7 +115,13 @@ def scripted_grpc(certificate: trustme.LeafCert | None = None) -> Iterator[Scrip
         request_deserializer=token_service_pb2.ExchangeTokenRequest.FromString,
         response_serializer=token_service_pb2.ExchangeTokenResponse.SerializeToString,
     )
-    methods = grpc.method_handlers_generic_handler(SERVICE, {"ExchangeToken": exchange})
+    together = grpc.unary_unary_rpc_method_handler(
+        scripted.exchange,
+        request_deserializer=token_service_pb2.ExchangeTokensRequest.FromString,
+        response_serializer=token_service_pb2.ExchangeTokensResponse.SerializeToString,
+    )
+    served: dict[str, Any] = {"ExchangeToken": exchange, "ExchangeTokens": together}
+    methods = grpc.method_handlers_generic_handler(SERVICE, served)
     server.add_generic_rpc_handlers((methods,))
     scripted.port = (
         server.add_insecure_port("127.0.0.1:0")

@@ -11,7 +11,7 @@ import pytest
 
 from broker import client
 from broker.client.current import reset_current, set_current
-from tests.client.whole_broker import write_jwk
+from tests.client.whole_broker import CALENDAR, write_jwk
 from tests.docs.markdown import ROOT
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import API, READ, TICKETS, TICKETS_SECRET, subject_token
@@ -64,6 +64,24 @@ def test_a_token_is_exchanged_as_the_page_says(
     assert token.scopes == {READ}
 
 
+def test_several_tokens_come_at_once_as_the_page_says(running_broker: RunningBroker) -> None:
+    setting = running_broker.setting
+    instead = {
+        "https://broker.example": setting.issuer,
+        "the client's secret": TICKETS_SECRET,
+        "broker.example:8443": f"127.0.0.1:{setting.ports.grpc}",
+    }
+
+    crm, calendar = asyncio.run(run(1, **instead)["for_the_meeting"](subject_token()))
+
+    assert decode_claims(crm.access_token)["aud"] == API
+    assert decode_claims(calendar.access_token)["aud"] == CALENDAR
+    made = {decode_claims(one.access_token)["jti"] for one in (crm, calendar)}
+    records = [one for one in running_broker.records() if one.get("jti") in made]
+    assert [one["group_number"] for one in records] == [1, 2]
+    assert len({one["group"] for one in records}) == 1
+
+
 def test_an_http_client_bears_tokens_as_the_page_says(running_broker: RunningBroker) -> None:
     instead = {
         "https://broker.example": running_broker.setting.issuer,
@@ -72,7 +90,7 @@ def test_an_http_client_bears_tokens_as_the_page_says(running_broker: RunningBro
     api = Api()
 
     async def call() -> object:
-        left = run(1, **instead)
+        left = run(2, **instead)
         left["crm"]._transport = api
         async with left["broker"], left["crm"]:
             return await left["contacts"]()
@@ -89,7 +107,7 @@ def test_an_http_client_bears_tokens_as_the_page_says(running_broker: RunningBro
 
 def test_a_channel_is_opened_as_the_page_says() -> None:
     async def connect() -> None:
-        left = run(2)
+        left = run(3)
         async with left["broker"], left["connect"]() as channel:
             assert isinstance(channel, grpc.aio.Channel)
 
@@ -97,7 +115,7 @@ def test_a_channel_is_opened_as_the_page_says() -> None:
 
 
 def test_every_program_of_the_page_is_run_here() -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
 @pytest.mark.parametrize(

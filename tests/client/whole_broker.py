@@ -30,6 +30,8 @@ from tests.world import without_none
 
 WRITE: Final = "crm.contacts.write"
 ALL_READ: Final = "tickets:read"
+CALENDAR: Final = "https://api.calendar.example/v1"
+FREE: Final = "calendar.free.read"
 WIKI: Final = "https://wiki.mcp.example/mcp"
 WIKI_SERVER: Final = "https://wiki.example"
 NIGHTLY: Final = "agent-nightly"
@@ -48,6 +50,14 @@ permit (
   resource in Resource::"{SERVER}"
 )
 when {{ context.relation == "asserted" && context.subject_scopes.contains(resource.name) }};
+
+@id("tickets-reads-free-times")
+permit (
+  principal == Client::"mcp-tickets",
+  action == Action::"exchange",
+  resource == Scope::"{CALENDAR}#{FREE}"
+)
+when {{ context.relation == "audience" }};
 
 @id("workloads-read-tickets")
 permit (
@@ -130,6 +140,7 @@ def _resources() -> list[Document]:
             "signing_algorithm": "RS256",
             "scopes": {READ: {"from": [ALL_READ]}, WRITE: {"from": ["tickets:comment"]}},
         },
+        {"resource": CALENDAR, "scopes": {FREE: {"from": [ALL_READ]}}},
     ]
 
 

@@ -223,7 +223,7 @@ def test_a_later_fact_replaces_an_earlier_one_and_none_takes_it_away(subject: Su
     "name",
     [
         *("event", "time", "decision", "v", "event_id", "writer", "seq", "prev"),
-        *("boot_id", "cause", "torn_bytes"),
+        *("boot_id", "cause", "torn_bytes", "group"),
         *("level", "timestamp", "msg", "_logger", "request_id", "token", "Event"),
     ],
 )
@@ -413,3 +413,76 @@ def test_as_many_requests_as_there_were_are_recorded_each_once(subject: Subject)
     assert len(records) == 16 * 25
     decisions = [record["decision"] for record in records]
     assert (decisions.count("permit"), decisions.count("deny")) == (16 * 16, 16 * 9)
+
+
+def group_of(log: AuditLog, size: int, failure: BaseException | None = None) -> None:
+    """A request for several tokens, of which the last may fail."""
+    with log.entry("token.issue", CONTEXT) as entry:
+        entry.note(client_id="agent-x", targets_asked=["all"])
+        parts = []
+        for number in range(size):
+            with entry.part() as part:
+                part.note(scopes_asked=[f"scope-{number}"])
+                if failure is not None and number == size - 1:
+                    raise failure
+                part.note(targets_asked=[f"target-{number}"])
+            parts.append(part)
+        for number, part in enumerate(parts):
+            part.note(jti=f"jti-{number}")
+
+
+def test_each_part_of_a_request_has_a_record_in_one_group(subject: Subject) -> None:
+    group_of(subject.log, 3)
+
+    records = subject.records()
+    assert [one["event_id"] for one in records] == ["req-1#1", "req-1#2", "req-1#3"]
+    for number, one in enumerate(records):
+        assert one["decision"] == "permit"
+        assert (one["group"], one["group_number"], one["group_size"]) == ("req-1", number + 1, 3)
+        assert (one["client_id"], one["jti"]) == ("agent-x", f"jti-{number}")
+        assert one["targets_asked"] == [f"target-{number}"]
+
+
+def test_a_part_that_is_refused_leaves_one_record_with_what_was_known_of_it(
+    subject: Subject,
+) -> None:
+    with pytest.raises(InvalidTarget):
+        group_of(subject.log, 3, InvalidTarget(Reason.TARGET_UNKNOWN))
+
+    record = only_record(subject)
+    assert (record["event_id"], record["decision"]) == ("req-1", "deny")
+    assert (record["reason"], record["group_number"]) == ("target_unknown", 3)
+    assert (record["targets_asked"], record["scopes_asked"]) == (["all"], ["scope-2"])
+    assert "group" not in record
+
+
+def test_a_request_that_fails_after_its_parts_is_refused_as_a_whole(subject: Subject) -> None:
+    def fail_at_last() -> None:
+        with subject.log.entry("token.issue", CONTEXT) as entry:
+            for _ in range(2):
+                with entry.part() as part:
+                    part.note(targets_asked=["one"])
+            raise InvalidClient(Reason.REPLAY)
+
+    with pytest.raises(InvalidClient):
+        fail_at_last()
+
+    record = only_record(subject)
+    assert (record["decision"], record["reason"]) == ("deny", "replay")
+    assert not {"group", "group_number", "targets_asked"} & set(record)
+
+
+def test_a_group_that_cannot_be_kept_is_refused(subject: Subject) -> None:
+    subject.fail()
+
+    with pytest.raises(TemporarilyUnavailable):
+        group_of(subject.log, 3)
+
+
+def test_a_part_has_no_parts(subject: Subject) -> None:
+    with (
+        pytest.raises(TypeError),
+        subject.log.entry("token.issue", CONTEXT) as entry,
+        entry.part() as part,
+    ):
+        part.part()

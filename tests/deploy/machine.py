@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -147,9 +147,17 @@ class Machine:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """What the broker's command does in the place of a client."""
-        here = [_PATHS.sub(f"{self.made}/client", one) for one in arguments]
+        return self._run([_PATHS.sub(f"{self.made}/client", one) for one in arguments])
+
+    def run_inside(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """What the broker's command does in the place of the broker itself."""
+        return self._run(arguments, self._variables())
+
+    def _run(
+        self, arguments: Sequence[str], variables: Sequence[str] = ()
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [PYTHON, "-m", "broker", *here],
+            ["/usr/bin/env", *variables, PYTHON, "-m", "broker", *arguments],
             env=environment(),
             capture_output=True,
             text=True,

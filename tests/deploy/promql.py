@@ -22,6 +22,7 @@ _WHOLE_LISTS: Final[Mapping[str, frozenset[str]]] = {
     "decision": frozenset(declared.DECISIONS),
     "reason": frozenset(declared.REASONS),
     "store": frozenset(declared.STORES),
+    "cache": frozenset(declared.CACHES),
     "result": frozenset({"ok", "failed"}),
 }
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {

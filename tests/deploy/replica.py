@@ -103,6 +103,16 @@ class Replica:
         """What a probe of the kubelet gets."""
         program, *arguments = self.pod.manifests.container()[f"{name}Probe"]["exec"]["command"]
         assert program == "broker"
+        return self._run(arguments)
+
+    def keys(self) -> dict[str, Any]:
+        """What is known of the keys' lives to whoever asks in the broker's container."""
+        listed = self._run(["keys", "list", "--output", "json"])
+        assert listed.returncode == 0, listed.stderr
+        read: dict[str, Any] = json.loads(listed.stdout)
+        return read
+
+    def _run(self, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [PYTHON, "-m", "broker", *arguments],
             env={**os.environ, **self.pod.environment()},

@@ -52,11 +52,16 @@ REFUSED: dict[str, tuple[Document, str]] = {
     "records outside the volume": ({"settings": {"audit": {"directory": "/tmp"}}}, "'directory'"),  # noqa: S108
     "embedded keys": ({"settings": {"keys": {"store": "dev"}}}, "/settings/keys/store"),
     "another login": ({"settings": {"keys": {"vault": {"auth": {}}}}}, "'auth'"),
+    "another login that rotates": ({"settings": {"keys": {"vault": {"rotator": {}}}}}, "'rotator'"),
     "TLS files by hand": (
         {"settings": {"grpc": {"tls": {"cert_file": "a", "key_file": "b"}}}},
         "'tls'",
     ),
     # What only the templates can tell.
+    "keys that are rotated without a record": (
+        {"settings": {"keys": {"vault": {"record": None}}}},
+        "vault.rotatorRole: whoever rotates the keys keeps a record",
+    ),
     "several brokers with a file each": ({"replicas": 2}, "cannot share state.store: sqlite"),
     "several brokers with a memory each": (
         {"replicas": 2, "settings": {"state": {"store": "memory"}}},

@@ -52,6 +52,7 @@ def test_the_broker_reads_every_file_of_settings_that_is_rendered(
 
     assert settings.issuer == "https://broker.acme.example"
     assert settings.listen.admin.is_loopback
+    assert not settings.workers.is_pinned
     assert settings.keys.store == "vault-transit"
     assert settings.state.directory == tmp_path / "var/lib/broker/state"
     assert settings.audit.directory == tmp_path / "var/lib/broker/audit"
@@ -96,3 +97,12 @@ def test_policies_arrive_whole_and_once(tmp_path: Path) -> None:
     assert found == delivered
     checked = CliRunner().invoke(main, ["policy", "test", str(directory)])
     assert checked.exit_code == 0, checked.output
+
+
+def test_workers_are_held_to_cores_where_the_operator_says_so(tmp_path: Path) -> None:
+    settings = loaded(
+        mounted(changed(example(), {"settings": {"workers": {"pin": "auto"}}}), tmp_path)
+    )
+
+    assert settings.workers.is_pinned
+    assert (settings.workers.http, settings.workers.grpc) == (2, 2)

@@ -1,6 +1,7 @@
 """What the compose file starts works together: tokens are signed in OpenBao and remembered in Valkey."""
 
 import hashlib
+import json
 import re
 import shlex
 import socket
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.openbao
 
 _PAGE = ROOT / "docs" / "deployment.md"
 _AS_CLIENT = "run --rm client "
-_POLICY = re.compile(r"<<'?END'?\n(path \"transit.*?)^END$", re.DOTALL | re.MULTILINE)
+_POLICY = re.compile(
+    r"(?:acl/|policy write )(broker(?:-rotator)?)[\s\"][^<]*<<'?END'?\n(.*?)^END$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +154,21 @@ def test_the_broker_may_do_in_valkey_what_the_page_about_it_gives_it(machine: Ma
 
 
 def test_the_broker_may_do_what_the_page_about_vault_gives_it_and_nothing_else() -> None:
-    def policy(file: Path) -> list[str]:
-        (found,) = _POLICY.findall(file.read_text(encoding="utf-8"))
-        return [line.strip() for line in found.splitlines()]
+    def policies(file: Path) -> dict[str, list[str]]:
+        found = _POLICY.findall(file.read_text(encoding="utf-8"))
+        return {name: [line.strip() for line in text.splitlines()] for name, text in found}
 
-    assert policy(DEPLOY / "compose" / "openbao.hcl") == policy(ROOT / "docs" / "vault.md")
+    told = policies(ROOT / "docs" / "vault.md")
+    assert set(told) == {"broker", "broker-rotator"}
+    assert policies(DEPLOY / "compose" / "openbao.hcl") == told
+
+
+def test_the_broker_rotates_its_keys_by_its_own_second_login(machine: Machine) -> None:
+    before = jwt.get_unverified_header(token(machine))["kid"]
+
+    rotated = machine.run_inside("keys", "rotate", "--algorithm", "ES256", "--output", "json")
+
+    assert rotated.returncode == 0, rotated.stderr
+    keys = [one for one in json.loads(rotated.stdout)["keys"] if one["algorithm"] == "ES256"]
+    assert {one["state"] for one in keys if one["kid"] == before} == {"active"}
+    assert "pending" in {one["state"] for one in keys}

@@ -45,20 +45,22 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
         bao.create_key(KEYS["ES256"])
         bao.create_key(KEYS["RS256"], kind="rsa-2048")
         bao.allow("broker", may_sign=tuple(KEYS.values()))
+        bao.allow_rotating("broker-rotator", may_rotate=tuple(KEYS.values()))
         key = signer("cluster", "RS256").private_key.public_key()
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         bao.call("POST", "sys/auth/kubernetes", type="jwt")
         bao.call("POST", "auth/kubernetes/config", jwt_validation_pubkeys=[pem])
-        bao.call(
-            "POST",
-            "auth/kubernetes/role/broker",
-            role_type="jwt",
-            user_claim="sub",
-            bound_audiences=["vault"],
-            bound_subject=SUBJECT,
-            token_policies=["broker"],
-            token_no_default_policy=True,
-        )
+        for role in ("broker", "broker-rotator"):
+            bao.call(
+                "POST",
+                f"auth/kubernetes/role/{role}",
+                role_type="jwt",
+                user_claim="sub",
+                bound_audiences=["vault"],
+                bound_subject=SUBJECT,
+                token_policies=[role],
+                token_no_default_policy=True,
+            )
         yield bao
     finally:
         bao.close()
@@ -95,6 +97,10 @@ def test_a_replica_goes_on_where_the_one_before_it_ended(starting: Starting) -> 
     token = replica.token()
     key = jwt.PyJWKSet.from_dict(replica.key_set())[jwt.get_unverified_header(token)["kid"]]
     jwt.decode(token, key, algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER)
+
+    # The second role did its part: a spare is ready, and what is on record is in Vault.
+    states = [one["state"] for one in replica.keys()["keys"]]
+    assert sorted(states) == ["active", "active", "pending", "pending"]
     assert replica.stop(first) == 0, first.text
 
     data = replica.pod.place("/var/lib/broker")
@@ -108,7 +114,7 @@ def test_a_replica_goes_on_where_the_one_before_it_ended(starting: Starting) -> 
     verified = run_broker("audit", "verify", str(data / "audit"))
     assert verified.returncode == 0, verified.stdout
     chains = [line.split()[:2] for line in verified.stdout.splitlines() if "whole, closed" in line]
-    assert chains == [["grpc-0", "2"], ["http-0", "2"], ["http-1", "2"]]
+    assert chains == [["grpc-0", "2"], ["http-0", "2"], ["http-1", "2"], ["keys", "2"]]
 
 
 @pytest.mark.requirement("CFG-04")

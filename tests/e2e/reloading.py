@@ -137,13 +137,13 @@ class Operator:
 
 
 @contextmanager
-def reloadable(directory: Path) -> Iterator[RunningBroker]:
-    """A ready broker whose policies are its own."""
+def reloadable(directory: Path, **sections: Any) -> Iterator[RunningBroker]:
+    """A ready broker whose policies are its own, with these sections in its document."""
     policies = directory / "policies"
     policies.mkdir()
     shutil.copy(POLICIES / "broker.cedarschema", policies)
     (policies / "permits.cedar").write_text(PERMIT)
-    setting = new_setting(directory, policies=str(policies))
+    setting = new_setting(directory, policies=str(policies), **sections)
     groups("odd")(setting.document)
     broker = RunningBroker(setting)
     try:

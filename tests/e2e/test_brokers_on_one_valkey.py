@@ -23,7 +23,7 @@ from tests.e2e.setting import (
     login,
     new_setting,
 )
-from tests.e2e.twins import Pair, running_pair, valkey_state
+from tests.e2e.twins import FRUGAL, Pair, running_pair, valkey_state
 from tests.e2e.wires import UNABLE, decision_id, settled, wire
 from tests.fault_proxy import Fault
 from tests.harness import Answer
@@ -51,6 +51,20 @@ def reason_of(broker: RunningBroker, answer: Answer) -> str:
     name = decision_id(answer)
     (record,) = [one for one in broker.records() if one["event_id"] == name]
     return str(record["reason"])
+
+
+@pytest.mark.requirement("DOS-02")
+def test_a_client_has_one_quota_at_both_brokers(pair: Pair) -> None:
+    def ask(broker: RunningBroker, face: str) -> Answer:
+        with wire(face, broker.setting) as connected:
+            proof = by_assertion(assertion(pair.setting, FRUGAL))
+            return connected.exchange(exchange(pair.setting) | proof)
+
+    answers = [ask(broker, face) for _ in range(4) for broker in pair.both for face in FACES]
+
+    # Whose token it is, it may not be exchanged by this client; but it proved who it is.
+    assert [one.error for one in answers[:10]] == ["invalid_request"] * 10
+    assert {one.status for one in answers[10:]} == {"429", "RESOURCE_EXHAUSTED"}
 
 
 @pytest.mark.requirement("RPL-02", "P-B")

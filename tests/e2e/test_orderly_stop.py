@@ -49,4 +49,4 @@ def test_a_broker_told_to_stop_says_so_first_and_answers_whatever_it_accepted(
     assert not broker.session.processes()
     whole = broker.verify_audit()
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert whole.stdout.count("closed") == 2
+    assert whole.stdout.count("closed") == 3

@@ -76,6 +76,8 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     # Vault refuses the revoked version at once, and a worker knows another within half a second.
     assert all(call.answer and call.answer.error == UNABLE for call in refused)
     assert all(began < call.begun + call.seconds < ended + FOLLOWED for call in refused)
+    assert {one["initiator"] for one in broker.records("key.rotate")} == {"age"}
+    assert_on_record(broker, verifier)
 
 
 def rotate_and_revoke(broker: RunningBroker) -> None:
@@ -89,9 +91,30 @@ def rotate_and_revoke(broker: RunningBroker) -> None:
             assert len(verifier.kids) >= ROTATIONS
             revoke_active(broker, load, verifier)
 
+    assert_on_record(broker, verifier)
     assert verifier.failures == []
     assert not [call for call in load.calls if not call.token]
     assert sum(verifier.kids.values()) > 50
+
+
+def assert_on_record(broker: RunningBroker, verifier: KeepingVerifier) -> None:
+    """Every key that signed was announced, but for the first, and seen to be active; one was revoked."""
+    announced, seen = (
+        {
+            (change["kid"], change["to_state"])
+            for event in events
+            for record in broker.records(event)
+            for change in record["key_changes"]
+        }
+        for events in (("key.publish", "key.rotate", "key.revoke"), ("key.seen",))
+    )
+    active = {(kid, "active") for kid in verifier.kids}
+    assert active <= announced
+    assert active <= seen
+    (revoked,) = broker.records("key.revoke")
+    assert (revoked["kid"], "revoked") in announced & seen
+    assert revoked["exposure"]["stopped_at"] <= revoked["exposure"]["accepted_until"]
+    assert broker.verify_audit().returncode == 0
 
 
 def revoke_active(

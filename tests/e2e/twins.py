@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.e2e.asserting import DESK_AT_WIKI, PAGES, WIKI, idp_entry
 from tests.e2e.running import RunningBroker
@@ -12,6 +12,9 @@ from tests.e2e.setting import TICKETS_SECRET, Document, Setting, new_setting
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.idp import signer
 from tests.valkey import ValkeyServer, running
+
+FRUGAL: Final = "agent-frugal"
+"""A client that may ask ten times."""
 
 
 @dataclass
@@ -67,10 +70,15 @@ def replica_settings(folder: Path, *ports: int) -> list[Setting]:
             "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
             "grants": ["jwt_bearer"],
         }
+        frugal = {
+            "id": FRUGAL,
+            "auth": {"method": "private_key_jwt", "jwks": signer(FRUGAL).jwks},
+            "limit": {"rate": "1/h", "burst": 10},
+        }
         document = made.document
         found.append(
             made.with_document(
-                clients=[*document["clients"], agent],
+                clients=[*document["clients"], agent, frugal],
                 resources=[*document["resources"], {"resource": WIKI, "scopes": {PAGES: {}}}],
                 issuers=[idp_entry(purposes=["user", "access_token", "id_jag"])],
                 issuer=(found[0] if found else made).issuer,

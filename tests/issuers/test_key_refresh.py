@@ -580,6 +580,9 @@ def test_configured_keys_in_memory_are_bounded(world: World) -> None:
 
     assert all(verifies(world, "a1", source) for source in sources)
     assert len(world.ring._static) == MAX_SOURCES
+    told = world.ring.memory()
+    assert told.entries <= told.capacity == 2 * MAX_SOURCES
+    assert told.misses > MAX_SOURCES
     assert verifies(world, "a1", sources[0])
 
 

@@ -315,3 +315,27 @@ def test_closing_refuses_who_waits_and_who_comes_later(
     assert fault_of(lambda: batches.submit(LANE, b"x")) == "the key store is closed"
     assert fault_of(lambda: batches.probe(LANE, b"x")) == "the key store is closed"
     assert not batches._thread.is_alive()
+
+
+def test_what_is_handed_in_together_goes_out_together() -> None:
+    sent: list[int] = []
+
+    def send(_lane: Lane, items: Sequence[bytes]) -> Sequence[bytes | None]:
+        sent.append(len(items))
+        return [None if item == b"bad" else item[::-1] for item in items]
+
+    batches = Batches(send, deadline=5.0, capacity=4)
+    try:
+        assert batches.submit_all(LANE, [b"ab", b"cd", b"ef"]) == [b"ba", b"dc", b"fe"]
+        assert sent == [3]
+        assert (
+            fault_of(lambda: batches.submit_all(LANE, [b"ab", b"bad"])) == "the request was refused"
+        )
+        too_many = [b"x"] * 5
+        fault = fault_of(lambda: batches.submit_all(LANE, too_many))
+        assert fault == "too many requests wait for the signer"
+        batches.trip(LANE.name, "vault: sealed")
+        assert fault_of(lambda: batches.submit_all(LANE, [b"ab"])) == "vault: sealed"
+        assert sent == [3, 2]
+    finally:
+        batches.close()

@@ -588,7 +588,7 @@ def test_a_tender_goes_on_after_whatever_happens_and_tells_it_once(
     tender.close()
 
     assert caplog.messages == [
-        "the keys cannot be rotated: TemporarilyUnavailable: vault: sealed",
+        "the keys cannot be looked after: TemporarilyUnavailable: vault: sealed",
     ]
 
 

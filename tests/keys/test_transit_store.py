@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from broker.errors import Reason, TemporarilyUnavailable
+from broker.keys import vault_transit
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import FoundKey, KeyLife, Schedule
 from broker.keys.record import NoRecord
+from broker.keys.transit_key import sign_digests
 from broker.keys.vault_auth import TokenFileAuth
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -440,6 +442,17 @@ def test_a_store_makes_its_threads_in_the_process_that_made_it(
     assert done.stdout == b"0 64 64"
 
 
+def test_one_signature_of_several_that_does_not_verify_fails_all(
+    vault: PretendVault, make_store: MakeStore
+) -> None:
+    key = make_store().signing_key("ES256")
+    vault.scripts[SIGN] = lambda seen: results(
+        *map(vault.sign, seen.body["batch_input"][:2]), {"signature": "vault:v1:" + "A" * 86}
+    )
+
+    assert "does not verify" in fault_of(lambda: key.sign_all([b"a.1", b"a.2", b"a.3"]))
+
+
 # The real server, while keys change.
 
 
@@ -448,6 +461,28 @@ def real_store(own_transit: Transit) -> Iterator[VaultTransitKeyStore]:
     store = own_transit.store()
     yield store
     store.close()
+
+
+@pytest.mark.openbao
+def test_sixteen_signatures_are_one_round_trip(
+    transit: Transit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+
+    def counted(*arguments: Any, digests: Sequence[bytes], **named: Any) -> list[bytes | None]:
+        trips.append(len(digests))
+        return sign_digests(*arguments, digests=digests, **named)
+
+    store = transit.store()
+    monkeypatch.setattr(vault_transit, "sign_digests", counted)
+    inputs = [b"header.payload-%d" % number for number in range(16)]
+    key = store.signing_key("ES256")
+    signatures = key.sign_all(inputs)
+    store.close()
+
+    assert trips == [16]
+    verification = OwnKeys(store).key(key.kid, "ES256")
+    assert all(map(verification.verify, inputs, signatures))
 
 
 @pytest.mark.openbao

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker import __version__
 from broker.audit.record import REQUEST_EVENTS, SERVICE_EVENTS
+from broker.bounded import MemoryStatus
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.interfaces import AuditEntry, SigningKey
 from broker.metrics import (
@@ -199,6 +200,7 @@ def test_nothing_that_a_request_brings_makes_a_series(directory: Path) -> None:
     metrics.observe_request(0.1, face="x", event="y")
     metrics.observe_sign(0.1, store="z")
     metrics.count_reload("w")
+    metrics.show_memories({"https://cache.example": MemoryStatus(1, 1, 1, 1)})
     metrics.flush()
 
     families = page(directory)
@@ -211,6 +213,30 @@ def test_nothing_that_a_request_brings_makes_a_series(directory: Path) -> None:
         for text in one.labels.values()
     }
     assert not [text for text in labels if text.startswith("https")]
+
+
+def test_memories_are_counted_by_what_they_knew_since_the_last_look(directory: Path) -> None:
+    metrics = Metrics(directory, "grpc")
+    metrics.show_memories({"tokens": MemoryStatus(3, 4096, hits=10, misses=5)})
+    metrics.show_memories({"tokens": MemoryStatus(4, 4096, hits=17, misses=6)})
+    metrics.flush()
+
+    of_tokens = {"cache": "tokens"}
+    assert value(directory, "broker_cache_hits_total", of_tokens) == 17
+    assert value(directory, "broker_cache_misses_total", of_tokens) == 6
+    assert value(directory, "broker_cache_entries", of_tokens, grpc=True) == 4
+    assert value(directory, "broker_cache_capacity", of_tokens, grpc=True) == 4096
+
+
+def test_a_memory_that_was_begun_anew_takes_nothing_back(directory: Path) -> None:
+    metrics = Metrics(directory, "grpc")
+    metrics.show_memories({"decisions": MemoryStatus(9, 4096, hits=100, misses=9)})
+    metrics.show_memories({"decisions": MemoryStatus(2, 4096, hits=3, misses=2)})
+    metrics.flush()
+
+    assert value(directory, "broker_cache_hits_total", {"cache": "decisions"}) == 103
+    assert value(directory, "broker_cache_misses_total", {"cache": "decisions"}) == 11
+    assert value(directory, "broker_cache_entries", {"cache": "decisions"}, grpc=True) == 2
 
 
 @pytest.mark.requirement("LOG-08")
@@ -347,6 +373,9 @@ class Sink:
             self.check()
             self.events.append(event)
 
+    def part(self) -> contextlib.AbstractContextManager[AuditEntry]:
+        raise NotImplementedError
+
     def note(self, **_facts: Any) -> None:
         return
 
@@ -404,6 +433,9 @@ class Keys:
             raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE)
         return signing_input
 
+    def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]:
+        return [self.sign(one) for one in signing_inputs]
+
     def close(self) -> None:
         self.is_away = True
 
@@ -416,9 +448,10 @@ def test_a_signature_is_measured_even_if_it_fails(directory: Path) -> None:
     assert (key.kid, key.algorithm, store.public_keys()) == ("k1", "ES256", [{"kid": "k1"}])
     assert store.fresh_for() == 60
     assert key.sign(b"input") == b"input"
+    assert key.sign_all([b"one", b"two"]) == [b"one", b"two"]
     store.close()
     with pytest.raises(TemporarilyUnavailable):
         key.sign(b"input")
     metrics.flush()
 
-    assert value(directory, "broker_sign_seconds_count", {"store": "vault-transit"}) == 2
+    assert value(directory, "broker_sign_seconds_count", {"store": "vault-transit"}) == 3

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.bounded import BoundedMemory
+from broker.bounded import BoundedMemory, MemoryStatus
 from broker.model import Resource, Scope, Subject
 from broker.policy.cedar import CedarPolicyEngine
 from tests.policy.queries import CRM, NOW, PERMIT_ALL, READ, WRITE, LoadSet, client, login, query
@@ -112,6 +112,31 @@ def test_memory_never_exceeds_its_size(size: int) -> None:
         assert len(memory) <= size
         assert memory.get(number) in {str(number), None}
         assert memory.get(number // 2) in {str(number // 2), None}
+
+
+def test_memory_counts_what_it_knew_and_what_it_did_not() -> None:
+    memory: BoundedMemory[int, bool] = BoundedMemory(2)
+    memory.put(1, False)
+    asked = [memory.get(1), memory.get(2), memory.get(1)]
+
+    assert asked == [False, None, False]
+    assert memory.status() == MemoryStatus(entries=1, capacity=2, hits=2, misses=1)
+
+
+def test_an_engine_tells_how_its_memories_are_doing(load_set: LoadSet) -> None:
+    engine = load_set(PERMIT_ALL)
+    for _ in range(3):
+        engine.decide(query())
+    engine.permits_any(query(WRITE))
+
+    told = engine.memories()
+
+    assert told["policies"] == MemoryStatus(entries=1, capacity=20_000, hits=4, misses=0)
+    assert (told["slices"].hits, told["slices"].misses) == (3, 1)
+    assert (told["decisions"].hits, told["decisions"].misses) == (2, 2)
+    assert (told["permits"].hits, told["permits"].misses) == (0, 1)
+    assert told["entities"].misses == 2
+    assert all(0 < one.entries <= one.capacity for one in told.values())
 
 
 def test_memory_keeps_what_is_asked_for() -> None:

@@ -15,6 +15,7 @@ from broker.config import load_settings
 from broker.errors import TemporarilyUnavailable
 from broker.in_force import Accepted, Configuration, InForce, OneConfigurationPerEntry
 from broker.metrics import Metrics, prepare_directory
+from broker.metrics.measures import CACHES
 from broker.model import (
     Delegation,
     KeySource,
@@ -341,6 +342,7 @@ def test_a_process_that_cannot_take_what_is_in_force_serves_on_but_is_not_ready(
     )
     check = next(one for one in process.checks() if one.name == "configuration")
     check.run()
+    assert process.memories().keys() == set(CACHES), "each is measured under its name"
     try:
         with pytest.raises(ValueError, match=r"."):
             process.reload(Order(b"half of a configur", generation=1))

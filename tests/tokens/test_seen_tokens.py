@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.bounded import MemoryStatus
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import SigningKey, VerificationKey
 from broker.model import KeySource, TrustedIssuer
@@ -96,7 +97,7 @@ class Scene:
     key: WatchedKey = field(default_factory=lambda: watched(KEY))
     now: int = NOW
     cast: Cast = field(default_factory=Cast)
-    seen: SeenTokens = field(default_factory=SeenTokens)
+    seen: SeenTokens[VerifiedToken] = field(default_factory=SeenTokens)
 
     def __post_init__(self) -> None:
         self.ring = Ring(self.key)
@@ -141,6 +142,34 @@ def test_a_signature_is_verified_once(scene: Scene) -> None:
 
     assert first == again
     assert len(scene.key.asked) == 1
+    assert again is first, "what it says was not read again either"
+    assert scene.seen.memories() == {
+        "tokens": MemoryStatus(entries=1, capacity=4096, hits=1, misses=1),
+        "readings": MemoryStatus(entries=1, capacity=4096, hits=1, misses=1),
+    }
+
+
+def test_what_a_token_says_is_read_again_where_its_issuer_is_trusted_otherwise(
+    scene: Scene,
+) -> None:
+    token = good_access_token()
+    scene.verify(token)
+    scene.change_issuer(subject_prefix="a|")
+
+    verified = scene.verify(token)
+
+    assert verified.trusted_issuer is not None
+    assert verified.trusted_issuer.subject_prefix == "a|"
+
+
+def test_a_login_that_is_yet_to_come_is_refused_though_it_was_past_before(scene: Scene) -> None:
+    token = good_access_token(iat=NOW - 60, auth_time=NOW)
+    scene.verify(token)
+    scene.now -= 45
+
+    with pytest.raises(TokenRejected) as rejected:
+        scene.verify(token)
+    assert rejected.value.reason is Reason.CLAIM_INCONSISTENT
 
 
 def test_every_other_token_is_verified(scene: Scene) -> None:
@@ -258,19 +287,19 @@ def test_nobody_fills_the_memory_with_tokens_that_nobody_signed(scene: Scene) ->
         with pytest.raises(TokenRejected):
             scene.verify(signer("stranger").sign(good_access_token_claims(jti=str(number))))
 
-    assert len(scene.seen.memory) == 0
+    assert not any(one.entries for one in scene.seen.memories().values())
 
 
 def test_the_memory_is_bounded_in_number_and_in_length() -> None:
     scene = Scene(seen=SeenTokens(8))
     for _ in range(50):
         scene.verify(good_access_token())
-    assert len(scene.seen.memory) <= 8
+    assert all(0 < one.entries <= one.capacity == 8 for one in scene.seen.memories().values())
 
     scene = Scene()
     long = good_access_token(groups=["g" * 100] * 50)
     scene.verify(long)
-    assert len(scene.seen.memory) == 0
+    assert not any(one.entries for one in scene.seen.memories().values())
 
 
 @pytest.mark.parametrize("is_revoked", [True, False])

@@ -461,7 +461,7 @@ def test_who_waits_too_long_for_a_place_is_turned_away(monkeypatch: pytest.Monke
     arrived.wait(10)
     reply = call.post("grant_type=g")
     assert (reply.status, reply.json["error"]) == (503, "temporarily_unavailable")
-    assert reply.headers["retry-after"] == "2"
+    assert reply.headers["retry-after"] in {"1", "2"}
     # There is no record of it, so none is named.
     assert "broker-decision-id" not in reply.headers
     assert call("GET", "/jwks").status == 200

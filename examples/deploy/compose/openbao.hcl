@@ -32,6 +32,11 @@ initialize "keys" {
     path      = "sys/mounts/transit"
     data      = { type = "transit" }
   }
+  request "kv" {
+    operation = "update"
+    path      = "sys/mounts/kv"
+    data      = { type = "kv", options = { version = "2" } }
+  }
   request "es256" {
     operation = "update"
     path      = "transit/keys/broker-es256"
@@ -64,6 +69,29 @@ path "transit/sign/broker-rs256" {
   allowed_parameters = { "batch_input" = [], "key_version" = [], "hash_algorithm" = ["sha2-256"],
                          "prehashed" = [], "signature_algorithm" = ["pkcs1v15"] }
 }
+path "kv/data/broker/keys/record" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
+END
+    }
+  }
+  request "rotator-policy" {
+    operation = "update"
+    path      = "sys/policies/acl/broker-rotator"
+    data = {
+      policy = <<END
+path "transit/keys/broker-es256" { capabilities = ["read"] }
+path "transit/keys/broker-rs256" { capabilities = ["read"] }
+path "transit/keys/broker-es256/rotate" { capabilities = ["update"] }
+path "transit/keys/broker-rs256/rotate" { capabilities = ["update"] }
+path "transit/keys/broker-es256/config" {
+  capabilities = ["update"]
+  allowed_parameters = { "min_encryption_version" = [], "min_decryption_version" = [] }
+}
+path "transit/keys/broker-rs256/config" {
+  capabilities = ["update"]
+  allowed_parameters = { "min_encryption_version" = [], "min_decryption_version" = [] }
+}
+path "kv/data/broker/keys/record" { capabilities = ["create", "read", "update"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 END
     }
@@ -101,6 +129,37 @@ END
         eval_source = "file"
         eval_type   = "string"
         path        = "/made/secret-id"
+      }
+    }
+  }
+  request "rotator-role" {
+    operation = "update"
+    path      = "auth/approle/role/broker-rotator"
+    data = {
+      token_policies          = ["broker-rotator"]
+      token_no_default_policy = true
+      token_ttl               = "1h"
+    }
+  }
+  request "rotator-role-id" {
+    operation = "update"
+    path      = "auth/approle/role/broker-rotator/role-id"
+    data = {
+      role_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/made/rotator-role-id"
+      }
+    }
+  }
+  request "rotator-secret-id" {
+    operation = "update"
+    path      = "auth/approle/role/broker-rotator/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/made/rotator-secret-id"
       }
     }
   }

@@ -56,7 +56,12 @@ def main(directory: Path) -> None:
 def _files(directory: Path) -> Mapping[str, bytes]:
     """Every file by its name, those last that say that all of it is done."""
     authority = _authority()
-    role_id, secret_id = str(uuid.uuid4()).encode(), secrets.token_urlsafe(32).encode()
+    logins = {
+        f"{server}/{login}{file}": content
+        for login in ("", "rotator-")
+        for file, content in _login().items()
+        for server in ("openbao", "broker")
+    }
     password = secrets.token_urlsafe(32).encode()
     private, public = _client_key(directory)
     shared = {f"{name}/ca.pem": _pem(authority[0]) for name in _SERVERS}
@@ -68,16 +73,21 @@ def _files(directory: Path) -> Mapping[str, bytes]:
     return {
         **shared,
         **servers,
+        **logins,
         "openbao/unseal.key": secrets.token_bytes(32),
-        "openbao/role-id": role_id,
-        "openbao/secret-id": secret_id,
-        "broker/role-id": role_id,
-        "broker/secret-id": secret_id,
         "valkey/users.conf": _users(password),
         "broker/valkey-password": password,
         f"broker/{CLIENT}.jwks.json": public,
         f"client/{CLIENT}.pem": private,
         f"client/{_DONE}": _pem(authority[0]),
+    }
+
+
+def _login() -> dict[str, bytes]:
+    """The two halves of a login at OpenBao, which OpenBao and the broker both are told."""
+    return {
+        "role-id": str(uuid.uuid4()).encode(),
+        "secret-id": secrets.token_urlsafe(32).encode(),
     }
 
 

@@ -93,7 +93,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $own "grpc" (dict "tls" $tls) -}}
 {{- end -}}
 {{- $auth := dict "method" "kubernetes" "role" .Values.vault.role "mount" .Values.vault.mount "jwt_file" "/var/run/secrets/vault/token" -}}
-{{- $_ := set $own "keys" (dict "store" (dig "keys" "store" "vault-transit" .Values.settings) "vault" (dict "auth" $auth)) -}}
+{{- $vault := dict "auth" $auth -}}
+{{- if .Values.vault.rotatorRole -}}
+{{- if not (dig "keys" "vault" "record" nil .Values.settings) -}}
+{{- fail "vault.rotatorRole: whoever rotates the keys keeps a record of them, settings.keys.vault.record" -}}
+{{- end -}}
+{{- $_ := set $vault "rotator" (merge (dict "role" .Values.vault.rotatorRole) $auth) -}}
+{{- end -}}
+{{- $_ := set $own "keys" (dict "store" (dig "keys" "store" "vault-transit" .Values.settings) "vault" $vault) -}}
+{{- /* Of the cores of a node nobody knows which are busy, unless whoever sets this does. */ -}}
+{{- $_ := set $own "workers" (dict "pin" (dig "workers" "pin" "never" .Values.settings)) -}}
 {{- if .Values.policies -}}
 {{- $_ := set $own "policies" "/etc/broker/policies" -}}
 {{- end -}}

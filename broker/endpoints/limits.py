@@ -1,0 +1,251 @@
+"""How often anybody may ask: each client that proved itself, and each address that proves nothing."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from types import TracebackType
+from typing import Any, Final, Self
+
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.purses import MOST_PURSES, Purses
+from broker.errors import (
+    InvalidClient,
+    OAuthError,
+    RateLimited,
+    Reason,
+    ServerError,
+    TemporarilyUnavailable,
+    scattered,
+)
+from broker.interfaces import Allowances, AuditEntry, AuditLog
+from broker.model import Client, Quota, RequestContext
+
+_SECONDS_BETWEEN_RECORDS: Final = 10.0
+
+Observer = Callable[[str, str], None]
+"""Is told the face and the reason of each request that was turned away without a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTerms:
+    """The quotas that an operator set; where there is none, there is no limit."""
+
+    per_client: Quota | None = None
+    per_source: Quota | None = None
+
+
+class TurnedAway(RateLimited):
+    """
+    A request was refused unread, since too many from its source proved nothing.
+
+    There is no record of it: those that used the quota up have theirs.
+    """
+
+    is_recorded = False
+
+
+class Limits:
+    """
+    Keeps clients and sources to their quotas.
+
+    A client's requests count once it has proved to be that client, so nobody can use up what is another's.
+    A source's requests count when they end without a proved client, whatever they claim; while its quota
+    is used up, all that would need a proof is turned away unread. Each refusal tells when to come back, not
+    all the same.
+    """
+
+    def __init__(
+        self,
+        allowances: Allowances,
+        terms: LimitTerms,
+        *,
+        observe: Observer | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._terms = terms
+        self._purses = Purses(allowances, monotonic=monotonic)
+        self._refusals = _Refusals(monotonic)
+        self._observe = observe
+
+    def enter(self, context: RequestContext) -> None:
+        """
+        Let a request in that proves nothing yet.
+
+        Raises ``TurnedAway`` (``source_limit``); nothing is written or asked for it.
+        """
+        if not context.source or self._terms.per_source is None:
+            return
+        wait = self._purses.wait_of(_source(context.source))
+        if wait > 0:
+            raise TurnedAway(Reason.SOURCE_LIMIT, retry_after=_seconds(wait))
+
+    def charge(self, source: str) -> None:
+        """Hold a request against its source that ended without a proved client."""
+        if source and self._terms.per_source is not None:
+            self._purses.take(_source(source), self._terms.per_source)
+
+    def admit(self, client: Client, *, number: int = 1) -> None:
+        """
+        Count a request of a proved client, or as many as it asks for together, all or none.
+
+        Raises ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client;
+        it says how many there were since the one before.
+        """
+        quota = client.quota or self._terms.per_client
+        if quota is None:
+            return
+        for taken in range(number):
+            wait = self._purses.take(_client(client.client_id), quota)
+            if wait > 0:
+                for _ in range(taken):
+                    self.give_back(client.client_id)
+                raise self._refusals.next_for(client.client_id, wait)
+
+    def give_back(self, client_id: str) -> None:
+        """Count a request of a client no more: somebody else had only repeated what the client once sent."""
+        self._purses.give_back(_client(client_id))
+
+    def count(self, face: str, error: OAuthError) -> None:
+        """Tell the observer of a request that was turned away without a record."""
+        if self._observe is not None:
+            self._observe(face, error.reason.code)
+
+    def close(self) -> None:
+        """Close the allowances."""
+        self._purses.close()
+
+
+def no_limits() -> Limits:
+    """What lets everybody in."""
+    return Limits(LocalAllowances(), LimitTerms())
+
+
+class _Refusals:
+    """Decides which refusals of a client are worth a record, and counts the others."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._told: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def next_for(self, client_id: str, wait: float) -> RateLimited:
+        with self._lock:
+            now = self._monotonic()
+            told_at, more = self._told.pop(client_id, (-math.inf, 0))
+            is_due = now - told_at >= _SECONDS_BETWEEN_RECORDS
+            self._told[client_id] = (now, 0) if is_due else (told_at, more + 1)
+            if len(self._told) > MOST_PURSES:
+                self._told.popitem(last=False)
+        detail = f"{more} more since the last record" if is_due and more else ""
+        error = RateLimited(Reason.CLIENT_LIMIT, retry_after=_seconds(wait), detail=detail)
+        error.is_recorded = is_due
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class ChargingAuditLog:
+    """
+    An audit log whose entries hold requests against their sources that end without a proved client.
+
+    Every request has an entry, from before it is read to the end, and notes in it how its client was proved.
+    """
+
+    inner: AuditLog
+    limits: Limits
+
+    def entry(self, event: str, context: RequestContext) -> AbstractContextManager[AuditEntry]:
+        return _ChargingEntry(self.inner.entry(event, context), self.limits, context.source)
+
+    def check(self) -> None:
+        self.inner.check()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _ChargingEntry:
+    __slots__ = ("_entry", "_inner", "_limits", "_proved", "_source")
+
+    def __init__(
+        self, inner: AbstractContextManager[AuditEntry], limits: Limits, source: str
+    ) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._source = source
+        self._proved = ""
+
+    def note(self, **facts: Any) -> None:
+        if "auth_method" in facts:
+            self._proved = facts["client_id"]
+        self._entry.note(**facts)
+
+    def part(self) -> AbstractContextManager[AuditEntry]:
+        return self._entry.part()
+
+    def __enter__(self) -> Self:
+        self._entry = self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        if isinstance(raised, OAuthError):
+            self._settle(raised)
+        return self._inner.__exit__(kind, raised, trace)
+
+    def _settle(self, refusal: OAuthError) -> None:
+        if not self._proved:
+            if _is_callers_fault(refusal):
+                self._limits.charge(self._source)
+        elif isinstance(refusal, InvalidClient):
+            # A proof that is shown again may be in anybody's hands.
+            self._limits.give_back(self._proved)
+            self._limits.charge(self._source)
+
+
+def source_of(address: str) -> str:
+    """
+    Whom requests from an address are held against: the address, or the network of an IPv6 address.
+
+    Whoever has one IPv6 address has 2^64 of them (RFC 6177), and counts as one. What is no address is
+    nobody's.
+    """
+    if ":" not in address:
+        return address
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(IPv6Address(int(found) >> 64 << 64)) + "/64"
+
+
+def _is_callers_fault(refusal: OAuthError) -> bool:
+    """Whether the caller could have known better: not when something of ours was away."""
+    if isinstance(refusal, RateLimited):
+        return True
+    return not isinstance(refusal, TemporarilyUnavailable | ServerError)
+
+
+def _client(client_id: str) -> str:
+    return "client " + client_id
+
+
+def _source(source: str) -> str:
+    return "source " + source
+
+
+def _seconds(wait: float) -> int:
+    """Whole seconds that are not less than those, and not the same for all who are refused."""
+    return scattered(max(1, math.ceil(wait)))

@@ -75,7 +75,9 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     refused = [call for call in load.calls if not call.token]
     # Vault refuses the revoked version at once, and a worker knows another within half a second.
     assert all(call.answer and call.answer.error == UNABLE for call in refused)
-    assert all(began < call.begun + call.seconds < ended + FOLLOWED for call in refused)
+    late = [round(call.begun + call.seconds - ended, 1) for call in refused]
+    details = {one.get("detail") for one in broker.records() if one["decision"] == "deny"}
+    assert all(began - ended < moment < FOLLOWED for moment in late), (began - ended, late, details)
     assert {one["initiator"] for one in broker.records("key.rotate")} == {"age"}
     assert_on_record(broker, verifier)
 

@@ -1,4 +1,4 @@
-"""Tests of the ordinary run at greater length: more races of processes, more losses of power."""
+"""Tests of the ordinary run at greater length: more races, more losses of power, more rotations."""
 
 import os
 import subprocess
@@ -15,10 +15,11 @@ from tests.e2e.setting import ROOT
 LONG: Final = {
     "tests/state/test_valkey_processes.py": ("BROKER_RACES", int(2_000 * MINUTES)),
     "tests/state/test_power_cuts.py": ("BROKER_POWER_CUTS", int(100 * MINUTES)),
+    "tests/keys/test_rotation.py": ("BROKER_ROTATIONS", int(20 * MINUTES)),
 }
 
 
-@pytest.mark.requirement("R-15", "RPL-02")
+@pytest.mark.requirement("R-15", "RPL-02", "SGN-02")
 @pytest.mark.parametrize("file", LONG)
 def test_the_long_form_passes(file: str, report: Report) -> None:
     name, count = LONG[file]

@@ -1,5 +1,6 @@
 """Rotation and revocation while replicas sign and verifiers keep the key set for its full max-age."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from tests.harness import Clock
 from tests.keys.rotations import SCHEDULE, OwnClock, World
 from tests.openbao import Transit, vault_record
 
-ROTATIONS = 100
+ROTATIONS = int(os.environ.get("BROKER_ROTATIONS", "40"))
+"""``make chaos`` has many more."""
+
 LIFETIME = timedelta(minutes=15)
 # The clocks of any two of these differ by as much as the schedule allows for.
 REPLICA_CLOCKS = (-15, 0, 15)
@@ -178,7 +181,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.requirement("SGN-02", "ITR-06", "R-08")
-def test_a_hundred_rotations_leave_no_token_that_a_verifier_cannot_verify(site: Site) -> None:
+def test_rotations_on_end_leave_no_token_that_a_verifier_cannot_verify(site: Site) -> None:
     world, signing = site.world, [site.active()]
 
     for _ in range(ROTATIONS):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Generic, Self, TypeVar
 from urllib.parse import unquote
 
@@ -79,7 +78,6 @@ class Call(Generic[M]):
             raise InvalidRequest(Reason.BODY_MALFORMED) from None
 
 
-@lru_cache(maxsize=1024)
 def peer_address(peer: str) -> str:
     """The IP address in a gRPC peer name such as ``ipv6:%5B::1%5D:50051``; empty for others."""
     family, _, rest = peer.partition(":")

@@ -126,6 +126,8 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"an audit fact is an object, not {type(value).__name__}")
     held = {}
     for name, item in islice(value.items(), LIST_LIMIT):
         held[_bounded_name(name)] = (

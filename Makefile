@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
-WORKERS ?= auto
+# Half of what the tests do is wait for the processes that they start.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 PART ?=
 OPTIONS ?=

@@ -172,7 +172,7 @@ def _limits() -> dict[str, Any]:
     """Limits that are counted and never reached, where the broker has any: all load is one client's."""
     if "limits" not in json_schema()["properties"]:
         return {}
-    return {"limits": {name: {"rate": "9999999/s"} for name in ("per_client", "per_source")}}
+    return {"limits": {name: {"rate": "1000000/s"} for name in ("per_client", "per_source")}}
 
 
 def _client(setting: Setting) -> dict[str, Any]:

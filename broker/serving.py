@@ -27,7 +27,7 @@ from broker.logs import GRANIAN_LOGGING
 from broker.metrics import Exposition, Metrics, prepare_directory
 from broker.monitor import Hooks, WorkerMonitor
 from broker.signing import keys_looked_after
-from broker.state.sqlite_allowances import forget_allowances
+from broker.state.sqlite_allowances import begin_allowances
 from broker.supervisor import ChildSpec, Supervisor
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
     metrics = settings.state.directory / "metrics"
     settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_directory(metrics)
-    forget_allowances(settings.state.directory)
+    if settings.state.store == "sqlite":
+        begin_allowances(settings.state.directory)
     _log.info("starting", version=__version__, issuer=settings.issuer)
     supervisor = Supervisor(
         list(_children(accepted, metrics)),

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,11 +33,22 @@ _MAX_PAGES: Final = 16_384
 """64 MiB, for half a million parties that are not full."""
 
 
-def forget_allowances(directory: Path) -> None:
-    """Remove the file of an earlier run; called before any process uses it."""
+def begin_allowances(directory: Path) -> None:
+    """
+    Replace the file of an earlier run by an empty one; called before any process uses it.
+
+    Processes that made it together would turn each other away: whoever switches on the write-ahead log has
+    to be alone, and SQLite does not wait for that. Where it cannot be made, whoever draws is refused.
+    """
     for suffix in ("", *_SIDE_FILES):
         with suppress(FileNotFoundError):
             (directory / (FILE + suffix)).unlink()
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(directory / FILE, isolation_level=None)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_SCHEMA)
 
 
 class SqliteAllowances:
@@ -45,8 +56,9 @@ class SqliteAllowances:
     Allowances that the processes of one machine share, for as long as the broker runs.
 
     Nothing waits for the disk: what is lost with the power is full again by the time of the next start.
-    Each process opens the file for itself when it first draws. ``now`` is a clock that all processes have;
-    whoever does not get the file within ``busy_timeout`` seconds is refused.
+    Each process opens the file, which ``begin_allowances`` made, for itself when it first draws. ``now``
+    is a clock that all processes have; whoever does not get the file within ``busy_timeout`` seconds is
+    refused.
     """
 
     def __init__(
@@ -120,10 +132,8 @@ class SqliteAllowances:
         connection = sqlite3.connect(
             self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(f"PRAGMA max_page_count = {_MAX_PAGES}")
-        connection.executescript(_SCHEMA)
         connection.execute("PRAGMA busy_timeout = 0")
         return connection
 

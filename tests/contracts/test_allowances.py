@@ -16,7 +16,7 @@ from broker.endpoints.allowances import LocalAllowances, draw_from
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import Allowances
 from broker.model import Quota
-from broker.state.sqlite_allowances import SqliteAllowances, forget_allowances
+from broker.state.sqlite_allowances import SqliteAllowances, begin_allowances
 from broker.state.valkey_allowances import ValkeyAllowances
 from broker.state.valkey_opening import primary_of
 from tests.e2e.patience import until
@@ -41,6 +41,7 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
     made: list[Allowances] = []
     in_memory = LocalAllowances()
     prefix = new_prefix()
+    begin_allowances(tmp_path)
 
     def open_one() -> Allowances:
         found: Allowances
@@ -169,6 +170,7 @@ def test_two_processes_that_race_get_the_burst_together(
     store: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     place = str(tmp_path)
+    begin_allowances(tmp_path)
     if store == "valkey":
         server: ValkeyServer = request.getfixturevalue("valkey_server")
         place = f"valkey:{server.port}:{new_prefix()}"
@@ -265,13 +267,13 @@ def test_in_valkey_the_full_are_forgotten_and_more_are_refused_than_can_be_held(
 
 
 def test_a_file_of_an_earlier_run_is_of_no_account(tmp_path: Path) -> None:
+    begin_allowances(tmp_path)
     first = SqliteAllowances(tmp_path)
     assert drawn(first, "a", wanted=99) == 40
     first.close()
 
-    forget_allowances(tmp_path)
+    begin_allowances(tmp_path)
 
-    assert list(tmp_path.iterdir()) == []
     second = SqliteAllowances(tmp_path)
     assert drawn(second, "a", wanted=99) == 40
     second.close()

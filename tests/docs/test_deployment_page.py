@@ -88,26 +88,33 @@ def test_prometheus_looks_for_the_port_that_there_is() -> None:
 
 
 @pytest.mark.openbao
-def test_vault_takes_the_role_that_the_page_gives(tmp_path: Path) -> None:
-    """The names in it are those of the release that the page installs."""
+def test_vault_takes_the_roles_that_the_page_gives(tmp_path: Path) -> None:
+    """The names in them are those of the release that the page installs."""
     bao = OpenBao(tmp_path)
     try:
         bao.set_up()
         bao.call("POST", "sys/auth/kubernetes", type="kubernetes")
-        (block,) = [one for one in PAGE if one.noted("needs") == "openbao"]
-        run(block.text, folder=tmp_path, BAO_ADDR=bao.url, BAO_TOKEN=bao._root_token)
-        role = bao.call("GET", "auth/kubernetes/role/broker")["data"]
+        for block in PAGE:
+            if block.noted("needs") == "openbao":
+                run(block.text, folder=tmp_path, BAO_ADDR=bao.url, BAO_TOKEN=bao._root_token)
+        roles = {
+            name: bao.call("GET", f"auth/kubernetes/role/{name}")["data"]
+            for name in ("broker", "broker-rotator")
+        }
     finally:
         bao.close()
 
     manifests = render(example())
     account = manifests.only("ServiceAccount")["metadata"]["name"]
     (source,) = manifests.volume("vault-token")["projected"]["sources"]
-    assert role["bound_service_account_names"] == [account]
-    assert role["bound_service_account_namespaces"] == given(helm_commands()[0], "--namespace")
-    assert role["audience"] == source["serviceAccountToken"]["audience"]
-    assert manifests.settings["keys"]["vault"]["auth"]["role"] == "broker"
-    assert role["token_no_default_policy"] is True
+    vault = manifests.settings["keys"]["vault"]
+    assert [vault["auth"]["role"], vault["rotator"]["role"]] == list(roles)
+    for name, role in roles.items():
+        assert role["bound_service_account_names"] == [account]
+        assert role["bound_service_account_namespaces"] == given(helm_commands()[0], "--namespace")
+        assert role["audience"] == source["serviceAccountToken"]["audience"]
+        assert role["token_policies"] == [name]
+        assert role["token_no_default_policy"] is True
 
 
 def test_the_table_has_every_alert_in_words_alone() -> None:

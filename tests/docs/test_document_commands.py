@@ -27,6 +27,8 @@ _START_SECONDS = 60
 _CHANGING = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<id>"),
     (re.compile(r"[0-9]+m[0-9]{2}s left"), "<time> left"),
+    # How far the control process has come with the keys by then is a matter of moments.
+    (re.compile(r"[0-9]+ records in"), "<number> records in"),
 )
 _WITH_COMMANDS = [one for one in DOCUMENTS if any(block.is_run for block in blocks(one))]
 

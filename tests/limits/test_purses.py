@@ -13,7 +13,7 @@ from broker.endpoints.limits import Limits, LimitTerms
 from broker.endpoints.purses import MOST_PURSES, PORTIONS, Purses
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
 from broker.model import Client, Portion, Quota
-from broker.state.sqlite_allowances import SqliteAllowances
+from broker.state.sqlite_allowances import SqliteAllowances, begin_allowances
 
 WIDE = Quota(rate=100, burst=1280)
 
@@ -111,6 +111,7 @@ def test_a_small_quota_is_exact(ticking: Ticking) -> None:
 
 
 def test_threads_at_once_take_no_more_than_there_is(tmp_path: Path) -> None:
+    begin_allowances(tmp_path)
     shared = SqliteAllowances(tmp_path, busy_timeout=10)
     every = [Purses(shared), Purses(shared)]
     slow = Quota(rate=1 / 3600, burst=1280)

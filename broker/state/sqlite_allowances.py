@@ -134,6 +134,8 @@ class SqliteAllowances:
         )
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(f"PRAGMA max_page_count = {_MAX_PAGES}")
+        # Nothing is written where the tables are there.
+        connection.executescript(_SCHEMA)
         connection.execute("PRAGMA busy_timeout = 0")
         return connection
 

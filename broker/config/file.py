@@ -47,7 +47,7 @@ class ListenSection(Section):
     )
     admin: ListenAddress = Field(
         default=Address("127.0.0.1", 9443),
-        description="Health, metrics and audit pages. Nobody logs in there, so it stays on loopback.",
+        description="Health and metrics. Nobody logs in there, so it stays on loopback.",
     )
     streams: ListenAddress | None = Field(
         default=None,

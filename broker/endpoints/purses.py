@@ -28,14 +28,22 @@ _log = structlog.get_logger("broker.limits")
 
 
 class _Purse:
-    """What is held for one party, or until which moment there is known to be nothing."""
+    """What is held for one party under its quota, or until which moment there is known to be nothing."""
 
-    __slots__ = ("empty_until", "lock", "number")
+    __slots__ = ("empty_until", "lock", "number", "quota")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.quota: Quota | None = None
         self.number = 0
         self.empty_until = 0.0
+
+    def follow(self, quota: Quota) -> None:
+        """Forget what was found under another quota, which a reload has replaced."""
+        if self.quota is not quota and self.quota != quota:
+            self.quota = quota
+            self.number = 0
+            self.empty_until = 0.0
 
 
 class Purses:
@@ -73,6 +81,7 @@ class Purses:
         purse = self._purse(party)
         # The first to find it empty draws, and the others wait for that.
         with purse.lock:
+            purse.follow(quota)
             if purse.number == 0:
                 now = self._monotonic()
                 if now < purse.empty_until:

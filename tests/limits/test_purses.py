@@ -102,6 +102,19 @@ def test_a_client_at_its_rate_is_never_refused_wherever_its_requests_go(
         assert purses.take("a", WIDE) == 0
 
 
+def test_another_quota_counts_at_once(ticking: Ticking) -> None:
+    """A reload has given the client more, or less, than what was found under the old one."""
+    purses = Purses(Shared(ticking), monotonic=ticking)
+    rare, often = Quota(rate=1 / 3600, burst=1), Quota(rate=1000, burst=2000)
+    assert taken(purses, 3, quota=rare) == 1
+
+    # What the old one cannot explain counts as none left, and comes back at the new rate.
+    assert taken(purses, 1, quota=often) == 0
+    ticking.at += 1
+    assert taken(purses, 500, quota=often) == 500
+    assert taken(purses, 3, quota=rare) == 0
+
+
 def test_a_small_quota_is_exact(ticking: Ticking) -> None:
     shared = Shared(ticking)
     every = [Purses(shared, monotonic=ticking) for _ in range(9)]

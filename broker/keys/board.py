@@ -13,6 +13,13 @@ from broker.keys.record_vault import VaultDocument
 from broker.keys.unavailable import signer_unavailable
 
 MOST_STATEMENTS: Final = 256
+"""How many can be read."""
+MOST_PUT_UP: Final = 80
+"""
+How many are put up, so that the key set stays within the hundred keys that verifiers take.
+
+Workers that die without a word leave theirs behind, and beyond this others sign in Vault instead.
+"""
 _MOST_TRIES: Final = 20
 _LONGEST_PAUSE: Final = 0.1
 
@@ -64,7 +71,7 @@ class StatementBoard:
         for _ in range(_MOST_TRIES):
             board, version = self._read()
             changed = _Board(tuple(change(board.statements)))
-            if len(changed.statements) > MOST_STATEMENTS:
+            if len(changed.statements) > max(MOST_PUT_UP, len(board.statements)):
                 raise signer_unavailable("vault: there are too many statements of keys")
             if changed == board or self._document.write(changed.members(), over=version):
                 return

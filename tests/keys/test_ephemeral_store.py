@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.errors import TemporarilyUnavailable
-from broker.keys.board import MOST_STATEMENTS, Listed, StatementBoard
+from broker.keys.board import MOST_PUT_UP, MOST_STATEMENTS, Listed, StatementBoard
 from broker.keys.ephemeral import EphemeralKeys, stated_keys
 from broker.keys.life import Schedule
 from broker.keys.rotator import Rotator, UnknownKey
@@ -205,11 +205,32 @@ def test_what_no_certifier_signed_is_published_by_nobody(
 
 
 def test_nonsense_on_the_board_is_cleared_away_by_whoever_writes_next(site: Site) -> None:
-    site.list("nonsense", "a.b.c", *(f"x{number}" for number in range(200)))
+    site.list("nonsense", "a.b.c", *(f"x{number}" for number in range(MOST_PUT_UP - 2)))
 
     site.replica()
 
     assert len(site.board.read()) == 1
+
+
+@pytest.mark.requirement("SGN-02")
+def test_replicas_that_die_without_a_word_do_not_fill_the_key_set(site: Site) -> None:
+    """Verifiers refuse a set of more than a hundred keys, and with it the keys of all that live."""
+    survivor = site.replica()
+    site.pass_time(minutes=7)
+    refused = 0
+    for _ in range(MOST_PUT_UP + 4):
+        try:
+            site.replica()
+        except TemporarilyUnavailable:
+            refused += 1
+        # It was killed: it says nothing, and looks no more.
+        site.replicas = [survivor]
+        site.clock.at += 5
+    site.pass_time(minutes=7)
+
+    assert refused == 5
+    assert len(survivor.kids()) == MOST_PUT_UP
+    assert survivor.signing() in survivor.kids()
 
 
 @pytest.mark.parametrize(

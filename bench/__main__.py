@@ -52,9 +52,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each line")
     parser.add_argument("--seconds", type=float, default=1.5, help="how long a turn takes")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="where the JSON files go")
+    parser.add_argument("--results", type=Path, help="where the JSON files go")
     parser.add_argument("--folder", type=Path, help="where brokers keep their state: a real disk")
     options = parser.parse_args()
+    # Figures that mean nothing do not replace those of the page.
+    options.results = options.results or (FOLDER.parent / "out" if options.quick else FOLDER)
     if unknown := set(options.part) - set(PARTS):
         parser.error(f"There is no part {', '.join(sorted(unknown))}.")
     return options

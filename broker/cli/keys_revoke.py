@@ -24,8 +24,8 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
     """
     Take the key with the id KID out of use at once and for ever; `broker keys list` has the ids.
 
-    It signs no more and leaves the key set at once. If it was the one that signed, another does from
-    now on. What cannot be undone is told.
+    Every broker follows at its next look: the key signs no more and leaves the key set, and if it was
+    the one that signed, another does. Until when that is, and what cannot be undone, is told.
     """
     settings = settings_from(config)
     with (

@@ -4,8 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
-# Half of what the tests do is wait for the processes that they start.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
+WORKERS ?= auto
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 PART ?=
 OPTIONS ?=

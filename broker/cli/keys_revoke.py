@@ -1,8 +1,10 @@
 """``broker keys revoke``: take a key out of use at once, in an emergency."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import rich_click as click
 
@@ -14,8 +16,19 @@ from broker.keys.rotator import Revoked
 from broker.model import KeyExposure
 from broker.signing import exposure_under
 
+_DASHED_KEY_ID: Final = re.compile(r"-[A-Za-z0-9_-]{42}")
 
-@click.command()
+
+class _TakesKeyId(click.RichCommand):
+    """A command whose argument may begin with a dash, as one thumbprint in 64 does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kids = [one for one in args if _DASHED_KEY_ID.fullmatch(one)]
+        others = [one for one in args if one not in kids]
+        return super().parse_args(ctx, [*others, "--", *kids] if kids else args)
+
+
+@click.command(cls=_TakesKeyId)
 @click.argument("kid")
 @token_file_option
 @config_option()

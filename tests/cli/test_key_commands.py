@@ -217,6 +217,14 @@ def test_a_plan_of_both_at_once_is_refused(run: Run) -> None:
     assert run("keys", "plan", "--rotate", "--revoke", "x").exit_code == 2
 
 
+def test_an_id_that_begins_with_a_dash_is_no_option(run: Run, store: DevKeyStore) -> None:
+    assert store.signing_key("ES256").kid
+
+    for arguments in (["-" + "o" * 42], ["--output", "json", "-" + "c" * 42]):
+        result = run("keys", "revoke", *arguments)
+        assert "No key on record has the id '-" in result.stderr
+
+
 def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
     run: Run, store: DevKeyStore, tmp_path: Path
 ) -> None:

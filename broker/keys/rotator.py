@@ -118,6 +118,9 @@ class Rotator:
         Raises ``NotRotated`` when a successor is set already, or somebody else is at it.
         """
         record = self.look()
+        # Where nobody looks after the keys but those who rotate them, old ones are closed off here.
+        for algorithm in self.algorithms:
+            self._settle(record, algorithm)
         for algorithm in algorithms:
             waiting = self.editor(algorithm).scheduled(record)
             if waiting is not None:
@@ -257,6 +260,7 @@ class Rotator:
 
     def _advanced(self, record: KeyRecord, *, due: frozenset[str]) -> KeyRecord:
         """The record with a successor for what is due, and with what every algorithm must have."""
+        record = self._pruned(record)
         if len(record.keys) > MOST_ENTRIES - _ROOM:
             raise NotRotated("Too many keys are on record; they have to leave it first.")
         for algorithm in self.algorithms:
@@ -268,6 +272,11 @@ class Rotator:
                 record = self.editor(algorithm).begin_in_time(record, spare)
             if self.schedule.has_spare:
                 record, _ = self._with_spare(record, algorithm)
+        return self._pruned(record)
+
+    def _pruned(self, record: KeyRecord) -> KeyRecord:
+        """The record without what is over and need not be read any more."""
+        for algorithm in self.algorithms:
             record = self.editor(algorithm).prune(record)
         remembered = tuple(one for one in record.revoked if self.now() < one.until)
         return replace(record, revoked=remembered)
@@ -297,8 +306,11 @@ class Rotator:
         record = editor.revoke(record, kid)
         if was_active:
             if successor is None:
-                record, successor = self._with_spare(record, entry.algorithm)
-            record = editor.begin_at_once(record, successor)
+                # A key that somebody else may sign with is worse than none, so this does not depend on it.
+                with suppress(TemporarilyUnavailable, NotRotated):
+                    record, successor = self._with_spare(record, entry.algorithm)
+            if successor is not None:
+                record = editor.begin_at_once(record, successor)
         return Revoked(record, entry.algorithm, kid, was_active, editor.active(record))
 
     def _revoked_in_memory(self, record: KeyRecord, kid: str) -> Revoked:
@@ -309,6 +321,7 @@ class Rotator:
         until = statement.ends_at + int((self.schedule.keep_published * 2).total_seconds())
         if kid not in record.revoked_ids:
             revoked = RevokedKey(kid, now, until)
+            record = self._pruned(record)
             record = replace(record, revoked=(*record.revoked, revoked))
         return Revoked(
             record,

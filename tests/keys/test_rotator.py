@@ -35,6 +35,13 @@ SCHEDULE = Schedule(
 KEY = "transit/keys/own-es256"
 
 
+class BrokenSmith(DevKeySmith):
+    """Makes no key."""
+
+    def make(self, algorithm: str) -> None:
+        raise signer_unavailable(algorithm)
+
+
 @dataclass
 class Place:
     """Keys and their record, and rotators for them."""
@@ -287,10 +294,6 @@ def test_a_claim_that_was_taken_over_is_not_written_through(dev: Place, tmp_path
 
 
 def test_a_failure_on_the_way_gives_the_record_free(dev: Place, tmp_path: Path) -> None:
-    class BrokenSmith(DevKeySmith):
-        def make(self, algorithm: str) -> None:
-            raise signer_unavailable(algorithm)
-
     dev.make_rotator(schedule=replace(SCHEDULE, has_spare=False)).tend()
     with pytest.raises(TemporarilyUnavailable):
         dev.make_rotator(BrokenSmith(tmp_path / "keys")).rotate(["ES256"])
@@ -353,6 +356,20 @@ def test_without_a_spare_one_is_made_in_the_emergency(place: Place) -> None:
 
     assert revoked.signing is not None
     assert place.states() == ["active", "revoked"]
+
+
+def test_a_key_is_revoked_though_no_other_can_be_made(dev: Place, tmp_path: Path) -> None:
+    rotator = dev.make_rotator(schedule=replace(SCHEDULE, has_spare=False))
+    rotator.tend()
+    broken = dev.make_rotator(
+        BrokenSmith(tmp_path / "keys"), schedule=replace(SCHEDULE, has_spare=False)
+    )
+
+    revoked = broken.revoke(dev.editor_lives()[0].entry.kid)
+
+    assert revoked.was_active
+    assert revoked.signing is None
+    assert dev.states() == ["revoked"]
 
 
 def test_a_successor_that_is_revoked_before_it_began_changes_nothing_else(place: Place) -> None:
@@ -453,6 +470,20 @@ def test_a_superseded_version_is_closed_off_in_vault_once_every_replica_could_fo
     vault.pass_time(minutes=20)
     rotator.tend()
     assert key_config(own_transit.bao) == (2, 2, [2, 3])
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("R-08")
+def test_where_nobody_looks_after_the_keys_the_next_rotation_closes_off_the_superseded_version(
+    vault: Place, own_transit: Transit
+) -> None:
+    rotator = vault.make_rotator(schedule=replace(SCHEDULE, has_spare=False))
+    rotator.rotate(["ES256"])
+    vault.pass_time(hours=1)
+
+    vault.make_rotator(schedule=replace(SCHEDULE, has_spare=False)).rotate(["ES256"])
+
+    assert own_transit.bao.call("GET", KEY)["data"]["min_encryption_version"] == 2
 
 
 @pytest.mark.openbao

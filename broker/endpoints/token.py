@@ -70,9 +70,10 @@ class TokenEndpoint:
             note_batch(entry, batch)
             authenticated = self.issuing.authenticate(batch.common, entry)
             _check_number(batch)
-            # The call itself is counted already; each further token is as good as a call of its own.
-            self.issuing.limits.admit(authenticated.client, number=len(batch.targets) - 1)
             proved = self.issuing.prove(batch.common, authenticated, entry)
+            # The call itself is counted already; each further token is as good as a call of its own. An
+            # assertion that somebody repeats beside a bad token takes no more of its client's quota.
+            self.issuing.limits.admit(authenticated.client, number=len(batch.targets) - 1)
             prepared = self._prepare_all(proved, batch, entry)
             _check_deadline(context)
             self._spend(proved)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+from broker.errors import OAuthError
 from broker.interfaces import AuditEntry, AuditLog, KeyStore, PolicyEngine, SigningKey
 from broker.metrics.measures import Metrics
 from broker.model import Decision, PolicyQuery, RequestContext, ScopeExplanation
@@ -59,8 +60,12 @@ class _ObservedEntry:
             return self._inner.__exit__(kind, raised, trace)
         finally:
             closed = time.perf_counter()
-            self._metrics.observe_commit(closed - closing)
-            self._metrics.observe_request(closed - self._opened, face=self._face, event=self._event)
+            # What leaves no record was not waited for either, and is counted elsewhere.
+            if not isinstance(raised, OAuthError) or raised.is_recorded:
+                self._metrics.observe_commit(closed - closing)
+                self._metrics.observe_request(
+                    closed - self._opened, face=self._face, event=self._event
+                )
 
 
 @dataclass(frozen=True, slots=True)

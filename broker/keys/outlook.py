@@ -19,7 +19,7 @@ class Change(StrEnum):
     BEGINS = "begins to sign"
     SUCCEEDED = "is succeeded"
     KNOWN = "is known to every verifier, and could sign"
-    CLOSED = "is closed off: nothing signs with it any more"
+    CLOSED = "can be closed off: no broker signs with it any more"
     LEAVES = "leaves the key set"
     DUE = "has a successor set by itself"
 

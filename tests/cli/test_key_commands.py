@@ -193,7 +193,7 @@ def test_a_plan_names_each_moment_in_its_order(run: Run, store: DevKeyStore) -> 
         "is known to every verifier, and could sign",
         "begins to sign",
         "is succeeded",
-        "is closed off: nothing signs with it any more",
+        "can be closed off: no broker signs with it any more",
         "leaves the key set",
     }
     moments = [line.split("  ")[0] for line in lines]

@@ -73,6 +73,11 @@ class Keys:
             own.add(revoked_key(pedigree.jti))
         return cls(frozenset(own), frozenset(map(revoked_key, pedigree.ancestors)))
 
+    @property
+    def all(self) -> frozenset[bytes]:
+        """Every key that can be withdrawn."""
+        return self.own | self.ancestral
+
     def reason(self, found: AbstractSet[bytes]) -> Reason | None:
         """What the keys that were found in the store say of the token."""
         if not self.own.isdisjoint(found):

@@ -1,7 +1,9 @@
 """The steps from a read request to the claims of a token, shared by issuing and explaining."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from broker.client_auth import ClientAuthenticator, ProofVerifier
 from broker.client_auth.workload import is_workloads

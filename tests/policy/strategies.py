@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 from hypothesis import strategies as st
 
 from broker.model import Authentication, Client, PolicyQuery, Relation, Resource, Scope, Subject
@@ -167,4 +168,6 @@ queries = st.builds(
 
 def with_history(query: PolicyQuery, *subs: str) -> PolicyQuery:
     """The query with these inner actors in place of its own."""
-    return replace(query, delegation=replace(query.delegation, inherited_act=chain(*subs)))
+    return replace(
+        query, delegation=msgspec.structs.replace(query.delegation, inherited_act=chain(*subs))
+    )

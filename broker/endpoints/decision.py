@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from broker.endpoints.target import Candidates, Target, candidate_scopes
 from broker.errors import (
     InsufficientUserAuthentication,
@@ -17,8 +19,7 @@ from broker.model import Client, Decision, Delegation, PolicyQuery, Scope, Verdi
 _PROBE: Final = Scope("probe", frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """The question put to policy, its answer, and the refusal it amounts to, if it does."""
 
     query: PolicyQuery

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from broker.client_auth import ClientAuthenticator, ProofVerifier
@@ -41,8 +42,7 @@ from broker.oauth import CLIENT_PARAMETERS, KNOWN_PARAMETERS
 from broker.tokens.minter import Draft, Lifetime, Minter
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
+class Proved(msgspec.Struct, frozen=True):
     """A request after its grant: what was proved, and what to spend for it."""
 
     grant: Grant
@@ -54,12 +54,11 @@ class Proved:
     @property
     def one_time_ids(self) -> tuple[OneTimeId, ...]:
         """All that is spent for the token: the client's own credential first, then its proof."""
-        own = (one for one in (self.credential_id, self.proof_id) if one is not None)
+        own = [one for one in (self.credential_id, self.proof_id) if one is not None]
         return (*own, *self.delegation.one_time_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Aimed:
+class Aimed(msgspec.Struct, frozen=True):
     """What was proved, aimed at the one target of a token: the resource, and the scopes asked for."""
 
     proved: Proved
@@ -67,8 +66,7 @@ class Aimed:
     asked: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Drafted:
+class Drafted(msgspec.Struct, frozen=True):
     """What would be signed, for how long, and by which algorithm."""
 
     draft: Draft
@@ -207,7 +205,8 @@ class Issuing:
         )
         entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
         if delegation is not proved.delegation:
-            _note_chain(entry, delegation)
+            actors = actors_of(delegation.act)
+            entry.note(actors=actors, chain_depth=len(actors))
         return Drafted(draft, lifetime, resource.signing_algorithm)
 
 
@@ -277,9 +276,10 @@ def _targets(asked: TokenRequest | TargetRequest) -> list[str]:
 
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
-    subject = delegation.subject
-    _note_chain(entry, delegation)
+    subject, actors = delegation.subject, actors_of(delegation.act)
     entry.note(
+        actors=actors,
+        chain_depth=len(actors),
         subject=subject.sub,
         subject_issuer=subject.issuer,
         subject_kind=subject.kind,
@@ -292,8 +292,3 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         confirmation=delegation.confirmation,
         authorization_server=None if delegation.id_jag is None else delegation.id_jag.server.issuer,
     )
-
-
-def _note_chain(entry: AuditEntry, delegation: Delegation) -> None:
-    actors = actors_of(delegation.act)
-    entry.note(actors=actors, chain_depth=len(actors))

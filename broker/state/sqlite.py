@@ -26,7 +26,7 @@ from broker.state.entries import (
     withdrawn_key,
 )
 from broker.state.gathering import Gathering
-from broker.state.withdrawn import Mark, WithdrawnCopy
+from broker.state.withdrawn import MOST_COPIED, Mark, WithdrawnCopy
 
 _FORGOTTEN: Final = "SELECT until FROM forgotten WHERE name = ?"
 _REMEMBER_FORGETTING: Final = "UPDATE forgotten SET until = max(until, ?) WHERE name = ?"
@@ -89,7 +89,10 @@ class SqliteState:
 
     What has been spent is on disk when ``spend`` returns; threads that wait for the disk share one
     transaction. A store that is locked for longer than ``busy_timeout`` (in seconds), read-only,
-    full, damaged or replaced refuses, within twice that time; it grows to ``max_bytes`` at most. It
+    full, damaged or replaced refuses, within twice that time; it grows to ``max_bytes`` at most.
+
+    What is withdrawn is answered from a copy of at most ``most_copied`` keys, as long as the mark beside the
+    file tells that nobody has withdrawn anything since. The store
     belongs to the process that first uses it: SQLite does not survive a fork, so a child that
     inherits it in use is refused. Raises ``StateRefused`` when the file cannot be used as it is.
     """
@@ -101,13 +104,14 @@ class SqliteState:
         now: Now,
         busy_timeout: float = 0.5,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        most_copied: int = MOST_COPIED,
     ) -> None:
         self._now = now
         database = open_database(path, busy_timeout=busy_timeout, max_bytes=max_bytes)
         self._writer = Connection(database, is_writer=True)
         self._reader = Connection(database)
         self._mark = Mark(path)
-        self._withdrawn = WithdrawnCopy()
+        self._withdrawn = WithdrawnCopy(most=most_copied)
         self._spending = Gathering(self._spend_all, patience=2 * busy_timeout)
         self._purged_at = {"spent": 0, "revoked": 0}
 

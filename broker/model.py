@@ -660,8 +660,7 @@ def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
 # ---- what policy says
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyQuery:
+class PolicyQuery(msgspec.Struct, frozen=True):
     """
     One question to policy: may this client, on this delegation, have these scopes of this resource?
 

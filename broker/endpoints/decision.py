@@ -1,9 +1,10 @@
 """The gate that every grant passes: what policy permits of what was proved and asked."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from broker.endpoints.target import Candidates, Target, candidate_scopes
 from broker.errors import (

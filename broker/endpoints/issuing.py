@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -165,7 +166,7 @@ class Issuing:
             raise UnauthorizedClient(Reason.GRANT_NOT_ALLOWED)
         if "authorization_details" in request.present:
             raise InvalidAuthorizationDetails(Reason.RAR_INVALID, parameter="authorization_details")
-        strange = (request.present & KNOWN_PARAMETERS) - CLIENT_PARAMETERS - grant.parameters
+        strange = request.present & _strange_to(grant.parameters)
         if strange:
             raise InvalidRequest(Reason.PARAM_NOT_ALLOWED, parameter=min(strange))
         return grant
@@ -208,6 +209,12 @@ class Issuing:
             actors = actors_of(delegation.act)
             entry.note(actors=actors, chain_depth=len(actors))
         return Drafted(draft, lifetime, resource.signing_algorithm)
+
+
+@lru_cache(maxsize=16)
+def _strange_to(parameters: frozenset[str]) -> frozenset[str]:
+    """The parameters that a grant which takes these has no use for."""
+    return KNOWN_PARAMETERS - CLIENT_PARAMETERS - parameters
 
 
 def _vouched(delegation: Delegation, workload: InputToken) -> Delegation:
@@ -284,7 +291,7 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         subject_issuer=subject.issuer,
         subject_kind=subject.kind,
         tenant=subject.tenant,
-        relation=delegation.relation.value,
+        relation=delegation.relation._value_,
         mcp_client=delegation.qualified_mcp_client,
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,

@@ -111,7 +111,9 @@ def prove_subject(
         _client_named(tools, verified),
     )
     relation = _relation(tools, verified, named, is_identity=profile is ID_TOKEN)
-    own_object = _mcp_object(tools, verified)
+    is_own = verified.is_own
+    # Our own statement in an own token; the same claim from anybody else says nothing here.
+    own_object = statements_of(verified.claims, tools.mcp_claim) if is_own else {}
     act = _inherited_act(tools, verified)
     mcp_client, mcp_client_issuer = _mcp_client(verified, own_object, named, relation=relation)
     return ProvedSubject(
@@ -129,8 +131,10 @@ def prove_subject(
         foreign_actors_from=_foreign_actors_from(verified, own_object, act),
         authentication=verified.authentication,
         as_input=InputToken("subject", verified.issuer, verified.jti, verified.expires_at),
-        lineage=_lineage(verified, own_object),
-        heritage=_heritage(tools, verified, own_object),
+        lineage=_lineage(verified, own_object) if is_own else (),
+        heritage=parties_of(verified.claims, own_object, issuer=tools.issuer)
+        if is_own
+        else frozenset(),
     )
 
 
@@ -171,24 +175,11 @@ def _relation_by_resource(addressee: Resource, verified: VerifiedToken, client: 
     raise TokenRejected(Reason.SUBJECT_NOT_FOR_CALLER)
 
 
-def _mcp_object(tools: GrantTools, verified: VerifiedToken) -> JsonObject:
-    """Our own statement in an own token; the same claim from anybody else says nothing here."""
-    return statements_of(verified.claims, tools.mcp_claim) if verified.is_own else {}
-
-
 def _lineage(verified: VerifiedToken, own_object: JsonObject) -> tuple[str, ...]:
-    """The own tokens that anything derived from this one derives from; others have no ids here."""
-    if not verified.is_own or verified.jti is None:
+    """The own tokens that anything derived from this own one derives from."""
+    if verified.jti is None:
         return ()
     return lineage_after(read_lineage(own_object), verified.jti)
-
-
-def _heritage(
-    tools: GrantTools, verified: VerifiedToken, own_object: JsonObject
-) -> frozenset[Party]:
-    if not verified.is_own:
-        return frozenset()
-    return parties_of(verified.claims, own_object, issuer=tools.issuer)
 
 
 def _subject(

@@ -1,9 +1,7 @@
 """Random policy sets and random queries that have something to say to each other."""
 
-from dataclasses import replace
-
-import msgspec
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from broker.model import Authentication, Client, PolicyQuery, Relation, Resource, Scope, Subject
 from tests.policy.queries import NOW, chain, delegation
@@ -168,6 +166,4 @@ queries = st.builds(
 
 def with_history(query: PolicyQuery, *subs: str) -> PolicyQuery:
     """The query with these inner actors in place of its own."""
-    return replace(
-        query, delegation=msgspec.structs.replace(query.delegation, inherited_act=chain(*subs))
-    )
+    return replace(query, delegation=replace(query.delegation, inherited_act=chain(*subs)))

@@ -1,13 +1,12 @@
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import pytest
 from cedarpy import pst
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from broker.model import Action, Authentication, PolicyQuery, Resource, Scope, Subject, Verdict
 from broker.policy.cedar import CedarPolicyEngine
@@ -120,9 +119,7 @@ def test_an_offered_login_is_one_that_helps(text: str, asked: PolicyQuery) -> No
 
 
 def query_after(asked: PolicyQuery, login: Authentication) -> PolicyQuery:
-    return replace(
-        asked, delegation=msgspec.structs.replace(asked.delegation, authentication=login)
-    )
+    return replace(asked, delegation=replace(asked.delegation, authentication=login))
 
 
 @pytest.mark.requirement("sec:ACT-09")

@@ -100,6 +100,7 @@ class Limits:
         """
         Count a request of a proved client, or as many as it asks for together, all or none.
 
+        Its source is not charged any more for how the entry ends that this thread has open.
         Raises ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client;
         it says how many there were since the one before.
         """

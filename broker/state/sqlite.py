@@ -202,12 +202,17 @@ class SqliteState:
                 if renewed is None:
                     return self._reason_in_file(connection, pedigree)
             withdrawn = renewed
-        if self._now() <= withdrawn.forgotten:
+        now = self._now()
+        if now <= withdrawn.forgotten:
             raise revocation_unavailable(CLOCK_WENT_BACK)
         if not withdrawn.held:
             return None
         keys = Keys.of(pedigree)
-        return keys.reason(withdrawn.found(keys.all, issued_at=pedigree.issued_at))
+        return keys.reason(
+            withdrawn.found(
+                keys.all, issued_at=pedigree.issued_at, kept_from=now - REVOCATION_GRACE
+            )
+        )
 
     def _reason_in_file(self, connection: sqlite3.Connection, pedigree: Pedigree) -> Reason | None:
         """The answer where there is more withdrawn than is copied."""

@@ -15,7 +15,7 @@ _NOTHING_KNOWN: Final = -1
 
 _LAST: Final = "SELECT last, until FROM withdrawals, forgotten WHERE name = 'revoked'"
 _AFTER: Final = """
-    SELECT key, issued_since, issued_until FROM revoked
+    SELECT key, issued_since, issued_until, until FROM revoked
         WHERE number > ? ORDER BY number LIMIT ?
 """
 
@@ -63,14 +63,18 @@ class Withdrawn:
 
     number: int
     forgotten: int
-    held: dict[bytes, tuple[int, int]]
+    held: dict[bytes, tuple[int, int, int]]
 
-    def found(self, keys: AbstractSet[bytes], *, issued_at: int) -> AbstractSet[bytes]:
-        """Those keys under which something is withdrawn that was issued at that second."""
+    def found(
+        self, keys: AbstractSet[bytes], *, issued_at: int, kept_from: int
+    ) -> AbstractSet[bytes]:
+        """Those keys under which something is withdrawn that was issued at that second, and still has to be known."""
         return {
             key
             for key in keys
-            if (times := self.held.get(key)) is not None and times[0] <= issued_at <= times[1]
+            if (times := self.held.get(key)) is not None
+            and times[0] <= issued_at <= times[1]
+            and times[2] >= kept_from
         }
 
 
@@ -102,6 +106,6 @@ class WithdrawnCopy:
             self.latest = Withdrawn(_NOTHING_KNOWN, 0, {})
             self._try_at = now + (_TRY_AGAIN_SECONDS if known.number == _NOTHING_KNOWN else 0)
             return None
-        known.held.update({key: (first, last) for key, first, last in found})
+        known.held.update({key: (first, last, until) for key, first, last, until in found})
         self.latest = Withdrawn(number, forgotten, known.held)
         return self.latest

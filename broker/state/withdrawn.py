@@ -68,7 +68,7 @@ class Withdrawn:
     def found(
         self, keys: AbstractSet[bytes], *, issued_at: int, kept_from: int
     ) -> AbstractSet[bytes]:
-        """Those keys under which something is withdrawn that was issued at that second, and still has to be known."""
+        """Those keys under which something is withdrawn that was issued then and has to be known."""
         return {
             key
             for key in keys

@@ -76,8 +76,9 @@ class OnwardClock:
 
     def __call__(self) -> int:
         seconds = int(self._read())
-        self._latest = max(self._latest, seconds)
-        if seconds < self._latest - self._allowance:
+        if seconds >= self._latest:
+            self._latest = seconds
+        elif seconds < self._latest - self._allowance:
             behind = self._latest - seconds
             raise TemporarilyUnavailable(
                 Reason.CLOCK_WENT_BACK, detail=f"the clock went back by {behind} s"

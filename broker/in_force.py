@@ -163,6 +163,12 @@ class Accepted:
         self.configuration = self.configuration.changed_to(encoded)
 
 
+class _Held(threading.local):
+    """What a thread holds on to."""
+
+    configuration: Configuration | None = None
+
+
 class InForce:
     """
     The configuration that a process serves, as the ``Registry`` and the ``PolicyEngine`` of its core.
@@ -173,13 +179,12 @@ class InForce:
 
     def __init__(self, configuration: Configuration) -> None:
         self._newest = configuration
-        self._held = threading.local()
+        self._held = _Held()
 
     @property
     def current(self) -> Configuration:
         """The newest configuration, or the one that this thread holds on to."""
-        held: Configuration | None = getattr(self._held, "configuration", None)
-        return self._newest if held is None else held
+        return self._held.configuration or self._newest
 
     def take(self, configuration: Configuration) -> None:
         """Serve another configuration. Binding a name is atomic, so nothing is locked."""
@@ -191,7 +196,7 @@ class InForce:
 
         That is what the thread held before, which it goes on to hold.
         """
-        before: Configuration | None = getattr(self._held, "configuration", None)
+        before = self._held.configuration
         self._held.configuration = self._newest if before is None else before
         return before
 
@@ -213,29 +218,29 @@ class InForce:
         return self.current.registry.has_client_documents
 
     def client(self, client_id: str) -> Client | None:
-        return self.current.registry.client(client_id)
+        return (self._held.configuration or self._newest).registry.client(client_id)
 
     def client_at(self, issuer: str, client_id: str) -> Client | None:
-        return self.current.registry.client_at(issuer, client_id)
+        return (self._held.configuration or self._newest).registry.client_at(issuer, client_id)
 
     def resource(self, name: str) -> Resource | None:
-        return self.current.registry.resource(name)
+        return (self._held.configuration or self._newest).registry.resource(name)
 
     def issuer(self, issuer: str) -> TrustedIssuer | None:
-        return self.current.registry.issuer(issuer)
+        return (self._held.configuration or self._newest).registry.issuer(issuer)
 
     def authorization_server(self, name: str) -> ResourceAuthorizationServer | None:
         return self.current.registry.authorization_server(name)
 
     def is_subject_disabled(self, sub: str) -> bool:
-        return self.current.registry.is_subject_disabled(sub)
+        return (self._held.configuration or self._newest).registry.is_subject_disabled(sub)
 
     @property
     def digest(self) -> str:
         return self.current.policy.digest
 
     def decide(self, query: PolicyQuery) -> Decision:
-        return self.current.policy.decide(query)
+        return (self._held.configuration or self._newest).policy.decide(query)
 
     def permits_any(self, query: PolicyQuery) -> bool:
         return self.current.policy.permits_any(query)

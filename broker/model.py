@@ -4,13 +4,27 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec.structs import replace
 
 JsonObject = Mapping[str, Any]
+
+
+class _Unshown(msgspec.Struct, frozen=True):
+    """What every request makes anew, with fields that no repr shows since they are secret."""
+
+    unshown: ClassVar[frozenset[str]] = frozenset()
+
+    def __repr__(self) -> str:
+        shown = [name for name in self.__struct_fields__ if name not in self.unshown]
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}({values})"
 
 
 # ---- what an operator registers
@@ -302,8 +316,7 @@ class KeyExposure:
     known_from: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, frozen=True):
     """
     The circumstances of a request that are not part of what it asks.
 
@@ -329,8 +342,7 @@ def new_request_id() -> str:
     return str(uuid.UUID(int=value))
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCredential:
+class ClientCredential(_Unshown, frozen=True):
     """
     What a caller sent to authenticate itself, as sent and unproved.
 
@@ -338,15 +350,16 @@ class ClientCredential:
     than once when the caller sent it so. The rest are the request parameters of the same name.
     """
 
-    unverified_authorization: tuple[str, ...] = field(default=(), repr=False)
+    unshown: ClassVar = frozenset({"unverified_authorization", "client_secret", "client_assertion"})
+
+    unverified_authorization: tuple[str, ...] = ()
     client_id: str | None = None
-    client_secret: str | None = field(default=None, repr=False)
-    client_assertion: str | None = field(default=None, repr=False)
+    client_secret: str | None = None
+    client_assertion: str | None = None
     client_assertion_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(_Unshown, frozen=True):
     """
     A token request as read from the wire: parameters by their registered names, nothing verified.
 
@@ -355,18 +368,20 @@ class TokenRequest:
     and ``proof_target`` is the address that they must be for; a port of ``*`` stands for any.
     """
 
+    unshown: ClassVar = frozenset({"subject_token", "actor_token", "assertion", "proofs"})
+
     grant_type: str
     credential: ClientCredential
-    subject_token: str | None = field(default=None, repr=False)
+    subject_token: str | None = None
     subject_token_type: str | None = None
-    actor_token: str | None = field(default=None, repr=False)
+    actor_token: str | None = None
     actor_token_type: str | None = None
-    assertion: str | None = field(default=None, repr=False)
+    assertion: str | None = None
     resources: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
     requested_token_type: str | None = None
-    proofs: tuple[str, ...] = field(default=(), repr=False)
+    proofs: tuple[str, ...] = ()
     proof_target: str = ""
     present: frozenset[str] = frozenset()
 
@@ -420,8 +435,7 @@ class PartyKind(StrEnum):
     """Who vouched for the subject."""
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(msgspec.Struct, frozen=True, cache_hash=True):
     """Somebody whose name is in tokens, by the name that is there."""
 
     kind: PartyKind
@@ -445,8 +459,7 @@ class WithdrawalRequest:
 # ---- what is proved
 
 
-@dataclass(frozen=True, slots=True)
-class OneTimeId:
+class OneTimeId(msgspec.Struct, frozen=True):
     """
     An id that may be spent once: ``kind`` is the sort of token, so that ids never meet across sorts.
 
@@ -461,16 +474,14 @@ class OneTimeId:
     since: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProvedKey:
+class ProvedKey(msgspec.Struct, frozen=True):
     """A key that the caller proved to hold: its thumbprint (RFC 7638), and the proof's id to spend."""
 
     thumbprint: str
     one_time_id: OneTimeId
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticatedClient:
+class AuthenticatedClient(msgspec.Struct, frozen=True):
     """
     A client that proved who it is, the method it used, and the one-time id to spend, if any.
 
@@ -507,8 +518,7 @@ class Relation(StrEnum):
     """An identity assertion names it as the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """
     Who a token is about. ``sub`` is the value that will be minted; ``issuer`` vouched for it.
 
@@ -521,8 +531,7 @@ class Subject:
     tenant: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(msgspec.Struct, frozen=True):
     """How and when the user logged in at first; never refreshed by an exchange (RFC 9068 2.2.1)."""
 
     auth_time: int | None = None
@@ -530,8 +539,7 @@ class Authentication:
     amr: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class InputToken:
+class InputToken(msgspec.Struct, frozen=True):
     """A verified token that a grant was given, as the audit record names it."""
 
     slot: str
@@ -569,8 +577,7 @@ class IdJag:
     email: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delegation:
+class Delegation(msgspec.Struct, frozen=True):
     """
     What a grant proves: who, through whom, how far at most, and until when.
 
@@ -635,7 +642,10 @@ class Delegation:
     @property
     def chain_depth(self) -> int:
         """How many actors the minted chain has."""
-        return len(actors_of(self.act))
+        depth, inner = int(self.actor is not None), self.inherited_act
+        while inner is not None:
+            depth, inner = depth + 1, inner.get("act")
+        return depth
 
 
 def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
@@ -650,8 +660,7 @@ def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
 # ---- what policy says
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyQuery:
+class PolicyQuery(msgspec.Struct, frozen=True):
     """
     One question to policy: may this client, on this delegation, have these scopes of this resource?
 
@@ -711,16 +720,17 @@ class Decision:
     max_lifetime: timedelta | None = None
     is_impersonation: bool = False
     step_up: StepUp | None = None
+    granted: tuple[str, ...] = field(init=False, compare=False)
+    """The scopes permitted, in the order they were asked."""
+    policy_ids: tuple[str, ...] = field(init=False, compare=False)
+    """The deciding policies of all scopes, each once, sorted."""
 
-    @property
-    def granted(self) -> tuple[str, ...]:
-        """The scopes permitted, in the order they were asked."""
-        return tuple(one.scope for one in self.scopes if one.verdict is Verdict.PERMIT)
-
-    @property
-    def policy_ids(self) -> tuple[str, ...]:
-        """The deciding policies of all scopes, each once, sorted."""
-        return tuple(sorted({policy_id for one in self.scopes for policy_id in one.policy_ids}))
+    def __post_init__(self) -> None:
+        # A decision is made once and remembered, and both are asked for with every request.
+        granted = tuple(one.scope for one in self.scopes if one.verdict is Verdict.PERMIT)
+        policy_ids = sorted({policy_id for one in self.scopes for policy_id in one.policy_ids})
+        object.__setattr__(self, "granted", granted)
+        object.__setattr__(self, "policy_ids", tuple(policy_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -782,8 +792,7 @@ class Explanation:
 # ---- what is issued, and withdrawn
 
 
-@dataclass(frozen=True, slots=True)
-class Pedigree:
+class Pedigree(msgspec.Struct, frozen=True):
     """
     Everything whose withdrawal ends a token.
 

@@ -1,7 +1,10 @@
 """The gate that every grant passes: what policy permits of what was proved and asked."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from broker.endpoints.target import Candidates, Target, candidate_scopes
 from broker.errors import (
@@ -17,8 +20,7 @@ from broker.model import Client, Decision, Delegation, PolicyQuery, Scope, Verdi
 _PROBE: Final = Scope("probe", frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """The question put to policy, its answer, and the refusal it amounts to, if it does."""
 
     query: PolicyQuery

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from broker.endpoints.decision import Judgement
 from broker.endpoints.issuing import Aimed, Issuing, note_request
 from broker.errors import InvalidClient, OAuthError, Reason, UnauthorizedClient
@@ -49,7 +51,7 @@ class ExplainEndpoint:
         if not caller.client.is_explainer:
             raise UnauthorizedClient(Reason.PERMISSION_MISSING)
         if asked.client_id is None or asked.client_id == caller.client.client_id:
-            return replace(caller, one_time_id=None)
+            return msgspec.structs.replace(caller, one_time_id=None)
         client = self.issuing.registry.client(asked.client_id)
         if client is None or client.is_disabled:
             raise UnauthorizedClient(Reason.PERMISSION_MISSING, parameter="client_id")

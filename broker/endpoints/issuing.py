@@ -1,7 +1,11 @@
 """The steps from a read request to the claims of a token, shared by issuing and explaining."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+from msgspec.structs import replace
 
 from broker.client_auth import ClientAuthenticator, ProofVerifier
 from broker.client_auth.workload import is_workloads
@@ -39,8 +43,7 @@ from broker.oauth import CLIENT_PARAMETERS, KNOWN_PARAMETERS
 from broker.tokens.minter import Draft, Lifetime, Minter
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
+class Proved(msgspec.Struct, frozen=True):
     """A request after its grant: what was proved, and what to spend for it."""
 
     grant: Grant
@@ -52,12 +55,11 @@ class Proved:
     @property
     def one_time_ids(self) -> tuple[OneTimeId, ...]:
         """All that is spent for the token: the client's own credential first, then its proof."""
-        own = (one for one in (self.credential_id, self.proof_id) if one is not None)
+        own = [one for one in (self.credential_id, self.proof_id) if one is not None]
         return (*own, *self.delegation.one_time_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Aimed:
+class Aimed(msgspec.Struct, frozen=True):
     """What was proved, aimed at the one target of a token: the resource, and the scopes asked for."""
 
     proved: Proved
@@ -65,8 +67,7 @@ class Aimed:
     asked: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Drafted:
+class Drafted(msgspec.Struct, frozen=True):
     """What would be signed, for how long, and by which algorithm."""
 
     draft: Draft
@@ -165,7 +166,7 @@ class Issuing:
             raise UnauthorizedClient(Reason.GRANT_NOT_ALLOWED)
         if "authorization_details" in request.present:
             raise InvalidAuthorizationDetails(Reason.RAR_INVALID, parameter="authorization_details")
-        strange = (request.present & KNOWN_PARAMETERS) - CLIENT_PARAMETERS - grant.parameters
+        strange = request.present & _strange_to(grant.parameters)
         if strange:
             raise InvalidRequest(Reason.PARAM_NOT_ALLOWED, parameter=min(strange))
         return grant
@@ -205,8 +206,15 @@ class Issuing:
         )
         entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
         if delegation is not proved.delegation:
-            _note_chain(entry, delegation)
+            actors = actors_of(delegation.act)
+            entry.note(actors=actors, chain_depth=len(actors))
         return Drafted(draft, lifetime, resource.signing_algorithm)
+
+
+@lru_cache(maxsize=16)
+def _strange_to(parameters: frozenset[str]) -> frozenset[str]:
+    """The parameters that a grant which takes these has no use for."""
+    return KNOWN_PARAMETERS - CLIENT_PARAMETERS - parameters
 
 
 def _vouched(delegation: Delegation, workload: InputToken) -> Delegation:
@@ -275,14 +283,15 @@ def _targets(asked: TokenRequest | TargetRequest) -> list[str]:
 
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
-    subject = delegation.subject
-    _note_chain(entry, delegation)
+    subject, actors = delegation.subject, actors_of(delegation.act)
     entry.note(
+        actors=actors,
+        chain_depth=len(actors),
         subject=subject.sub,
         subject_issuer=subject.issuer,
         subject_kind=subject.kind,
         tenant=subject.tenant,
-        relation=delegation.relation.value,
+        relation=delegation.relation._value_,
         mcp_client=delegation.qualified_mcp_client,
         mcp_server=delegation.mcp_server,
         foreign_actors_from=delegation.foreign_actors_from,
@@ -290,8 +299,3 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         confirmation=delegation.confirmation,
         authorization_server=None if delegation.id_jag is None else delegation.id_jag.server.issuer,
     )
-
-
-def _note_chain(entry: AuditEntry, delegation: Delegation) -> None:
-    actors = actors_of(delegation.act)
-    entry.note(actors=actors, chain_depth=len(actors))

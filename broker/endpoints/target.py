@@ -1,7 +1,9 @@
 """What a request asks for: one registered resource, and the scopes that may be considered at all."""
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from broker.errors import InvalidScope, InvalidTarget, Reason
 from broker.interfaces import Registry
@@ -16,8 +18,7 @@ _LONGEST_AUDIENCE: Final = 2048
 NO_SUCH_RESOURCE: Final = Resource("urn:broker:no-such-resource", scopes={})
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """
     The one target of a request.
 
@@ -45,13 +46,18 @@ def read_target(
         if default is None:
             raise InvalidTarget(Reason.TARGET_MISSING, parameter="resource")
         names = (default,)
+    if len(names) == 1:
+        return _known_target(registry.resource(names[0]), delegation)
     found = {name: registry.resource(name) for name in names}
     targets = {name if one is None else one.resource for name, one in found.items()}
     if len(targets) > 1:
         # Whether two resources differ, anybody can see; what an audience stands for is ours to know.
         reason = Reason.TARGET_CONFLICT if request.audiences else Reason.SINGLE_TARGET_ONLY
         raise InvalidTarget(reason, parameter="resource")
-    resource = found[names[0]]
+    return _known_target(found[names[0]], delegation)
+
+
+def _known_target(resource: Resource | None, delegation: Delegation) -> Target:
     if resource is None:
         return Target(NO_SUCH_RESOURCE, Reason.TARGET_UNKNOWN)
     is_beyond = delegation.resources is not None and resource.resource not in delegation.resources
@@ -66,7 +72,7 @@ def _target_elsewhere(request: TokenRequest, id_jag: IdJag) -> Target:
 
     The audience names the server, so it says nothing about the resource.
     """
-    names = {normalise_resource(resource) for resource in request.resources}
+    names = {*map(_normal, request.resources)}
     if len(names) > 1:
         raise InvalidTarget(Reason.SINGLE_TARGET_ONLY, parameter="resource")
     behind = {one.resource: one for one in id_jag.server.resources}
@@ -88,23 +94,31 @@ def _distinct_names(request: TokenRequest) -> tuple[str, ...]:
     for audience in request.audiences:
         if not 0 < len(audience) <= _LONGEST_AUDIENCE:
             raise InvalidTarget(Reason.TARGET_MALFORMED, parameter="audience")
-    resources = [normalise_resource(resource) for resource in request.resources]
-    return tuple(dict.fromkeys((*resources, *request.audiences)))
+    return tuple(dict.fromkeys((*map(_normal, request.resources), *request.audiences)))
+
+
+@lru_cache(maxsize=1024)
+def _normal(resource: str) -> str:
+    """The same few resources are asked for all the time; what has no normal form is not remembered."""
+    return normalise_resource(resource)
 
 
 def read_scopes(request: TokenRequest) -> tuple[str, ...] | None:
     """The scopes asked for, or ``None``; raises ``InvalidScope`` when malformed (RFC 6749 3.3)."""
-    scopes = request.scopes
-    if scopes is None:
-        return None
+    if request.scopes is not None:
+        _check_scopes(request.scopes)
+    return request.scopes
+
+
+@lru_cache(maxsize=256)
+def _check_scopes(scopes: tuple[str, ...]) -> None:
+    """The same few are asked for all the time; what is malformed is not remembered."""
     is_sound = len(scopes) <= _MOST_SCOPES and len(set(scopes)) == len(scopes)
-    if not is_sound or not all(is_scope_token(scope) for scope in scopes):
+    if not is_sound or not all(map(is_scope_token, scopes)):
         raise InvalidScope(Reason.SCOPE_MALFORMED, parameter="scope")
-    return scopes
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """
     The scopes that policy will be asked about.
 
@@ -124,13 +138,11 @@ def candidate_scopes(
     Nobody asked for means all that can be derived. A scope derives from the inbound scopes that the
     registry names for it, and at its own resource from itself, as it does from an assertion.
     """
-    if asked is None:
-        wanted = tuple(resource.scopes.values())
-    elif any(name not in resource.scopes for name in asked):
+    known = resource.scopes
+    if asked is not None and not known.keys() >= set(asked):
         return Candidates((), Reason.SCOPE_UNKNOWN)
-    else:
-        wanted = tuple(resource.scopes[name] for name in asked)
-    derivable = tuple(scope for scope in wanted if _is_derivable(scope, resource, delegation))
+    wanted = known.values() if asked is None else [known[name] for name in asked]
+    derivable = tuple([one for one in wanted if _is_derivable(one, resource, delegation)])
     return Candidates(derivable, None if derivable else Reason.SCOPE_EXCEEDS_SUBJECT)
 
 

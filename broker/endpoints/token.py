@@ -114,9 +114,10 @@ class TokenEndpoint:
         return self.issuing.minter.prepare(drafted.draft, algorithm=drafted.algorithm)
 
     def _spend(self, proved: Proved) -> None:
-        if not proved.one_time_ids:
+        one_time_ids = proved.one_time_ids
+        if not one_time_ids:
             return
-        spent_before = self.replay.spend(proved.one_time_ids)
+        spent_before = self.replay.spend(one_time_ids)
         if spent_before is None:
             return
         # Each is refused as what it was presented as; an actor token, say, is the grant's to refuse.

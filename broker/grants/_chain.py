@@ -1,6 +1,6 @@
 """The chain of actors: what is inherited, who is added, and when that is refused (RFC 8693 4.1, 4.4)."""
 
-from dataclasses import dataclass
+import msgspec
 
 from broker.errors import Reason, TokenRejected
 from broker.grants._subject import ProvedSubject
@@ -8,8 +8,7 @@ from broker.model import Client, JsonObject, actors_of
 from broker.oauth import CLIENT_SUBJECT_PREFIX
 
 
-@dataclass(frozen=True, slots=True)
-class CallingActor:
+class CallingActor(msgspec.Struct, frozen=True):
     """The authenticated client as an actor, and how many actors a chain may have."""
 
     issuer: str
@@ -42,15 +41,13 @@ def continue_chain(
     """
     check_may_act(caller, proved.claims, issuer=proved.token_issuer, caller_id=proved.caller_id)
     inherited = proved.act
-    actors = actors_of(inherited)
+    is_named = [caller.is_named_by(actor) for actor in actors_of(inherited)]
     is_own_subject = proved.subject.sub == CLIENT_SUBJECT_PREFIX + caller.client.client_id
-    is_outermost = bool(actors) and caller.is_named_by(actors[0])
-    is_added = not is_outermost and not (is_own_subject and not actors)
-    if any(caller.is_named_by(actor) for actor in actors[1:]) or (
-        is_added and any(caller.is_named_by(actor) for actor in actors)
-    ):
+    is_outermost = is_named[:1] == [True]
+    is_added = not is_outermost and not (is_own_subject and not is_named)
+    if True in is_named[1:]:
         raise TokenRejected(Reason.CHAIN_LOOP)
-    if len(actors) + is_added > caller.max_actors:
+    if len(is_named) + is_added > caller.max_actors:
         raise TokenRejected(Reason.CHAIN_TOO_DEEP)
     return (caller.as_claim if is_added else None), inherited
 

@@ -1,8 +1,9 @@
 """The subject token: who it is about, and why this client is entitled to present it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.grants._grant import GrantTools
@@ -37,8 +38,21 @@ _PROFILES: Final[Mapping[str, Profile]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProvedSubject:
+class _Named(msgspec.Struct, frozen=True):
+    """
+    Whom a token concerns of those on record here: each was looked up once.
+
+    ``caller_id`` is what its issuer calls the caller. ``addressee`` is the resource that its audience names,
+    and ``given_to`` the client that another issuer gave it to.
+    """
+
+    caller: Client
+    caller_id: str
+    addressee: Resource | None
+    given_to: Client | None
+
+
+class ProvedSubject(msgspec.Struct, frozen=True):
     """
     A verified subject token that the client may present, read as the facts a delegation needs.
 
@@ -90,14 +104,20 @@ def prove_subject(
             raise TokenRejected(Reason.SUBJECT_EXPIRED) from rejected
         raise
     caller_id = id_of_caller(verified, client)
-    relation = _relation(tools, verified, client, is_identity=profile is ID_TOKEN)
-    own_object = _mcp_object(tools, verified)
-    act = _inherited_act(tools, verified)
-    mcp_client, mcp_client_issuer = _mcp_client(
-        tools, verified, own_object, relation=relation, client=client
+    named = _Named(
+        client,
+        caller_id,
+        tools.registry.resource(verified.audience),
+        _client_named(tools, verified),
     )
+    relation = _relation(tools, verified, named, is_identity=profile is ID_TOKEN)
+    is_own = verified.is_own
+    # Our own statement in an own token; the same claim from anybody else says nothing here.
+    own_object = statements_of(verified.claims, tools.mcp_claim) if is_own else {}
+    act = _inherited_act(tools, verified)
+    mcp_client, mcp_client_issuer = _mcp_client(verified, own_object, named, relation=relation)
     return ProvedSubject(
-        subject=_subject(tools, verified, own_object, relation=relation, client=client),
+        subject=_subject(tools, verified, own_object, named, relation=relation),
         relation=relation,
         scopes=verified.scopes,
         audience=verified.audience,
@@ -111,8 +131,10 @@ def prove_subject(
         foreign_actors_from=_foreign_actors_from(verified, own_object, act),
         authentication=verified.authentication,
         as_input=InputToken("subject", verified.issuer, verified.jti, verified.expires_at),
-        lineage=_lineage(verified, own_object),
-        heritage=_heritage(tools, verified, own_object),
+        lineage=_lineage(verified, own_object) if is_own else (),
+        heritage=parties_of(verified.claims, own_object, issuer=tools.issuer)
+        if is_own
+        else frozenset(),
     )
 
 
@@ -124,18 +146,17 @@ def id_of_caller(verified: VerifiedToken, client: Client) -> str:
 
 
 def _relation(
-    tools: GrantTools, verified: VerifiedToken, client: Client, *, is_identity: bool
+    tools: GrantTools, verified: VerifiedToken, named: _Named, *, is_identity: bool
 ) -> Relation:
     """Signature and issuer are not enough: the token must have been given to this very client."""
-    caller_id = id_of_caller(verified, client)
+    caller_id, addressee = named.caller_id, named.addressee
     if is_identity:
         authorized_party = verified.claims.get("azp", caller_id)
         if verified.audience != caller_id or authorized_party != caller_id:
             raise TokenRejected(Reason.SUBJECT_AUD_MISMATCH)
         return Relation.IDENTITY
-    addressee = tools.registry.resource(verified.audience)
     if addressee is not None and addressee.resource == verified.audience:
-        return _relation_by_resource(addressee, verified, client)
+        return _relation_by_resource(addressee, verified, named.caller)
     if verified.is_own:
         raise TokenRejected(Reason.AUD_MISMATCH)
     # Client ids of another issuer mean something here only in a token made out to this broker.
@@ -154,62 +175,49 @@ def _relation_by_resource(addressee: Resource, verified: VerifiedToken, client: 
     raise TokenRejected(Reason.SUBJECT_NOT_FOR_CALLER)
 
 
-def _mcp_object(tools: GrantTools, verified: VerifiedToken) -> JsonObject:
-    """Our own statement in an own token; the same claim from anybody else says nothing here."""
-    return statements_of(verified.claims, tools.mcp_claim) if verified.is_own else {}
-
-
 def _lineage(verified: VerifiedToken, own_object: JsonObject) -> tuple[str, ...]:
-    """The own tokens that anything derived from this one derives from; others have no ids here."""
-    if not verified.is_own or verified.jti is None:
+    """The own tokens that anything derived from this own one derives from."""
+    if verified.jti is None:
         return ()
     return lineage_after(read_lineage(own_object), verified.jti)
-
-
-def _heritage(
-    tools: GrantTools, verified: VerifiedToken, own_object: JsonObject
-) -> frozenset[Party]:
-    if not verified.is_own:
-        return frozenset()
-    return parties_of(verified.claims, own_object, issuer=tools.issuer)
 
 
 def _subject(
     tools: GrantTools,
     verified: VerifiedToken,
     own_object: JsonObject,
+    named: _Named,
     *,
     relation: Relation,
-    client: Client,
 ) -> Subject:
     trusted = verified.trusted_issuer
     if trusted is None:
         origin = own_object.get("subject_issuer", tools.issuer)
-        _check_origin(tools, origin, client)
+        _check_origin(tools, origin, named.caller)
         kind = "client" if verified.sub.startswith(CLIENT_SUBJECT_PREFIX) else "user"
         return Subject(verified.sub, origin, kind, own_object.get("tenant"))
     subject = foreign_subject(verified, trusted)
-    given_to = client if relation is Relation.IDENTITY else _client_named(tools, verified)
-    others = _named_here(tools, verified, given_to)
+    given_to = named.caller if relation is Relation.IDENTITY else named.given_to
+    others = _named_here(verified, named.addressee, given_to)
     tools.tokens.standing.check_foreign(subject, verified.issued_at, others=others)
     return subject
 
 
 def _client_named(tools: GrantTools, verified: VerifiedToken) -> Client | None:
     """The client of ours that another issuer's access token was given to, as that issuer calls it."""
-    if verified.client_id is None:
+    if verified.is_own or verified.client_id is None:
         return None
     return tools.registry.client_at(verified.issuer, verified.client_id)
 
 
 def _named_here(
-    tools: GrantTools, verified: VerifiedToken, given_to: Client | None
+    verified: VerifiedToken, addressee: Resource | None, given_to: Client | None
 ) -> frozenset[Party]:
     """The client and the MCP server of ours that another issuer's token names, if it does."""
     named = set()
     if given_to is not None:
         named.add(Party(PartyKind.CLIENT, given_to.client_id))
-    if tools.registry.resource(verified.audience) is not None:
+    if addressee is not None:
         named.add(Party(PartyKind.MCP_SERVER, verified.audience))
     return frozenset(named)
 
@@ -244,12 +252,7 @@ def _foreign_actors_from(
 
 
 def _mcp_client(
-    tools: GrantTools,
-    verified: VerifiedToken,
-    own_object: JsonObject,
-    *,
-    relation: Relation,
-    client: Client,
+    verified: VerifiedToken, own_object: JsonObject, named: _Named, *, relation: Relation
 ) -> tuple[str | None, str | None]:
     """
     The MCP client, and whose name for it that is where it is not ours.
@@ -259,10 +262,10 @@ def _mcp_client(
     if "client" in own_object:
         return str(own_object["client"]), own_object.get("client_issuer")
     if relation is not Relation.AUDIENCE:
-        return client.client_id, None
+        return named.caller.client_id, None
     if verified.is_own or verified.client_id is None:
         return verified.client_id, None
-    known = tools.registry.client_at(verified.issuer, verified.client_id)
+    known = named.given_to
     return (verified.client_id, verified.issuer) if known is None else (known.client_id, None)
 
 

@@ -79,7 +79,7 @@ class TokenExchange:
             subject=proved.subject,
             relation=proved.relation,
             scopes=proved.scopes,
-            not_after=min(one.expires_at for one in inputs),
+            not_after=min([one.expires_at for one in inputs]),
             actor=actor,
             inherited_act=inherited,
             subject_audience=proved.audience,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import cedarpy
+import msgspec
 
 from broker.model import PolicyQuery, Scope
 from broker.policy.entities import context_of, entities_of, json_text, question
@@ -38,7 +39,7 @@ class Case:
     @classmethod
     def of(cls, query: PolicyQuery, scope: Scope) -> Self:
         """The case of one scope of the query."""
-        single = replace(query, scopes=(scope,))
+        single = msgspec.structs.replace(query, scopes=(scope,))
         facts = EVERYTHING.facts(single)
         client, entity, subject = entities_of(facts)
         return cls(single, client, entity, subject, context_of(facts))

@@ -29,7 +29,8 @@ SUBJECT: Final[Mapping[str, str]] = {
     "tenant": "delegation.subject.tenant",
 }
 CONTEXT: Final[Mapping[str, str]] = {
-    "relation": "delegation.relation.value",
+    # ``value`` would be a call in Python for each query.
+    "relation": "delegation.relation._value_",
     "subject_issuer": "delegation.subject.issuer",
     "subject_kind": "delegation.subject.kind",
     "tenant": "delegation.subject.tenant",

@@ -7,11 +7,12 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from broker.state.entries import LAST_SECOND
+from broker.state.withdrawn import Mark
 
 DEFAULT_MAX_BYTES: Final = 1024**3
 
@@ -41,7 +42,10 @@ _NUMBERED: Final = """
     CREATE TRIGGER revoked_without_number BEFORE INSERT ON revoked WHEN new.number = 0
         BEGIN SELECT RAISE(ABORT, 'a revocation without a number'); END;
 """
-_VERSIONS: Final = (_FIRST_SCHEMA, _ISSUED_FROM_TO, _NUMBERED)
+# A broker of the version before does not set the mark by which others learn of a withdrawal, so it is told
+# that it cannot withdraw: it knows the table by another name.
+_MARKED: Final = "ALTER TABLE numbering RENAME TO withdrawals;"
+_VERSIONS: Final = (_FIRST_SCHEMA, _ISSUED_FROM_TO, _NUMBERED, _MARKED)
 """What each version adds to the one before it; a new file goes through them all."""
 
 _PAGE_BYTES: Final = 4096
@@ -72,6 +76,10 @@ class Database:
     inode: int
     busy_timeout: float
     max_bytes: int
+    _place: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_place", str(self.path))
 
     def connect(self) -> sqlite3.Connection:
         """
@@ -89,10 +97,10 @@ class Database:
     def check_place(self) -> None:
         """Raise ``FileReplaced`` when the path no longer names the file that was checked."""
         try:
-            found = self.path.stat()
+            found = os.stat(self._place)  # noqa: PTH116 - a Path takes several times as long.
         except OSError:
             raise FileReplaced("the state file is gone") from None
-        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+        if found.st_ino != self.inode or found.st_dev != self.device:
             raise FileReplaced("the state file was replaced")
 
 
@@ -114,6 +122,7 @@ def open_database(path: Path, *, busy_timeout: float, max_bytes: int) -> Databas
             found = path.stat()
             _check_owner_and_mode(found, path)
             _identify(path)
+            _set_mark(path)
         _check(path)
     except (OSError, sqlite3.Error) as error:
         raise StateRefused(f"{path} cannot be used: {error}") from error
@@ -207,6 +216,15 @@ def _bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
     connection.executescript(
         f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {len(_VERSIONS)}; COMMIT;"
     )
+
+
+def _set_mark(path: Path) -> None:
+    """The mark is not kept through a loss of power, so every start puts it right."""
+    with closing(_connect(path, timeout=_START_TIMEOUT)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        ((last,),) = connection.execute("SELECT last FROM withdrawals").fetchall()
+        Mark(path).put(last)
+        connection.execute("COMMIT")
 
 
 def _check(path: Path) -> None:

@@ -29,7 +29,13 @@ TOO_MANY: Final = "more is withdrawn than can be copied"
 
 def spent_key(one: OneTimeId) -> bytes:
     """The key of a one-time id. Each part is told apart by its length, so no two ids share one."""
-    return _key("spent", one.kind, one.issuer, one.jti)
+    return hashlib.sha256(_spent_by(one.kind, one.issuer) + _framed(one.jti)).digest()
+
+
+@lru_cache(maxsize=4096)
+def _spent_by(kind: str, issuer: str) -> bytes:
+    """What the keys of one sort of token of one issuer begin with."""
+    return _framed("spent") + _framed(kind) + _framed(issuer)
 
 
 def revoked_key(jti: str) -> bytes:
@@ -73,6 +79,11 @@ class Keys:
             own.add(revoked_key(pedigree.jti))
         return cls(frozenset(own), frozenset(map(revoked_key, pedigree.ancestors)))
 
+    @property
+    def all(self) -> frozenset[bytes]:
+        """Every key that can be withdrawn."""
+        return self.own | self.ancestral
+
     def reason(self, found: AbstractSet[bytes]) -> Reason | None:
         """What the keys that were found in the store say of the token."""
         if not self.own.isdisjoint(found):
@@ -81,11 +92,13 @@ class Keys:
 
 
 def _key(*parts: str) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.digest()
+    return hashlib.sha256(b"".join(map(_framed, parts))).digest()
+
+
+def _framed(part: str) -> bytes:
+    """The part after its length, which tells where it ends."""
+    encoded = part.encode("utf-8", "surrogatepass")
+    return len(encoded).to_bytes(8, "big") + encoded
 
 
 _EVERYTHING: Final = _key("withdrawn")

@@ -44,15 +44,22 @@ class Gathering(Generic[_Job]):
 
         Raises ``TimeoutError`` when that takes too long: then it may yet be done, or not.
         """
-        mine = _Waiting(job)
         with self._lock:
-            self._waiting.append(mine)
-            if not self._has_leader:
-                self._has_leader = mine.leads = True
-        if not mine.leads and not mine.wake.acquire(timeout=self._patience):
+            is_first = not self._has_leader
+            if is_first:
+                self._has_leader = True
+            else:
+                mine = _Waiting(job)
+                self._waiting.append(mine)
+        if is_first:
+            self._lead([job], [])
+            return
+        if not mine.wake.acquire(timeout=self._patience):
             self._give_up(mine)
         if mine.leads:
-            self._lead()
+            with self._lock:
+                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            self._lead([waiting.job for waiting in batch], batch)
 
     def _give_up(self, mine: _Waiting[_Job]) -> None:
         """Leave, unless the lead has just been passed to this thread: others wait for it then."""
@@ -63,12 +70,10 @@ class Gathering(Generic[_Job]):
                 self._waiting.remove(mine)
         raise TimeoutError
 
-    def _lead(self) -> None:
-        """Do the jobs of all who have come, then let one of those who came meanwhile lead."""
-        with self._lock:
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+    def _lead(self, jobs: Sequence[_Job], batch: Sequence[_Waiting[_Job]]) -> None:
+        """Do the jobs, which ``batch`` waits for, then let one of those who came meanwhile lead."""
         try:
-            self._work([waiting.job for waiting in batch])
+            self._work(jobs)
         finally:
             with self._lock:
                 self._has_leader = bool(self._waiting)

@@ -26,6 +26,7 @@ from broker.state.entries import (
     withdrawn_key,
 )
 from broker.state.gathering import Gathering
+from broker.state.withdrawn import MOST_COPIED, Mark, WithdrawnCopy
 
 _FORGOTTEN: Final = "SELECT until FROM forgotten WHERE name = ?"
 _REMEMBER_FORGETTING: Final = "UPDATE forgotten SET until = max(until, ?) WHERE name = ?"
@@ -33,10 +34,14 @@ _SPENT_UNTIL: Final = "SELECT until FROM spent WHERE key = ?"
 _SPEND: Final = """
     INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
 """
-_NEXT_NUMBER: Final = "UPDATE numbering SET last = last + 1"
+_SPEND_FRESH: Final = """
+    INSERT INTO spent SELECT ?1, ?2 FROM forgotten WHERE name = 'spent' AND until < ?2
+    ON CONFLICT DO UPDATE SET until = excluded.until WHERE spent.until < min(?3, ?2)
+"""
+_NEXT_NUMBER: Final = "UPDATE withdrawals SET last = last + 1 RETURNING last"
 _REVOKE: Final = """
     INSERT INTO revoked (key, until, issued_since, issued_until, number)
-        VALUES (?, ?, ?, ?, (SELECT last FROM numbering))
+        VALUES (?, ?, ?, ?, (SELECT last FROM withdrawals))
     ON CONFLICT DO UPDATE SET
         until = max(until, excluded.until),
         issued_since = min(issued_since, excluded.issued_since),
@@ -84,7 +89,10 @@ class SqliteState:
 
     What has been spent is on disk when ``spend`` returns; threads that wait for the disk share one
     transaction. A store that is locked for longer than ``busy_timeout`` (in seconds), read-only,
-    full, damaged or replaced refuses, within twice that time; it grows to ``max_bytes`` at most. It
+    full, damaged or replaced refuses, within twice that time; it grows to ``max_bytes`` at most.
+
+    What is withdrawn is answered from a copy of at most ``most_copied`` keys, as long as the mark beside the
+    file tells that nobody has withdrawn anything since. The store
     belongs to the process that first uses it: SQLite does not survive a fork, so a child that
     inherits it in use is refused. Raises ``StateRefused`` when the file cannot be used as it is.
     """
@@ -96,11 +104,14 @@ class SqliteState:
         now: Now,
         busy_timeout: float = 0.5,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        most_copied: int = MOST_COPIED,
     ) -> None:
         self._now = now
         database = open_database(path, busy_timeout=busy_timeout, max_bytes=max_bytes)
         self._writer = Connection(database, is_writer=True)
         self._reader = Connection(database)
+        self._mark = Mark(path)
+        self._withdrawn = WithdrawnCopy(most=most_copied)
         self._spending = Gathering(self._spend_all, patience=2 * busy_timeout)
         self._purged_at = {"spent": 0, "revoked": 0}
 
@@ -134,6 +145,12 @@ class SqliteState:
         connection: sqlite3.Connection, spending: _Spending, *, now: int
     ) -> tuple[OneTimeId | None, str]:
         """Spend all ids, or none: the one spent before, or what keeps this from being known."""
+        if len(spending.one_time_ids) == 1:
+            (only,) = spending.one_time_ids
+            values = (spent_key(only), only.until, now)
+            if connection.execute(_SPEND_FRESH, values).rowcount:
+                return None, ""
+            # What kept it from being spent is found out below, under the same lock.
         (forgotten,) = connection.execute(_FORGOTTEN, ("spent",)).fetchone()
         fresh: dict[bytes, int] = {}
         for one in spending.one_time_ids:
@@ -158,7 +175,9 @@ class SqliteState:
     def _withdraw(self, key: bytes, until: int, *, issued: tuple[int, int]) -> None:
         with self._writer.transaction(revocation_unavailable) as connection:
             self._purge(connection, "revoked", before=self._now() - REVOCATION_GRACE)
-            connection.execute(_NEXT_NUMBER)
+            ((number,),) = connection.execute(_NEXT_NUMBER).fetchall()
+            # Before others can read it: whoever sees the number looks into the file.
+            self._mark.put(number)
             connection.execute(_REVOKE, (key, until, *issued))
 
     def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]:
@@ -175,11 +194,32 @@ class SqliteState:
         ]
 
     def reason_against(self, pedigree: Pedigree) -> Reason | None:
+        self._reader.check(revocation_unavailable)
+        withdrawn = self._withdrawn.latest
+        if withdrawn.number != self._mark.read():
+            with self._reader.use(revocation_unavailable) as connection:
+                renewed = self._withdrawn.renew(connection, now=self._now())
+                if renewed is None:
+                    return self._reason_in_file(connection, pedigree)
+            withdrawn = renewed
+        now = self._now()
+        if now <= withdrawn.forgotten:
+            raise revocation_unavailable(CLOCK_WENT_BACK)
+        if not withdrawn.held:
+            return None
         keys = Keys.of(pedigree)
-        every = (*keys.own, *keys.ancestral)
+        return keys.reason(
+            withdrawn.found(
+                keys.all, issued_at=pedigree.issued_at, kept_from=now - REVOCATION_GRACE
+            )
+        )
+
+    def _reason_in_file(self, connection: sqlite3.Connection, pedigree: Pedigree) -> Reason | None:
+        """The answer where there is more withdrawn than is copied."""
+        keys = Keys.of(pedigree)
+        every = tuple(keys.all)
         question = _revoked(len(every))
-        with self._reader.use(revocation_unavailable) as connection:
-            found = connection.execute(question, (*every, pedigree.issued_at)).fetchall()
+        found = connection.execute(question, (*every, pedigree.issued_at)).fetchall()
         (forgotten,) = [until for _, until in found if until is not None]
         if self._now() <= forgotten:
             raise revocation_unavailable(CLOCK_WENT_BACK)

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus
+
+from msgspec.structs import replace
 
 from broker.errors import InvalidRequest, OAuthError, Reason, RequestTooLarge
 from broker.model import ClientCredential, TokenInquiry, TokenRequest

@@ -1,9 +1,10 @@
 """Queries to put to policies: good ones for the shipped set, to be changed by each test."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from broker.model import (
     Authentication,

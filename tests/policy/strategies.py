@@ -1,8 +1,7 @@
 """Random policy sets and random queries that have something to say to each other."""
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from broker.model import Authentication, Client, PolicyQuery, Relation, Resource, Scope, Subject
 from tests.policy.queries import NOW, chain, delegation

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from broker.bounded import BoundedMemory, MemoryStatus
@@ -47,8 +48,8 @@ def test_time_passing_turns_a_remembered_permit_into_a_denial(load_set: LoadSet)
     )
     asked = query(authentication=login(age=890))
     assert engine.decide(asked).granted
-    assert engine.decide(replace(asked, now=NOW + 9)).granted
-    assert not engine.decide(replace(asked, now=NOW + 10)).granted
+    assert engine.decide(msgspec.structs.replace(asked, now=NOW + 9)).granted
+    assert not engine.decide(msgspec.structs.replace(asked, now=NOW + 10)).granted
 
 
 @pytest.mark.parametrize(

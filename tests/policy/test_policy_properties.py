@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,6 +6,7 @@ import pytest
 from cedarpy import pst
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from broker.model import Action, Authentication, PolicyQuery, Resource, Scope, Subject, Verdict
 from broker.policy.cedar import CedarPolicyEngine

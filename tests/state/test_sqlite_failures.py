@@ -221,9 +221,9 @@ def test_the_file_of_another_program_is_refused(path: Path) -> None:
 def test_the_file_of_a_later_version_is_refused(path: Path) -> None:
     open_state(path).close()
     with closing(sqlite3.connect(path)) as other:
-        other.execute("PRAGMA user_version = 4")
+        other.execute("PRAGMA user_version = 5")
 
-    with pytest.raises(StateRefused, match="has version 4; this broker knows 3"):
+    with pytest.raises(StateRefused, match="has version 5; this broker knows 4"):
         open_state(path)
 
 

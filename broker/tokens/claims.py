@@ -22,9 +22,13 @@ _MOST_ACTORS_READ: Final = 16
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_TOKEN: Final = r"[\x21\x23-\x5b\x5d-\x7e]{1,255}"
+_SCOPE_TOKEN: Final = re.compile(_TOKEN)
+_SCOPE: Final = re.compile(rf"(?:{_TOKEN}(?: {_TOKEN})*+)?")
 # 32 bytes in base64url, whose last character carries four bits (RFC 7638 3).
 _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_OF_LOGIN: Final = frozenset({"auth_time", "acr", "amr"})
+_UNTOLD: Final = Authentication()
 _MEMBERS_OF_ACTOR: Final = frozenset({"iss", "sub", "client_id", "sub_profile", "act"})
 
 
@@ -114,10 +118,9 @@ def read_scope(claims: Mapping[str, Any]) -> frozenset[str]:
     value = claims["scope"]
     if not isinstance(value, str):
         raise TokenRejected(Reason.CLAIM_MALFORMED, "scope")
-    scopes = value.split(" ") if value else []
-    if len(scopes) > _MOST_SCOPES or not all(is_scope_token(scope) for scope in scopes):
+    if value.count(" ") >= _MOST_SCOPES or _SCOPE.fullmatch(value) is None:
         raise TokenRejected(Reason.CLAIM_MALFORMED, "scope")
-    return frozenset(scopes)
+    return frozenset(value.split())
 
 
 def is_scope_token(value: str) -> bool:
@@ -131,6 +134,8 @@ def read_authentication(claims: Mapping[str, Any], *, latest: int) -> Authentica
 
     A login after ``latest``, in unix seconds, would stay fresh for ever, and is refused.
     """
+    if _OF_LOGIN.isdisjoint(claims):
+        return _UNTOLD
     auth_time = read_time(claims, "auth_time") if "auth_time" in claims else None
     if auth_time is not None and auth_time > latest:
         raise TokenRejected(Reason.CLAIM_INCONSISTENT, "auth_time is in the future")

@@ -76,6 +76,7 @@ class Unsigned(Unshown, frozen=True):
     draft: Draft
     signing_input: bytes
     key: SigningKey
+    kid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +184,11 @@ class Minter:
         """
         key = self.key_store.signing_key(algorithm or self.algorithm)
         payload = encode_segment(_ENCODER.encode(draft.claims))
-        signing_input = _header(draft.typ, key.algorithm, key.kid) + b"." + payload
+        kid = key.kid
+        signing_input = _header(draft.typ, key.algorithm, kid) + b"." + payload
         if len(signing_input) > self.max_token_bytes:
             raise InvalidRequest(Reason.ISSUED_TOO_LARGE)
-        return Unsigned(draft, signing_input, key)
+        return Unsigned(draft, signing_input, key, kid)
 
     def mint(self, unsigned: Unsigned) -> IssuedToken:
         """The signed token; raises ``TemporarilyUnavailable`` when the key does not sign."""
@@ -196,7 +198,7 @@ class Minter:
         """The signed tokens, in their order; each key is asked once. Raises as ``mint`` does."""
         by_key: dict[str, list[Unsigned]] = {}
         for unsigned in several:
-            by_key.setdefault(unsigned.key.kid, []).append(unsigned)
+            by_key.setdefault(unsigned.kid, []).append(unsigned)
         signatures: dict[bytes, bytes] = {}
         for of_one_key in by_key.values():
             inputs = [unsigned.signing_input for unsigned in of_one_key]
@@ -215,7 +217,7 @@ def _issued(unsigned: Unsigned, signature: bytes) -> IssuedToken:
         scopes=tuple(claims["scope"].split()),
         resource=claims["aud"] if is_access_token else claims["resource"],
         claims=claims,
-        kid=unsigned.key.kid,
+        kid=unsigned.kid,
     )
 
 

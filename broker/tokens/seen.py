@@ -58,7 +58,8 @@ class SeenTokens(Generic[_Reading]):
 
     def is_signed_by(self, taken: TakenToken, key: VerificationKey) -> bool:
         """Whether the signature is right by this very key, which is still good for it."""
-        if taken.verified_with is key or taken.verified_with == key:
+        known = taken.verified_with
+        if known is key or (known is not None and known == key):
             return True
         unverified = taken.unverified
         if not key.verify(unverified.signing_input, unverified.signature):

@@ -98,7 +98,7 @@ def decode_segment(segment: str) -> bytes:
 
 def encode_segment(raw: bytes) -> bytes:
     """The base64url form of some bytes without padding (RFC 7515 2)."""
-    return binascii.b2a_base64(raw, newline=False).translate(_TO_URL, b"=")
+    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL)
 
 
 def _decode(segment: bytes) -> bytes:

@@ -2,21 +2,24 @@
 
 import binascii
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from broker.errors import Reason, TokenRejected
 from broker.strict_json import StrictJsonError, loads_strict
+from broker.unshown import Unshown
 
 MAX_TOKEN_CHARACTERS: Final = 16_384
 _LONGEST_KID: Final = 512
 _LONGEST_MEMORISED_HEADER: Final = 512
 
-_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)", re.ASCII)
 _JWE: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}", re.ASCII)
+_ALPHABET: Final = (string.ascii_letters + string.digits + "-_").encode()
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 # The last character of a segment may carry bits beyond the last byte; only zeros are canonical.
 _LAST_OF_TWO: Final = frozenset(b"AQgw")
 _LAST_OF_THREE: Final = frozenset(b"AEIMQUYcgkosw048")
@@ -39,14 +42,15 @@ class Header:
     unverified_jwk: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class UnverifiedToken:
+class UnverifiedToken(Unshown, frozen=True):
     """A token taken apart: its container is sound, and nothing in it is proved yet."""
 
+    unshown: ClassVar = frozenset({"unverified_claims", "signing_input", "signature"})
+
     header: Header
-    unverified_claims: Mapping[str, Any] = field(repr=False)
-    signing_input: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    unverified_claims: Mapping[str, Any]
+    signing_input: bytes
+    signature: bytes
 
 
 def read_token(token: str) -> UnverifiedToken:
@@ -69,43 +73,53 @@ def read_token_with_key(token: str) -> UnverifiedToken:
     return _read(token, _read_header_with_key)
 
 
-def _read(token: str, read_header: Callable[[str], Header]) -> UnverifiedToken:
+def _read(token: str, read_header: Callable[[bytes], Header]) -> UnverifiedToken:
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise TokenRejected(Reason.TOKEN_TOO_LARGE)
-    match = _COMPACT.fullmatch(token)
-    if match is None:
+    # What is not ASCII becomes a character that no segment may have.
+    raw = token.encode("ascii", "replace")
+    signing_input, _, signature_segment = raw.rpartition(b".")
+    header_segment, _, payload_segment = signing_input.partition(b".")
+    is_compact = raw.translate(None, _ALPHABET) == b".." and header_segment and payload_segment
+    if not is_compact:
         raise TokenRejected(Reason.JWE_REFUSED if _JWE.fullmatch(token) else Reason.MALFORMED_TOKEN)
-    header_segment, payload_segment, signature_segment = match.groups()
-    header = read_header(header_segment)
-    claims = _read_object(payload_segment)
     return UnverifiedToken(
-        header=header,
-        unverified_claims=claims,
-        signing_input=token[: match.end(2)].encode("ascii"),
-        signature=decode_segment(signature_segment),
+        header=read_header(header_segment),
+        unverified_claims=_read_object(payload_segment),
+        signing_input=signing_input,
+        signature=_decode(signature_segment),
     )
 
 
 def decode_segment(segment: str) -> bytes:
     """The bytes of a base64url segment without padding; raises ``TokenRejected`` if not canonical."""
-    raw = segment.encode("ascii")
-    remainder = len(raw) % 4
+    return _decode(segment.encode("ascii"))
+
+
+def encode_segment(raw: bytes) -> bytes:
+    """The base64url form of some bytes without padding (RFC 7515 2)."""
+    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL)
+
+
+def _decode(segment: bytes) -> bytes:
+    remainder = len(segment) % 4
     is_canonical = (
         remainder == 0
-        or (remainder == 2 and raw[-1] in _LAST_OF_TWO)
-        or (remainder == 3 and raw[-1] in _LAST_OF_THREE)
+        or (remainder == 2 and segment[-1] in _LAST_OF_TWO)
+        or (remainder == 3 and segment[-1] in _LAST_OF_THREE)
     )
     if not is_canonical:
         raise TokenRejected(Reason.MALFORMED_TOKEN)
     try:
-        return binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"=" * (-len(raw) % 4))
+        # More padding than is due is passed over.
+        return binascii.a2b_base64(segment.translate(_TO_STANDARD) + b"==")
     except binascii.Error:
         raise TokenRejected(Reason.MALFORMED_TOKEN) from None
 
 
-def _read_object(segment: str) -> Mapping[str, Any]:
+def _read_object(segment: bytes) -> Mapping[str, Any]:
     try:
-        value = loads_strict(decode_segment(segment))
+        value = loads_strict(_decode(segment))
     except StrictJsonError as error:
         raise TokenRejected(error.reason) from None
     if not isinstance(value, dict):
@@ -113,7 +127,7 @@ def _read_object(segment: str) -> Mapping[str, Any]:
     return value
 
 
-def _read_header(segment: str) -> Header:
+def _read_header(segment: bytes) -> Header:
     # Headers of one issuer repeat, so their reading is remembered; long ones would only fill memory.
     if len(segment) <= _LONGEST_MEMORISED_HEADER:
         return _read_short_header(segment)
@@ -121,11 +135,11 @@ def _read_header(segment: str) -> Header:
 
 
 @lru_cache(maxsize=256)
-def _read_short_header(segment: str) -> Header:
+def _read_short_header(segment: bytes) -> Header:
     return _keyless_header_of(_read_object(segment))
 
 
-def _read_header_with_key(segment: str) -> Header:
+def _read_header_with_key(segment: bytes) -> Header:
     members = _read_object(segment)
     header = _header_of(members, refused=_KEY_CARRIERS_BUT_JWK)
     jwk = members.get("jwk")

@@ -5,12 +5,18 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from broker.errors import Reason
 
 MAX_DEPTH: Final = 16
 # Possessive throughout: an unterminated string must not be tried again from each of its quotes.
 _BRACKETS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _LONGEST_NUMBER: Final = 32
+_ALL_DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER: Final = b"0" * _LONGEST_NUMBER
+_READER: Final = msgspec.json.Decoder()
+_WRITER: Final = msgspec.json.Encoder()
 
 
 class StrictJsonError(ValueError):
@@ -31,6 +37,21 @@ def loads_strict(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """
     if raw.count(b"{") + raw.count(b"[") > max_depth:
         _check_depth(raw, max_depth)
+    if _LONG_NUMBER not in raw.translate(_ALL_DIGITS_ALIKE):
+        try:
+            value = _READER.decode(raw)
+            # A value that is written in just these bytes, but for spaces, is all there is in them: it
+            # has no member twice, no lone surrogate and no number that is not finite.
+            written = _WRITER.encode(value)
+            if written == raw or written == msgspec.json.format(raw, indent=-1):
+                return value
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+            pass
+    return _read_any_form(raw)
+
+
+def _read_any_form(raw: bytes) -> Any:
+    """The same, member by member, with whatever spaces and escapes the document is written."""
     try:
         text = raw.decode("utf-8")
         value = _DECODER.decode(text)

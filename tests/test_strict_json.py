@@ -1,6 +1,7 @@
 """JSON with one meaning, or none (RFC 7519 4, RFC 8725 3.7)."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import Reason
-from broker.strict_json import StrictJsonError, loads_strict
+from broker.strict_json import StrictJsonError, _read_any_form, loads_strict
 
 
 def refusal_of(raw: bytes) -> Reason:
@@ -182,3 +183,47 @@ def test_a_string_that_never_ends_costs_no_more_than_its_length(tail: bytes) -> 
     # Twenty brackets make the depth be looked at; reading the rest anew from every escaped quote
     # would take minutes here.
     assert refusal_of(b"[" + b"[]," * 20 + tail) is Reason.MALFORMED_TOKEN
+
+
+_MEMBER = st.sampled_from(
+    [
+        '"a":1',
+        '"a": 1',
+        '"b":"\\u0061"',
+        '"b":"\\ud800"',
+        '"c":1e400',
+        '"d":1.0',
+        '"d":-0',
+        '"e":1E5',
+        '"f":"é"',
+        '"g":[1,{"a":2}]',
+        '"g":{"a":1,"a":1}',
+        '"h":' + "9" * 33,
+        '"h":-' + "9" * 32,
+        '"i":"\\n\\/"',
+        '"j":null',
+        '"\\u006a":true',
+        '"k":"\x7f"',
+        '"l":01',
+        "",
+        " ",
+        "\t",
+    ]
+)
+
+
+@pytest.mark.requirement("CLM-01")
+@given(st.lists(_MEMBER, max_size=4), st.sampled_from([",", ", ", " ,\n"]))
+def test_a_document_in_its_shortest_form_means_what_it_means_in_any(
+    members: list[str], comma: str
+) -> None:
+    raw = ("{" + comma.join(members) + "}").encode()
+
+    assert _outcome(loads_strict, raw) == _outcome(_read_any_form, raw)
+
+
+def _outcome(read: Callable[[bytes], Any], raw: bytes) -> str:
+    try:
+        return repr(read(raw))
+    except StrictJsonError as refused:
+        return refused.reason.code

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import Struct
+
 from broker.client_auth.audience import is_for_one_of, names_of
 from broker.client_auth.known_clients import KnownClients
 from broker.errors import Reason, TokenRejected
@@ -15,18 +17,18 @@ from broker.oauth import (
     TYP_CLIENT_AUTHENTICATION,
     VERIFICATION_ALGORITHMS,
 )
-from broker.tokens.claims import LONGEST_URI, read_text, read_times
+from broker.tokens.claims import LONGEST_URI, Times, read_text, read_times
 from broker.tokens.client_url import is_url_like
 from broker.tokens.jwk import decoy_key
 
 LONGEST_ASSERTION_LIFETIME: Final = timedelta(hours=1)
 """What a client's registration can allow; most are allowed much less."""
+_LONGEST: Final = int(LONGEST_ASSERTION_LIFETIME.total_seconds())
 ONE_TIME_KIND: Final = "client_assertion"
 _TYPS: Final = frozenset({"", "jwt", TYP_CLIENT_AUTHENTICATION})
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedAssertion:
+class VerifiedAssertion(Struct, frozen=True):
     """A client assertion whose every claim is right, and the one-time id to spend for it."""
 
     client: Client
@@ -34,15 +36,18 @@ class VerifiedAssertion:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What an assertion says of itself; moments are in unix seconds, the lifetime is in seconds."""
+class _Said(Struct, frozen=True):
+    """
+    What an assertion says of itself; moments are in unix seconds, the lifetime is in seconds.
+
+    ``is_for_endpoint`` says that it is addressed to the token endpoint, which not every client may do.
+    """
 
     unverified_id: str
     jti: str
-    issued_at: int | None
-    expires_at: int
+    times: Times
     lifetime: int
+    is_for_endpoint: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,10 @@ class AssertionVerifier:
     now: Now
     leeway: timedelta
     decoy: VerificationKey = field(default_factory=decoy_key)
+    _leeway: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_leeway", int(self.leeway.total_seconds()))
 
     def verify(self, assertion: str, *, client_id: str | None = None) -> VerifiedAssertion:
         """
@@ -80,25 +89,24 @@ class AssertionVerifier:
             raise TokenRejected(Reason.CLIENT_DISABLED)
         if said.lifetime > client.max_assertion_lifetime.total_seconds():
             raise TokenRejected(Reason.LIFETIME_TOO_LONG)
-        self._check_audience(
-            unverified.unverified_claims, is_endpoint_accepted=client.has_token_endpoint_audience
-        )
+        if said.is_for_endpoint and not client.has_token_endpoint_audience:
+            raise TokenRejected(Reason.AUD_NOT_SOLE_ISSUER)
         # The id must be remembered through the last moment at which the assertion is acceptable.
-        until = said.expires_at + int(self.leeway.total_seconds())
-        since = self._earliest_use(said, client)
+        until = said.times.expires_at + self._leeway
+        since = self._earliest_use(said.times, client)
         one_time_id = OneTimeId(ONE_TIME_KIND, client.client_id, said.jti, until, since)
-        return VerifiedAssertion(client, one_time_id, said.expires_at)
+        return VerifiedAssertion(client, one_time_id, said.times.expires_at)
 
-    def _earliest_use(self, said: _Said, client: Client) -> int:
+    def _earliest_use(self, times: Times, client: Client) -> int:
         """
         The second before which nobody can have used it.
 
         One that does not say when it was issued was refused for as long as it had more than the longest
         lifetime before it.
         """
-        if said.issued_at is None:
-            return said.expires_at - int(client.max_assertion_lifetime.total_seconds())
-        return said.issued_at - int(self.leeway.total_seconds())
+        if times.issued_at is None:
+            return times.expires_at - int(client.max_assertion_lifetime.total_seconds())
+        return times.issued_at - self._leeway
 
     def _said(self, unverified: UnverifiedToken) -> _Said:
         """
@@ -112,22 +120,17 @@ class AssertionVerifier:
         if header.unverified_algorithm not in VERIFICATION_ALGORITHMS:
             raise TokenRejected(Reason.ALG_NOT_ALLOWED)
         unverified_id = _unverified_client_id(claims)
-        now, leeway = self.now(), int(self.leeway.total_seconds())
-        times = read_times(
-            claims,
-            now=now,
-            leeway=leeway,
-            longest=int(LONGEST_ASSERTION_LIFETIME.total_seconds()),
-            is_iat_required=False,
-        )
+        now = self.now()
+        times = read_times(claims, is_iat_required=False)
+        times.check(now=now, leeway=self._leeway, longest=_LONGEST)
         jti = read_text(claims, "jti")
         if "cnf" in claims:
             # Proofs are looked at once the client is known, too late for its own assertion.
             raise TokenRejected(Reason.CNF_UNSUPPORTED)
-        self._check_audience(claims, is_endpoint_accepted=True)
-        starts_at = now - leeway if times.issued_at is None else times.issued_at
+        is_for_endpoint = self._is_for_endpoint(claims)
+        starts_at = now - self._leeway if times.issued_at is None else times.issued_at
         lifetime = times.expires_at - starts_at
-        return _Said(unverified_id, jti, times.issued_at, times.expires_at, lifetime)
+        return _Said(unverified_id, jti, times, lifetime, is_for_endpoint)
 
     def _spend_time(self, unverified: UnverifiedToken) -> None:
         """Verify with a key of no meaning, so that a refusal takes as long as a wrong signature."""
@@ -143,12 +146,13 @@ class AssertionVerifier:
         _check_method(client, header.unverified_algorithm)
         return client, self.clients.key(client, header.unverified_kid, header.unverified_algorithm)
 
-    def _check_audience(self, claims: JsonObject, *, is_endpoint_accepted: bool) -> None:
-        accepted = names_of(self.issuer)
-        if is_endpoint_accepted:
-            accepted |= {self.token_endpoint}
-        if not is_for_one_of(claims.get("aud"), accepted):
+    def _is_for_endpoint(self, claims: JsonObject) -> bool:
+        audience = claims.get("aud")
+        if is_for_one_of(audience, names_of(self.issuer)):
+            return False
+        if not is_for_one_of(audience, (self.token_endpoint,)):
             raise TokenRejected(Reason.AUD_NOT_SOLE_ISSUER)
+        return True
 
 
 def _unverified_client_id(claims: JsonObject) -> str:

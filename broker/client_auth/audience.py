@@ -1,8 +1,10 @@
 """What a caller may call this broker in the ``aud`` of what it signed."""
 
 from collections.abc import Collection
+from functools import lru_cache
 
 
+@lru_cache(maxsize=16)
 def names_of(issuer: str) -> frozenset[str]:
     """The issuer; without a path also with the slash that official SDKs' URL type puts after it."""
     return frozenset({issuer, issuer + "/"} if issuer.count("/") == 2 else {issuer})

@@ -164,13 +164,13 @@ class WorkloadVerifier:
             raise TokenRejected(Reason.CLAIM_INCONSISTENT, "sub is not in the trust domain")
 
     def _times(self, claims: JsonObject, trusted: TrustedIssuer) -> Times:
-        return read_times(
-            claims,
+        times = read_times(claims, is_iat_required=not is_trust_domain(trusted.issuer))
+        times.check(
             now=self.now(),
             leeway=int(self.leeway.total_seconds()),
             longest=int(trusted.max_token_lifetime.total_seconds()),
-            is_iat_required=not is_trust_domain(trusted.issuer),
         )
+        return times
 
     def _client(self, claims: JsonObject, trusted: TrustedIssuer) -> Client:
         client = self.registry.client(client_named(trusted.workloads, claims))

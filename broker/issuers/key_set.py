@@ -54,6 +54,8 @@ class KeySet:
         ``TokenRejected``: ``unknown_key``, ``key_alg_mismatch`` or ``key_not_for_sig``.
         """
         named = self.keys if kid is None else self.by_kid.get(kid, ())
+        if len(named) == 1 and algorithm in named[0].by_algorithm:
+            return named[0].by_algorithm[algorithm]
         signing = [key for key in named if key.is_for_signatures]
         fitting = [key for key in signing if algorithm in key.by_algorithm]
         if len(fitting) == 1:

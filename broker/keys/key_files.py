@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from jwt.algorithms import RSAAlgorithm
 
 from broker.keys.published import KeyUnfit, PublishedKey, published_key
 
@@ -22,7 +23,7 @@ _LARGEST_FILE: Final = 16_384
 _TO_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TO_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_ES256: Final = ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1)
+_ES256: Final = ec.ECDSA(hashes.SHA256())
 _RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -52,9 +53,10 @@ class LocalSigningKey:
         return self.algorithm, self.number
 
     def sign(self, signing_input: bytes) -> bytes:
-        if isinstance(self._private_key, ec.EllipticCurvePrivateKey):
-            return _ES256.sign(signing_input, self._private_key)
-        return _RS256.sign(signing_input, self._private_key)
+        if isinstance(self._private_key, rsa.RSAPrivateKey):
+            return _RS256.sign(signing_input, self._private_key)
+        r, s = decode_dss_signature(self._private_key.sign(signing_input, _ES256))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def sign_all(self, signing_inputs: Sequence[bytes]) -> Sequence[bytes]:
         return [self.sign(one) for one in signing_inputs]

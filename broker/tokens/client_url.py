@@ -41,4 +41,5 @@ def client_url_host(client_id: str) -> str | None:
 
 def is_url_like(client_id: object) -> bool:
     """Whether a client id is meant as a URL, however malformed."""
-    return isinstance(client_id, str) and _URL_LIKE.match(client_id) is not None
+    has_scheme = isinstance(client_id, str) and ":" in client_id
+    return has_scheme and _URL_LIKE.match(str(client_id)) is not None

@@ -1,17 +1,17 @@
 """What was proved and permitted becomes a signed token (RFC 9068)."""
 
-import base64
-import secrets
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from broker.errors import InvalidRequest, Reason, TokenRejected
 from broker.interfaces import KeyStore, Now, SigningKey
+from broker.jws import encode_segment
 from broker.model import Action, Client, Delegation, IdJag, IssuedToken, Resource
 from broker.oauth import (
     TOKEN_TYPE_ACCESS_TOKEN,
@@ -23,12 +23,12 @@ from broker.oauth import (
     TYP_ID_JAG,
 )
 from broker.tokens.lineage import heritage_claim, parties_of
+from broker.unshown import Unshown
 
 _ENCODER = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetime:
+class Lifetime(msgspec.Struct, frozen=True):
     """
     How long a token will live from ``issued_at``, in unix seconds, and what limits it.
 
@@ -59,21 +59,24 @@ class Lifetimes:
         return self.id_jag_lifetime if action is Action.ISSUE_ID_JAG else self.lifetime
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Unshown, frozen=True):
     """The claims of a token to be, and the ``typ`` that tells what it is."""
 
-    claims: Mapping[str, Any] = field(repr=False)
+    unshown: ClassVar = frozenset({"claims"})
+
+    claims: Mapping[str, Any]
     typ: str = TYP_ACCESS_TOKEN
 
 
-@dataclass(frozen=True, slots=True)
-class Unsigned:
+class Unsigned(Unshown, frozen=True):
     """A token that lacks only its signature, and the key that will make it."""
 
+    unshown: ClassVar = frozenset({"signing_input"})
+
     draft: Draft
-    signing_input: bytes = field(repr=False)
+    signing_input: bytes
     key: SigningKey
+    kid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +183,12 @@ class Minter:
         ``TemporarilyUnavailable`` when no key can sign; nothing has been spent by then.
         """
         key = self.key_store.signing_key(algorithm or self.algorithm)
-        payload = base64.urlsafe_b64encode(_ENCODER.encode(draft.claims)).rstrip(b"=")
-        signing_input = _header(draft.typ, key.algorithm, key.kid) + b"." + payload
+        payload = encode_segment(_ENCODER.encode(draft.claims))
+        kid = key.kid
+        signing_input = _header(draft.typ, key.algorithm, kid) + b"." + payload
         if len(signing_input) > self.max_token_bytes:
             raise InvalidRequest(Reason.ISSUED_TOO_LARGE)
-        return Unsigned(draft, signing_input, key)
+        return Unsigned(draft, signing_input, key, kid)
 
     def mint(self, unsigned: Unsigned) -> IssuedToken:
         """The signed token; raises ``TemporarilyUnavailable`` when the key does not sign."""
@@ -194,7 +198,7 @@ class Minter:
         """The signed tokens, in their order; each key is asked once. Raises as ``mint`` does."""
         by_key: dict[str, list[Unsigned]] = {}
         for unsigned in several:
-            by_key.setdefault(unsigned.key.kid, []).append(unsigned)
+            by_key.setdefault(unsigned.kid, []).append(unsigned)
         signatures: dict[bytes, bytes] = {}
         for of_one_key in by_key.values():
             inputs = [unsigned.signing_input for unsigned in of_one_key]
@@ -205,16 +209,15 @@ class Minter:
 def _issued(unsigned: Unsigned, signature: bytes) -> IssuedToken:
     claims = unsigned.draft.claims
     is_access_token = unsigned.draft.typ == TYP_ACCESS_TOKEN
-    encoded = base64.urlsafe_b64encode(signature).rstrip(b"=")
     return IssuedToken(
-        token=(unsigned.signing_input + b"." + encoded).decode("ascii"),
+        token=(unsigned.signing_input + b"." + encode_segment(signature)).decode("ascii"),
         issued_token_type=TOKEN_TYPE_ACCESS_TOKEN if is_access_token else TOKEN_TYPE_ID_JAG,
         token_type=scheme_of(claims) if is_access_token else TOKEN_TYPE_NOT_APPLICABLE,
         expires_in=claims["exp"] - claims["iat"],
         scopes=tuple(claims["scope"].split()),
         resource=claims["aud"] if is_access_token else claims["resource"],
         claims=claims,
-        kid=unsigned.key.kid,
+        kid=unsigned.kid,
     )
 
 
@@ -243,7 +246,7 @@ def _new_jti() -> str:
     Without an underscore it can never look like the beginning of a client secret, which would be removed
     from the record of the very token that it is about.
     """
-    return secrets.token_urlsafe(18).replace("_", "-")
+    return encode_segment(os.urandom(18)).replace(b"_", b"-").decode("ascii")
 
 
 def _without_nothing(members: dict[str, Any]) -> dict[str, Any]:
@@ -253,4 +256,4 @@ def _without_nothing(members: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _header(typ: str, algorithm: str, kid: str) -> bytes:
     members = {"typ": typ, "alg": algorithm, "kid": kid}
-    return base64.urlsafe_b64encode(_ENCODER.encode(members)).rstrip(b"=")
+    return encode_segment(_ENCODER.encode(members))

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from broker.bounded import BoundedMemory, MemoryStatus
 from broker.interfaces import VerificationKey
 from broker.jws import UnverifiedToken, read_token
+from broker.unshown import Unshown
 
 DEFAULT_CAPACITY: Final = 4_096
 _LONGEST_REMEMBERED: Final = 4_096
@@ -16,17 +16,18 @@ _Reading = TypeVar("_Reading")
 _Terms = tuple[object, object]
 
 
-@dataclass(frozen=True, slots=True)
-class TakenToken:
+class TakenToken(Unshown, frozen=True):
     """
     A token taken apart, and the key by which its signature was right before, if it was.
 
     ``digest`` is the SHA-256 of the token's text; ``None`` for one that is too long to be remembered.
     """
 
+    unshown: ClassVar = frozenset({"verified_with"})
+
     unverified: UnverifiedToken
     digest: bytes | None = None
-    verified_with: VerificationKey | None = field(default=None, repr=False)
+    verified_with: VerificationKey | None = None
 
 
 class SeenTokens(Generic[_Reading]):
@@ -57,13 +58,14 @@ class SeenTokens(Generic[_Reading]):
 
     def is_signed_by(self, taken: TakenToken, key: VerificationKey) -> bool:
         """Whether the signature is right by this very key, which is still good for it."""
-        if taken.verified_with == key:
+        known = taken.verified_with
+        if known is key or (known is not None and known == key):
             return True
         unverified = taken.unverified
         if not key.verify(unverified.signing_input, unverified.signature):
             return False
         if taken.digest is not None:
-            self.memory.put(taken.digest, replace(taken, verified_with=key))
+            self.memory.put(taken.digest, TakenToken(unverified, taken.digest, key))
         return True
 
     def reading(self, taken: TakenToken, terms: _Terms) -> _Reading | None:

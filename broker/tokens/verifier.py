@@ -1,12 +1,12 @@
 """A token becomes verified claims by the rules of the slot it was presented in, or a rejection."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from broker.errors import Reason, TokenRejected
 from broker.interfaces import KeyRing, Now, Registry, VerificationKey
+from broker.jws import Header
 from broker.model import (
     Authentication,
     Client,
@@ -17,6 +17,7 @@ from broker.model import (
 from broker.oauth import SIGNING_ALGORITHMS, TYP_ACCESS_TOKEN, TYP_ID_JAG
 from broker.tokens.claims import (
     LONGEST_URI,
+    Times,
     read_act,
     read_authentication,
     read_confirmation,
@@ -29,6 +30,7 @@ from broker.tokens.claims import (
 from broker.tokens.own_keys import OwnKeys
 from broker.tokens.seen import SeenTokens, TakenToken
 from broker.tokens.standing import Standing
+from broker.unshown import Unshown
 
 _OWN_ALGORITHMS: Final = frozenset(SIGNING_ALGORITHMS)
 LONGEST_OWN_LIFETIME: Final = timedelta(minutes=15)
@@ -81,8 +83,7 @@ ID_JAG: Final = Profile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedToken:
+class VerifiedToken(Unshown, frozen=True):
     """
     A token whose signature, issuer, type and times are right.
 
@@ -91,24 +92,35 @@ class VerifiedToken:
     is the rest, verified as signed but not otherwise interpreted.
     """
 
+    unshown: ClassVar = frozenset({"claims"})
+
     issuer: str
     trusted_issuer: TrustedIssuer | None
     sub: str
     audience: str
     client_id: str | None
     scopes: frozenset[str] | None
-    issued_at: int
-    expires_at: int
+    times: Times
     jti: str | None
     act: JsonObject | None
     authentication: Authentication
     confirmation: str | None
-    claims: JsonObject = field(repr=False)
+    claims: JsonObject
 
     @property
     def is_own(self) -> bool:
         """Whether this broker issued it."""
         return self.trusted_issuer is None
+
+    @property
+    def issued_at(self) -> int:
+        """When it was issued, in unix seconds."""
+        return self.times.issued_at or 0
+
+    @property
+    def expires_at(self) -> int:
+        """When it expires, in unix seconds; that is its true expiry, without leeway."""
+        return self.times.expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,10 @@ class TokenVerifier:
     now: Now
     leeway: timedelta
     seen: SeenTokens[VerifiedToken] = field(default_factory=SeenTokens)
+    _leeway: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_leeway", int(self.leeway.total_seconds()))
 
     def verify(
         self, token: str, profile: Profile, *, client: Client, proved_key: str | None = None
@@ -165,17 +181,18 @@ class TokenVerifier:
         return self._read_own(taken, profile)
 
     def _read_own(self, taken: TakenToken, profile: Profile) -> VerifiedToken:
-        self._check_signature(taken, _OWN_ALGORITHMS, self.own_keys.key)
+        header = taken.unverified.header
+        _check_algorithm(header, _OWN_ALGORITHMS)
+        key = self.own_keys.key(header.unverified_kid, header.unverified_algorithm)
+        self._check_signature(taken, key)
         return self._read(taken, profile, None, LONGEST_OWN_LIFETIME)
 
     def _verify_foreign(self, taken: TakenToken, profile: Profile, client: Client) -> VerifiedToken:
-        claims = taken.unverified.unverified_claims
+        header, claims = taken.unverified.header, taken.unverified.unverified_claims
         trusted = self._trusted_issuer(claims.get("iss"), profile, client)
-
-        def find_key(kid: str | None, algorithm: str) -> VerificationKey:
-            return self.key_ring.key(trusted.keys, kid, algorithm)
-
-        self._check_signature(taken, trusted.algorithms, find_key)
+        _check_algorithm(header, trusted.algorithms)
+        key = self.key_ring.key(trusted.keys, header.unverified_kid, header.unverified_algorithm)
+        self._check_signature(taken, key)
         longest = min(trusted.max_token_lifetime, profile.longest or trusted.max_token_lifetime)
         return self._read(taken, profile, trusted, longest)
 
@@ -200,15 +217,12 @@ class TokenVerifier:
     ) -> VerifiedToken:
         """Read the claims, whose signature has been checked by now; their times count each time anew."""
         claims = taken.unverified.unverified_claims
-        now, leeway = self.now(), int(self.leeway.total_seconds())
-        times = read_times(
-            claims,
-            now=now,
-            leeway=leeway,
-            longest=int(longest.total_seconds()),
-        )
-        known = self.seen.reading(taken, (profile, trusted))
-        if known is not None and (known.authentication.auth_time or 0) <= now + leeway:
+        terms = profile, trusted
+        known = self.seen.reading(taken, terms)
+        now = self.now()
+        times = read_times(claims) if known is None else known.times
+        times.check(now=now, leeway=self._leeway, longest=int(longest.total_seconds()))
+        if known is not None and (known.authentication.auth_time or 0) <= now + self._leeway:
             return known
         client_claim = "client_id" if "client_id" in claims else "azp"
         jti = read_text(claims, "jti") if profile.is_jti_required else None
@@ -219,30 +233,25 @@ class TokenVerifier:
             audience=read_sole_audience(claims),
             client_id=read_optional_text(claims, client_claim, longest=LONGEST_URI),
             scopes=read_scope(claims) if profile.has_scope else None,
-            issued_at=times.issued_at or 0,
-            expires_at=times.expires_at,
+            times=times,
             jti=jti or read_optional_text(claims, "jti"),
             act=read_act(claims),
-            authentication=read_authentication(claims, latest=now + leeway),
+            authentication=read_authentication(claims, latest=now + self._leeway),
             confirmation=read_confirmation(claims),
             claims=claims,
         )
-        self.seen.remember_reading(taken, (profile, trusted), read)
+        self.seen.remember_reading(taken, terms, read)
         return read
 
-    def _check_signature(
-        self,
-        taken: TakenToken,
-        algorithms: frozenset[str],
-        find_key: Callable[[str | None, str], VerificationKey],
-    ) -> None:
-        """Check the signature with the one key that the header names, under the issuer's pin."""
-        header = taken.unverified.header
-        if header.unverified_algorithm not in algorithms:
-            raise TokenRejected(Reason.ALG_NOT_ALLOWED)
-        key = find_key(header.unverified_kid, header.unverified_algorithm)
+    def _check_signature(self, taken: TakenToken, key: VerificationKey) -> None:
+        """Check the signature with the one key that the header names."""
         if not self.seen.is_signed_by(taken, key):
             raise TokenRejected(Reason.SIG_INVALID)
+
+
+def _check_algorithm(header: Header, pinned: frozenset[str]) -> None:
+    if header.unverified_algorithm not in pinned:
+        raise TokenRejected(Reason.ALG_NOT_ALLOWED)
 
 
 def _check_holder(verified: VerifiedToken, proved_key: str | None) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, Self, TypeVar
+from functools import lru_cache
+from typing import Final, Generic, Self, TypeVar
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError, Message
@@ -11,6 +12,9 @@ from broker.errors import InvalidRequest, Reason, RequestTooLarge
 from broker.model import RequestContext
 
 M = TypeVar("M", bound=Message)
+
+_CONNECTIONS: Final = 4096
+"""Peers whose address is remembered: about as many as there may be connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Call(Generic[M]):
             raise InvalidRequest(Reason.BODY_MALFORMED) from None
 
 
+@lru_cache(maxsize=_CONNECTIONS)
 def peer_address(peer: str) -> str:
     """The IP address in a gRPC peer name such as ``ipv6:%5B::1%5D:50051``; empty for others."""
     family, _, rest = peer.partition(":")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 JsonObject = Mapping[str, Any]
 
@@ -322,11 +322,14 @@ class RequestContext:
 
 def new_request_id() -> str:
     """A fresh id; those of later milliseconds sort after it (UUID version 7, RFC 9562 5.7)."""
-    stamp = time.time_ns() // 1_000_000
-    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) & ~(0x3 << 62) | (0x7 << 76) | (0x2 << 62)
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    drawn = os.urandom(10).hex()
+    variant = _VARIANTS[drawn[3]]
+    return f"{stamp[:8]}-{stamp[8:]}-7{drawn[:3]}-{variant}{drawn[4:7]}-{drawn[7:19]}"
+
+
+# The upper two of the four bits tell the variant (RFC 9562 4.1), the lower two stay as they were drawn.
+_VARIANTS: Final = {f"{digit:x}": f"{8 | digit & 3:x}" for digit in range(16)}
 
 
 @dataclass(frozen=True, slots=True)

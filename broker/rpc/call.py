@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError, Message
@@ -32,21 +32,24 @@ class CallMetadata:
     proofs: tuple[str, ...] = field(default=(), repr=False)
     proof_target: str = ""
 
-    @classmethod
-    def read(cls, metadata: Iterable[tuple[str, str | bytes]], *, proof_target: str = "") -> Self:
+    @staticmethod
+    def read(
+        metadata: Iterable[tuple[str, str | bytes]], *, proof_target: str = ""
+    ) -> "CallMetadata":
         """Pick the credentials out of all metadata."""
         found: dict[str, list[str]] = {}
         for key, value in metadata:
             if key in _CREDENTIALS and isinstance(value, str):
                 found.setdefault(key, []).append(value)
         if not found:
-            return cls()
+            return _NOT_SENT
         authorization, assertion, assertion_type, proofs = (
             tuple(found.get(key, ())) for key in _CREDENTIALS
         )
-        return cls(authorization, assertion, assertion_type, proofs, proof_target)
+        return CallMetadata(authorization, assertion, assertion_type, proofs, proof_target)
 
 
+_NOT_SENT: Final = CallMetadata()
 _CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type", "dpop")
 
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
+
 JsonObject = Mapping[str, Any]
 
 
@@ -301,8 +303,7 @@ class KeyExposure:
     known_from: int
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(Struct, frozen=True):
     """
     The circumstances of a request that are not part of what it asks.
 

@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError, Message
+from msgspec import Struct
 
 from broker.errors import InvalidRequest, Reason, RequestTooLarge
 from broker.model import RequestContext
@@ -53,8 +54,7 @@ _NOT_SENT: Final = CallMetadata()
 _CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type", "dpop")
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[M]):
+class Call(Struct, Generic[M], frozen=True):
     """
     A call on its way to a servicer.
 
@@ -64,9 +64,13 @@ class Call(Generic[M]):
 
     context: RequestContext
     metadata: CallMetadata
-    data: bytes | None = field(repr=False)
+    data: bytes | None
     parse: Callable[[bytes], M]
     limit: int
+
+    def __repr__(self) -> str:
+        # What it carries may hold anything.
+        return f"Call({self.context!r})"
 
     def message(self) -> M:
         """

@@ -2,29 +2,19 @@
 
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
+from broker.unshown import Unshown
+
 JsonObject = Mapping[str, Any]
-
-
-class _Unshown(msgspec.Struct, frozen=True):
-    """What every request makes anew, with fields that no repr shows since they are secret."""
-
-    unshown: ClassVar[frozenset[str]] = frozenset()
-
-    def __repr__(self) -> str:
-        shown = [name for name in self.__struct_fields__ if name not in self.unshown]
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-        return f"{type(self).__name__}({values})"
 
 
 # ---- what an operator registers
@@ -316,7 +306,7 @@ class KeyExposure:
     known_from: int
 
 
-class RequestContext(msgspec.Struct, frozen=True):
+class RequestContext(Struct, frozen=True):
     """
     The circumstances of a request that are not part of what it asks.
 
@@ -336,13 +326,17 @@ class RequestContext(msgspec.Struct, frozen=True):
 
 def new_request_id() -> str:
     """A fresh id; those of later milliseconds sort after it (UUID version 7, RFC 9562 5.7)."""
-    stamp = time.time_ns() // 1_000_000
-    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) & ~(0x3 << 62) | (0x7 << 76) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    drawn = os.urandom(10).hex()
+    variant = _VARIANTS[drawn[3]]
+    return f"{stamp[:8]}-{stamp[8:]}-7{drawn[:3]}-{variant}{drawn[4:7]}-{drawn[7:19]}"
 
 
-class ClientCredential(_Unshown, frozen=True):
+# The upper two of the four bits tell the variant (RFC 9562 4.1), the lower two stay as they were drawn.
+_VARIANTS: Final = {f"{digit:x}": f"{8 | digit & 3:x}" for digit in range(16)}
+
+
+class ClientCredential(Unshown, frozen=True):
     """
     What a caller sent to authenticate itself, as sent and unproved.
 
@@ -359,7 +353,7 @@ class ClientCredential(_Unshown, frozen=True):
     client_assertion_type: str | None = None
 
 
-class TokenRequest(_Unshown, frozen=True):
+class TokenRequest(Unshown, frozen=True):
     """
     A token request as read from the wire: parameters by their registered names, nothing verified.
 
@@ -435,7 +429,7 @@ class PartyKind(StrEnum):
     """Who vouched for the subject."""
 
 
-class Party(msgspec.Struct, frozen=True, cache_hash=True):
+class Party(Struct, frozen=True, cache_hash=True):
     """Somebody whose name is in tokens, by the name that is there."""
 
     kind: PartyKind
@@ -459,7 +453,7 @@ class WithdrawalRequest:
 # ---- what is proved
 
 
-class OneTimeId(msgspec.Struct, frozen=True):
+class OneTimeId(Struct, frozen=True):
     """
     An id that may be spent once: ``kind`` is the sort of token, so that ids never meet across sorts.
 
@@ -474,14 +468,14 @@ class OneTimeId(msgspec.Struct, frozen=True):
     since: int = 0
 
 
-class ProvedKey(msgspec.Struct, frozen=True):
+class ProvedKey(Struct, frozen=True):
     """A key that the caller proved to hold: its thumbprint (RFC 7638), and the proof's id to spend."""
 
     thumbprint: str
     one_time_id: OneTimeId
 
 
-class AuthenticatedClient(msgspec.Struct, frozen=True):
+class AuthenticatedClient(Struct, frozen=True):
     """
     A client that proved who it is, the method it used, and the one-time id to spend, if any.
 
@@ -518,7 +512,7 @@ class Relation(StrEnum):
     """An identity assertion names it as the client."""
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(Struct, frozen=True):
     """
     Who a token is about. ``sub`` is the value that will be minted; ``issuer`` vouched for it.
 
@@ -531,7 +525,7 @@ class Subject(msgspec.Struct, frozen=True):
     tenant: str | None = None
 
 
-class Authentication(msgspec.Struct, frozen=True):
+class Authentication(Struct, frozen=True):
     """How and when the user logged in at first; never refreshed by an exchange (RFC 9068 2.2.1)."""
 
     auth_time: int | None = None
@@ -539,7 +533,7 @@ class Authentication(msgspec.Struct, frozen=True):
     amr: tuple[str, ...] = ()
 
 
-class InputToken(msgspec.Struct, frozen=True):
+class InputToken(Struct, frozen=True):
     """A verified token that a grant was given, as the audit record names it."""
 
     slot: str
@@ -577,7 +571,7 @@ class IdJag:
     email: str | None = None
 
 
-class Delegation(msgspec.Struct, frozen=True):
+class Delegation(Struct, frozen=True):
     """
     What a grant proves: who, through whom, how far at most, and until when.
 
@@ -660,7 +654,7 @@ def actors_of(act: JsonObject | None) -> tuple[JsonObject, ...]:
 # ---- what policy says
 
 
-class PolicyQuery(msgspec.Struct, frozen=True):
+class PolicyQuery(Struct, frozen=True):
     """
     One question to policy: may this client, on this delegation, have these scopes of this resource?
 
@@ -792,7 +786,7 @@ class Explanation:
 # ---- what is issued, and withdrawn
 
 
-class Pedigree(msgspec.Struct, frozen=True):
+class Pedigree(Struct, frozen=True):
     """
     Everything whose withdrawal ends a token.
 

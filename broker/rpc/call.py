@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, Self, TypeVar
+from functools import lru_cache
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError, Message
+from msgspec import Struct
 
 from broker.errors import InvalidRequest, Reason, RequestTooLarge
 from broker.model import RequestContext
 
 M = TypeVar("M", bound=Message)
+
+_CONNECTIONS: Final = 4096
+"""Peers whose address is remembered: about as many as there may be connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +33,28 @@ class CallMetadata:
     proofs: tuple[str, ...] = field(default=(), repr=False)
     proof_target: str = ""
 
-    @classmethod
-    def read(cls, metadata: Iterable[tuple[str, str | bytes]], *, proof_target: str = "") -> Self:
+    @staticmethod
+    def read(
+        metadata: Iterable[tuple[str, str | bytes]], *, proof_target: str = ""
+    ) -> "CallMetadata":
         """Pick the credentials out of all metadata."""
         found: dict[str, list[str]] = {}
         for key, value in metadata:
             if key in _CREDENTIALS and isinstance(value, str):
                 found.setdefault(key, []).append(value)
         if not found:
-            return cls()
+            return _NOT_SENT
         authorization, assertion, assertion_type, proofs = (
             tuple(found.get(key, ())) for key in _CREDENTIALS
         )
-        return cls(authorization, assertion, assertion_type, proofs, proof_target)
+        return CallMetadata(authorization, assertion, assertion_type, proofs, proof_target)
 
 
+_NOT_SENT: Final = CallMetadata()
 _CREDENTIALS = ("authorization", "client-assertion", "client-assertion-type", "dpop")
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[M]):
+class Call(Struct, Generic[M], frozen=True):
     """
     A call on its way to a servicer.
 
@@ -57,9 +64,13 @@ class Call(Generic[M]):
 
     context: RequestContext
     metadata: CallMetadata
-    data: bytes | None = field(repr=False)
+    data: bytes | None
     parse: Callable[[bytes], M]
     limit: int
+
+    def __repr__(self) -> str:
+        # What it carries may hold anything.
+        return f"Call({self.context!r})"
 
     def message(self) -> M:
         """
@@ -78,6 +89,7 @@ class Call(Generic[M]):
             raise InvalidRequest(Reason.BODY_MALFORMED) from None
 
 
+@lru_cache(maxsize=_CONNECTIONS)
 def peer_address(peer: str) -> str:
     """The IP address in a gRPC peer name such as ``ipv6:%5B::1%5D:50051``; empty for others."""
     family, _, rest = peer.partition(":")

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -12,14 +11,6 @@ import grpc
 from broker.rpc.call import peer_address
 
 _LONGEST_TICK: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wait:
-    """A call whose message is awaited, and since when on the monotonic clock."""
-
-    since: float
-    context: grpc.ServicerContext
 
 
 class MessageReads:
@@ -37,26 +28,25 @@ class MessageReads:
         self._tick = min(_LONGEST_TICK, self._limit / 5)
         self._places = places
         self._lock = threading.Lock()
-        # By address, the oldest first.
-        self._waits: dict[str, dict[_Wait, None]] = {}
+        # By address, the calls and since when each waits on the monotonic clock, the oldest first.
+        self._waits: dict[str, dict[grpc.ServicerContext, float]] = {}
         self._number = 0
         self._stopped = threading.Event()
 
     def first(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
         """The call's message as it came, or ``None`` when the caller is done without sending one."""
         address = peer_address(context.peer())
-        wait = _Wait(time.monotonic(), context)
         with self._lock:
-            self._waits.setdefault(address, {})[wait] = None
+            self._waits.setdefault(address, {})[context] = time.monotonic()
             self._number += 1
             displaced = self._displaced() if self._number > self._places else None
         if displaced is not None:
-            displaced.context.cancel()
+            displaced.cancel()
         try:
             return next(messages, None)
         finally:
             with self._lock:
-                self._remove(address, wait)
+                self._remove(address, context)
 
     def start(self) -> None:
         """Begin to watch, in a thread that ends with ``stop`` or the process."""
@@ -66,17 +56,17 @@ class MessageReads:
         """End the watch."""
         self._stopped.set()
 
-    def _displaced(self) -> _Wait:
+    def _displaced(self) -> grpc.ServicerContext:
         address, waits = max(self._waits.items(), key=lambda item: len(item[1]))
         oldest = next(iter(waits))
         self._remove(address, oldest)
         return oldest
 
-    def _remove(self, address: str, wait: _Wait) -> None:
+    def _remove(self, address: str, call: grpc.ServicerContext) -> None:
         """Forget a wait that has ended; nothing for one that was displaced before."""
         waits = self._waits.get(address, {})
-        if wait in waits:
-            del waits[wait]
+        if call in waits:
+            del waits[call]
             self._number -= 1
             if not waits:
                 del self._waits[address]
@@ -86,7 +76,10 @@ class MessageReads:
             latest = time.monotonic() - self._limit
             with self._lock:
                 overdue = [
-                    wait for waits in self._waits.values() for wait in waits if wait.since < latest
+                    call
+                    for waits in self._waits.values()
+                    for call, since in waits.items()
+                    if since < latest
                 ]
-            for wait in overdue:
-                wait.context.cancel()
+            for call in overdue:
+                call.cancel()

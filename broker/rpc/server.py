@@ -121,7 +121,7 @@ def build_server(
     reads = MessageReads(limits.read_timeout)
     health_reads = MessageReads(limits.read_timeout, places=_HEALTH_CHECKS)
     server = grpc.server(
-        # gRPC asks for a pool and uses what every executor can.
+        # gRPC asks for a pool, and uses no more of it than that it begins calls and tells their end.
         cast("Any", CallThreads()),
         # Beyond our own limit messages are taken up to twice its size, so that the refusal of one that
         # is a little too large is ours, with a record of it.

@@ -29,7 +29,9 @@ SERVICE: Final[str] = token_service_pb2.DESCRIPTOR.services_by_name["TokenServic
 _Message = (
     ExchangeTokenRequest | ExchangeTokensRequest | RedeemAssertionRequest | IssueClientTokenRequest
 )
-_NOTHING: Final = TargetRequest()
+_Asked = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]
+"""The resources, audiences and scopes of a request."""
+_NOTHING: Final[_Asked] = ((), (), None)
 
 _LONGEST_VALUE: Final = 4 * 1024
 _LONGEST_TOKEN: Final = 32 * 1024
@@ -99,12 +101,13 @@ def read_exchange(message: ExchangeTokenRequest, metadata: CallMetadata) -> Toke
 
     An empty string counts as omitted, as a parameter without a value does (RFC 6749 3.2).
     """
-    requested = {"requested_token_type": token_type_uri(message.requested_token_type)}
+    single = _tokens(message)
+    single["requested_token_type"] = token_type_uri(message.requested_token_type)
     return _read(
         GRANT_TOKEN_EXCHANGE,
         metadata,
         message=message,
-        single=_tokens(message) | requested,
+        single=single,
         asked=_asked(message.resources, message.audiences, message.scopes),
     )
 
@@ -123,7 +126,7 @@ def read_batch(message: ExchangeTokensRequest, metadata: CallMetadata) -> BatchR
 
 
 def _target(target: ExchangeTarget) -> TargetRequest:
-    return _asked([target.resource], [target.audience], target.scopes)
+    return TargetRequest(*_asked([target.resource], [target.audience], target.scopes))
 
 
 def _tokens(message: ExchangeTokenRequest | ExchangeTokensRequest) -> dict[str, str | None]:
@@ -135,15 +138,13 @@ def _tokens(message: ExchangeTokenRequest | ExchangeTokensRequest) -> dict[str, 
     }
 
 
-def _asked(
-    resources: Iterable[str], audiences: Iterable[str], scopes: Iterable[str]
-) -> TargetRequest:
-    scopes = tuple(scopes)
-    return TargetRequest(
-        tuple(filter(None, resources)),
-        tuple(filter(None, audiences)),
+def _asked(resources: Iterable[str], audiences: Iterable[str], scopes: Iterable[str]) -> _Asked:
+    asked = tuple(scopes)
+    return (
+        tuple([one for one in resources if one]),
+        tuple([one for one in audiences if one]),
         # A form joins the scopes with spaces, so that one empty scope alone is no value at all.
-        None if scopes in {(), ("",)} else scopes,
+        None if asked in ((), ("",)) else asked,
     )
 
 
@@ -170,11 +171,11 @@ def _read(
     *,
     message: _Message,
     single: Mapping[str, str | None],
-    asked: TargetRequest,
+    asked: _Asked,
 ) -> TokenRequest:
     """What all grants have in common, beside the parameters that this one has."""
     credential = read_credential(message.client_authentication, metadata)
-    sent = {
+    sent: dict[str, str | tuple[str, ...] | None] = {
         "grant_type": grant_type,
         "client_id": credential.client_id,
         "client_secret": credential.client_secret,
@@ -185,14 +186,15 @@ def _read(
     # In a message that is small as a whole no parameter can be too large.
     if message.ByteSize() > _LONGEST_VALUE:
         check_sizes(sent)
-    repeated = {"resource": asked.resources, "audience": asked.audiences, "scope": asked.scopes}
+    resources, audiences, scopes = asked
+    sent.update(resource=resources, audience=audiences, scope=scopes)
     return TokenRequest(
         grant_type=grant_type,
         credential=credential,
-        resources=asked.resources,
-        audiences=asked.audiences,
-        scopes=asked.scopes,
-        present=frozenset(name for name, value in {**sent, **repeated}.items() if value),
+        resources=resources,
+        audiences=audiences,
+        scopes=scopes,
+        present=frozenset([name for name, value in sent.items() if value]),
         subject_token=single.get("subject_token"),
         subject_token_type=single.get("subject_token_type"),
         actor_token=single.get("actor_token"),
@@ -227,7 +229,7 @@ def _sole(in_message: str, in_metadata: tuple[str, ...]) -> str | None:
     return values[0] if values else None
 
 
-def check_sizes(single: Mapping[str, str | None]) -> None:
+def check_sizes(single: Mapping[str, str | tuple[str, ...] | None]) -> None:
     """
     Refuse a parameter that is too large, by its name (``param_too_large``).
 

@@ -6,7 +6,8 @@ from typing import Final
 from broker import oauth
 from broker.v1 import token_pb2
 
-_URIS: Final[Mapping[int, str]] = {
+_URIS: Final[Mapping[int, str | None]] = {
+    token_pb2.TOKEN_TYPE_UNSPECIFIED: None,
     token_pb2.TOKEN_TYPE_ACCESS_TOKEN: oauth.TOKEN_TYPE_ACCESS_TOKEN,
     token_pb2.TOKEN_TYPE_REFRESH_TOKEN: oauth.TOKEN_TYPE_REFRESH_TOKEN,
     token_pb2.TOKEN_TYPE_ID_TOKEN: oauth.TOKEN_TYPE_ID_TOKEN,
@@ -15,7 +16,7 @@ _URIS: Final[Mapping[int, str]] = {
     token_pb2.TOKEN_TYPE_JWT: oauth.TOKEN_TYPE_JWT,
     token_pb2.TOKEN_TYPE_ID_JAG: oauth.TOKEN_TYPE_ID_JAG,
 }
-_NUMBERS: Final = {uri: number for number, uri in _URIS.items()}
+_NUMBERS: Final = {uri: number for number, uri in _URIS.items() if uri is not None}
 
 
 def token_type_uri(number: int) -> str | None:
@@ -25,9 +26,9 @@ def token_type_uri(number: int) -> str | None:
     An unknown number becomes a type that nobody supports, so that it is refused where and as an
     unknown URI would be.
     """
-    if number == token_pb2.TOKEN_TYPE_UNSPECIFIED:
-        return None
-    return _URIS.get(number) or f"urn:broker:unknown-token-type:{number}"
+    if number in _URIS:
+        return _URIS[number]
+    return f"urn:broker:unknown-token-type:{number}"
 
 
 def token_type_number(uri: str) -> token_pb2.TokenType.ValueType:

@@ -3,8 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -113,7 +112,8 @@ class OAuthApp:
 
     def _token(self, environ: WSGIEnvironment, request_id: str) -> Response:
         endpoint, here = self._endpoints.token, self._endpoints.discovery.token_endpoint
-        with self._asked(environ, request_id) as (context, body):
+        context, body = self._entered(environ, request_id)
+        with self._places:
             issued = endpoint.issue(
                 context, lambda: read_token_request(environ, body, proof_target=here)
             )
@@ -121,21 +121,22 @@ class OAuthApp:
 
     def _introspect(self, environ: WSGIEnvironment, request_id: str) -> Response:
         endpoint = self._endpoints.introspection
-        with self._asked(environ, request_id) as (context, body):
+        context, body = self._entered(environ, request_id)
+        with self._places:
             document = endpoint.introspect(context, lambda: read_inquiry(environ, body))
         return responses.told(document, request_id)
 
     def _revoke(self, environ: WSGIEnvironment, request_id: str) -> Response:
         endpoint = self._endpoints.revocation
-        with self._asked(environ, request_id) as (context, body):
+        context, body = self._entered(environ, request_id)
+        with self._places:
             endpoint.revoke(context, lambda: read_inquiry(environ, body))
         return responses.withdrawn(request_id)
 
-    @contextmanager
-    def _asked(
+    def _entered(
         self, environ: WSGIEnvironment, request_id: str
-    ) -> Iterator[tuple[RequestContext, bytes | OAuthError]]:
-        """Who asks and the body that came, or what is wrong with it, with a place in the core."""
+    ) -> tuple[RequestContext, bytes | OAuthError]:
+        """Who asks, and the body that came or what is wrong with it; who may not enter is refused."""
         peer = self.peers.peer(environ)
         context = RequestContext(
             face="http",
@@ -148,8 +149,7 @@ class OAuthApp:
         with self.body_reads:
             body = take_body(environ, self._max_body_bytes)
         self._endpoints.limits.enter(context)
-        with self._places:
-            yield context, body
+        return context, body
 
     def _metadata(self, environ: WSGIEnvironment, _request_id: str) -> Response:
         return responses.public_document(

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 from msgspec.structs import replace
 
@@ -24,8 +23,9 @@ _TOKENS: Final = frozenset(
     {"actor_token", "assertion", "client_assertion", "client_secret", "subject_token", "token"}
 )
 _SECRETS: Final = _TOKENS | {"access_token", "code", "code_verifier", "password", "refresh_token"}
+_FORM: Final = "application/x-www-form-urlencoded"
 _CONTENT_TYPE: Final = re.compile(
-    r'application/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset="?utf-8"?)?[ \t]*', re.IGNORECASE
+    _FORM + r'(?:[ \t]*;[ \t]*charset="?utf-8"?)?[ \t]*', re.IGNORECASE
 )
 
 
@@ -62,7 +62,12 @@ def take_body(environ: Environ, limit: int) -> bytes | OAuthError:
 
 
 def _read(environ: Environ, size: int) -> bytes:
-    read, chunks = environ["wsgi.input"].read, []
+    read = environ["wsgi.input"].read
+    body: bytes = read(size)
+    if len(body) == size or not body:
+        return body
+    chunks = [body]
+    size -= len(body)
     while size > 0 and (chunk := read(size)):
         chunks.append(chunk)
         size -= len(chunk)
@@ -78,28 +83,58 @@ def read_token_request(
     A DPoP proof that comes along must be for ``proof_target``. Raises ``InvalidRequest`` for everything
     that cannot be read as exactly one request.
     """
-    request = _token_request(_read_form(environ, body))
+    fields = _read_form(environ, body)
+    sent = _with_value(fields)
+    scope = sent.get("scope")
     proofs = _header(environ, "HTTP_DPOP")
-    return replace(request, proofs=proofs, proof_target=proof_target) if proofs else request
+    return TokenRequest(
+        grant_type=sent.get("grant_type", ""),
+        credential=_credential(environ, sent),
+        subject_token=sent.get("subject_token"),
+        subject_token_type=sent.get("subject_token_type"),
+        actor_token=sent.get("actor_token"),
+        actor_token_type=sent.get("actor_token_type"),
+        assertion=sent.get("assertion"),
+        resources=_all(fields, "resource") if "resource" in sent else (),
+        audiences=_all(fields, "audience") if "audience" in sent else (),
+        scopes=None if scope is None else tuple(scope.split(" ")),
+        requested_token_type=sent.get("requested_token_type"),
+        proofs=proofs,
+        proof_target=proof_target if proofs else "",
+        present=frozenset(sent),
+    )
 
 
 def read_inquiry(environ: Environ, body: bytes | OAuthError) -> TokenInquiry:
     """The token that a form asks about (RFC 7662 2.1, RFC 7009 2.1); raises likewise."""
-    form = _read_form(environ, body)
-    return TokenInquiry(form.credential, form.single.get("token"))
+    sent = _with_value(_read_form(environ, body))
+    return TokenInquiry(_credential(environ, sent), sent.get("token"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """A form of which every parameter was sent once, but for those that may be repeated."""
+def _credential(environ: Environ, sent: Mapping[str, str]) -> ClientCredential:
+    return ClientCredential(
+        unverified_authorization=_header(environ, "HTTP_AUTHORIZATION"),
+        client_id=sent.get("client_id"),
+        client_secret=sent.get("client_secret"),
+        client_assertion=sent.get("client_assertion"),
+        client_assertion_type=sent.get("client_assertion_type"),
+    )
 
-    single: Mapping[str, str] = field(repr=False)
-    repeated: Mapping[str, Sequence[str]]
-    credential: ClientCredential
+
+def _with_value(fields: Fields) -> dict[str, str]:
+    """A parameter sent without a value counts as omitted (RFC 6749 3.2)."""
+    return {name: value for name, value in fields if value}
 
 
-def _read_form(environ: Environ, body: bytes | OAuthError) -> _Form:
-    asked = _fields(environ.get("QUERY_STRING") or "")
+def _all(fields: Fields, wanted: str) -> tuple[str, ...]:
+    """Every value of a parameter that may be repeated."""
+    return tuple([value for name, value in fields if name == wanted and value])
+
+
+def _read_form(environ: Environ, body: bytes | OAuthError) -> Fields:
+    """The fields of a form of which every parameter was sent once, but for those that may be repeated."""
+    query = environ.get("QUERY_STRING")
+    asked = _fields(query) if query else ()
     _check_query(asked)
     _check_kind(environ)
     if isinstance(body, OAuthError):
@@ -108,44 +143,46 @@ def _read_form(environ: Environ, body: bytes | OAuthError) -> _Form:
         form = _fields(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidRequest(Reason.BODY_MALFORMED) from None
-    _check_repetition(asked, form)
-    if not KNOWN_PARAMETERS.isdisjoint(name for name, _ in asked):
+    if asked or len(dict(form)) != len(form):
+        _check_repetition(asked, form)
+    if asked and not KNOWN_PARAMETERS.isdisjoint(name for name, _ in asked):
         raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
-    return _form(form, _header(environ, "HTTP_AUTHORIZATION"))
+    _check_sizes(form)
+    return form
 
 
 def _fields(text: str) -> Fields:
-    if not text:
-        return ()
     if text.count("&") >= _MOST_FIELDS:
         raise RequestTooLarge(Reason.BODY_TOO_LARGE)
+    # What stands neither for an ampersand nor for an equals sign nor for a percent sign may be undone
+    # before the fields are told apart, for all at once; after these three few values have escapes left.
+    text = text.replace("+", " ").replace("%3A", ":").replace("%2F", "/")
+    # An empty piece, as between two ampersands, is no field.
+    pieces = [piece.partition("=") for piece in text.split("&") if piece]
+    if "%" not in text:
+        return [(name, value) for name, _, value in pieces]
     try:
-        # An empty piece, as between two ampersands, is no field.
-        return [
-            (_unescaped(name), _unescaped(value))
-            for name, _, value in (piece.partition("=") for piece in text.split("&") if piece)
-        ]
+        return [(_unescaped(name), _unescaped(value)) for name, _, value in pieces]
     except ValueError:
         raise InvalidRequest(Reason.BODY_MALFORMED) from None
 
 
 def _unescaped(text: str) -> str:
-    """A name or a value without its escapes; few have any, and tokens never do."""
-    if "%" not in text and "+" not in text:
-        return text
-    return unquote_plus(text, errors="strict")
+    return unquote(text, errors="strict") if "%" in text else text
 
 
 def _check_query(asked: Fields) -> None:
     """Queries end up in logs and histories, so a credential in one is burnt (RFC 9700 4.3.2)."""
-    if not _SECRETS.isdisjoint(name for name, _ in asked):
+    if asked and not _SECRETS.isdisjoint(name for name, _ in asked):
         raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
 
 
 def _check_kind(environ: Environ) -> None:
-    if not _CONTENT_TYPE.fullmatch(environ.get("CONTENT_TYPE") or ""):
+    kind = environ.get("CONTENT_TYPE") or ""
+    if kind != _FORM and not _CONTENT_TYPE.fullmatch(kind):
         raise InvalidRequest(Reason.CONTENT_TYPE)
-    if environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
+    coding = environ.get("HTTP_CONTENT_ENCODING")
+    if coding is not None and coding.strip().lower() != "identity":
         raise CompressedBody(Reason.CONTENT_ENCODING)
 
 
@@ -159,6 +196,14 @@ def _check_repetition(asked: Fields, form: Fields) -> None:
         if name in seen and (name not in REPEATABLE_PARAMETERS or name in in_query):
             raise InvalidRequest(Reason.DUPLICATE_PARAM, parameter=_known(name))
         seen.add(name)
+
+
+def _check_sizes(form: Fields) -> None:
+    for name, value in form:
+        if len(value) <= _LONGEST_VALUE or name in _JUDGED_LATER:
+            continue
+        if name not in _TOKENS or len(value) > _LONGEST_TOKEN:
+            raise InvalidRequest(Reason.PARAM_TOO_LARGE, parameter=_known(name))
 
 
 def _known(name: str) -> str:
@@ -175,46 +220,3 @@ def _header(environ: Environ, name: str) -> tuple[str, ...]:
     """
     header = environ.get(name)
     return () if header is None else tuple(value.strip() for value in header.split(","))
-
-
-def _form(fields: Fields, authorization: tuple[str, ...]) -> _Form:
-    single: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {name: [] for name in REPEATABLE_PARAMETERS}
-    for name, value in fields:
-        # A parameter sent without a value counts as omitted (RFC 6749 3.2).
-        if not value:
-            continue
-        longest = _LONGEST_TOKEN if name in _TOKENS else _LONGEST_VALUE
-        if len(value) > longest and name not in _JUDGED_LATER:
-            raise InvalidRequest(Reason.PARAM_TOO_LARGE, parameter=_known(name))
-        if name in repeated:
-            repeated[name].append(value)
-        else:
-            single[name] = value
-    credential = ClientCredential(
-        unverified_authorization=authorization,
-        client_id=single.get("client_id"),
-        client_secret=single.get("client_secret"),
-        client_assertion=single.get("client_assertion"),
-        client_assertion_type=single.get("client_assertion_type"),
-    )
-    return _Form(single, repeated, credential)
-
-
-def _token_request(form: _Form) -> TokenRequest:
-    single, repeated = form.single, form.repeated
-    scope = single.get("scope")
-    return TokenRequest(
-        grant_type=single.get("grant_type", ""),
-        credential=form.credential,
-        subject_token=single.get("subject_token"),
-        subject_token_type=single.get("subject_token_type"),
-        actor_token=single.get("actor_token"),
-        actor_token_type=single.get("actor_token_type"),
-        assertion=single.get("assertion"),
-        resources=tuple(repeated["resource"]),
-        audiences=tuple(repeated["audience"]),
-        scopes=None if scope is None else tuple(scope.split(" ")),
-        requested_token_type=single.get("requested_token_type"),
-        present=frozenset(single) | {name for name, values in repeated.items() if values},
-    )

@@ -16,6 +16,7 @@ DECISION_ID: Final = "Broker-Decision-Id"
 
 Headers = tuple[tuple[str, str], ...]
 
+_STATUS_LINES: Final = {one.value: f"{one.value} {one.phrase}" for one in HTTPStatus}
 _JSON: Final = ("Content-Type", "application/json")
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 _PRIVATE: Final[Headers] = (
@@ -55,7 +56,7 @@ class Response:
     @property
     def status_line(self) -> str:
         """The status as WSGI wants it."""
-        return f"{self.status} {HTTPStatus(self.status).phrase}"
+        return _STATUS_LINES[self.status]
 
 
 def granted(issued: IssuedToken, request_id: str) -> Response:

@@ -5,13 +5,15 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, cast
 
 import grpc
 import pytest
+import structlog
 
 from broker.rpc.reading import MessageReads
-from broker.rpc.threads import CallThreads
+from broker.rpc.threads import CallEnd, CallThreads
 from tests.rpc.calling import EXCHANGE, connected, serving
 from tests.rpc.flooding import flooded
 from tests.web.face_fakes import FakeToken, fake_endpoints
@@ -140,6 +142,17 @@ def test_a_message_that_does_not_come_in_time_ends_its_call() -> None:
     reads.stop()
 
 
+def answers(threads: CallThreads, call: Callable[[], Any], number: int) -> list[Any]:
+    """What so many calls at once return, once all have ended."""
+    found: list[Any] = []
+    ended: SimpleQueue[object] = SimpleQueue()
+    for _ in range(number):
+        threads.submit(lambda: found.append(call())).add_done_callback(ended.put)
+    for _ in range(number):
+        ended.get(timeout=PATIENCE)
+    return found
+
+
 def test_every_call_runs_at_once_and_threads_are_used_again() -> None:
     threads, together = CallThreads(idle=PATIENCE), threading.Barrier(20)
 
@@ -147,9 +160,9 @@ def test_every_call_runs_at_once_and_threads_are_used_again() -> None:
         together.wait(PATIENCE)
         return threading.get_ident()
 
-    first = {future.result(PATIENCE) for future in [threads.submit(meet) for _ in range(20)]}
+    first = set(answers(threads, meet, 20))
     until(lambda: len(threads._idle) == 20)
-    second = {future.result(PATIENCE) for future in [threads.submit(meet) for _ in range(20)]}
+    second = set(answers(threads, meet, 20))
     assert len(first) == 20
     assert first == second
 
@@ -157,17 +170,26 @@ def test_every_call_runs_at_once_and_threads_are_used_again() -> None:
 @pytest.mark.requirement("R-37")
 def test_threads_that_have_nothing_to_do_end() -> None:
     threads = CallThreads(idle=0.01)
-    names = {threads.submit(threading.current_thread).result(PATIENCE) for _ in range(50)}
+    names = {answers(threads, threading.current_thread, 1)[0] for _ in range(50)}
     until(lambda: not any(thread.is_alive() for thread in names))
-    assert threads.submit(int).result(PATIENCE) == 0
+    assert answers(threads, int, 1) == [0]
 
 
-def test_what_a_call_raises_ends_in_its_future_and_not_the_thread() -> None:
+def test_what_a_call_raises_ends_the_call_and_not_the_thread() -> None:
     threads = CallThreads(idle=PATIENCE)
 
     def fail() -> None:
         raise SystemExit(7)
 
-    assert isinstance(threads.submit(fail).exception(PATIENCE), SystemExit)
+    with structlog.testing.capture_logs() as logs:
+        assert answers(threads, fail, 1) == []
+    assert [one["kind"] for one in logs] == ["SystemExit"]
     until(lambda: len(threads._idle) == 1)
-    assert threads.submit(int).result(PATIENCE) == 0
+    assert answers(threads, int, 1) == [0]
+
+
+def test_the_end_of_a_call_that_is_over_already_is_told_at_once() -> None:
+    end, told = CallEnd(), list[object]()
+    end.come()
+    end.add_done_callback(told.append)
+    assert told == [end]

@@ -23,7 +23,7 @@ from broker.audit.record import (
     ScopeFacts,
     Text,
 )
-from broker.audit.text import safe_text
+from broker.audit.text import is_plain, safe_text
 from broker.errors import Reason
 from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
 
@@ -32,43 +32,77 @@ _SEQUENCES: Final = (list, tuple)
 # Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
 _LARGEST_INTEGER: Final = 2**53 - 1
 
+# The members of nearly every actor; an object with other members is looked at on its own.
+_ACTOR_MEMBERS: Final = frozenset({"client_id", "iss", "sub", "sub_profile"})
+
 _Item = TypeVar("_Item")
 
 
-def bounded(facts: Mapping[str, object]) -> dict[str, Any]:
+class Facts:
     """
-    The facts in the form that a record holds; ``None`` stands for a fact to be left out.
+    What is noted of a request, in the form that a record holds; ``None`` stands for a fact to be left out.
 
-    Raises ``ValueError`` for a name that is not on the list or a reason that is not on its own, and
-    ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a
-    request.
+    Nearly all texts that are noted are plain, and that is seen at one glance at all of them together, when
+    the record is closed. So a fact of text is kept as it is noted; ``loose`` has those facts that are
+    still to be looked at, and ``texts`` the texts in them. Only when one text is not plain is each bounded
+    by itself. A fact of another form is bounded when it is noted.
     """
-    held = {}
-    for name, value in facts.items():
-        bound = _BOUNDERS.get(name)
-        if bound is None:
-            raise ValueError(f"an audit record has no fact named {name!r}")
-        held[name] = None if value is None else bound(value)
-    return held
+
+    __slots__ = ("held", "loose", "texts")
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.held: dict[str, Any] = texts
+        self.loose: dict[str, Any] = texts.copy()
+        self.texts = [*texts.values()]
+
+    def note(self, **facts: object) -> None:
+        """
+        Add facts.
+
+        Raises ``ValueError`` for a name that is not on the list or a reason that is not on its own, and
+        ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a request.
+        """
+        for name, value in facts.items():
+            if type(value) is str and name in _TEXTS:
+                self.held[name] = self.loose[name] = value
+                self.texts.append(value)
+            elif name not in _NOTABLE:
+                raise ValueError(f"an audit record has no fact named {name!r}")
+            elif value is None:
+                self.held[name] = None
+            else:
+                self._take(name, value)
+
+    def _take(self, name: str, value: object) -> None:
+        copy = _LOOSE_COPIES.get(name)
+        held = None if copy is None else copy(value, self.texts)
+        if held is None:
+            self.held[name] = _BOUNDERS[name](value)
+        else:
+            self.held[name] = self.loose[name] = held
+
+    def add(self, other: "Facts") -> None:
+        """Note what the other was told, too."""
+        self.held.update(other.held)
+        self.loose.update(other.loose)
+        self.texts += other.texts
+
+    def settled(self) -> dict[str, Any]:
+        """All facts, whose texts are now looked at."""
+        if not is_plain(self.texts, ID_LIMIT):
+            for name, value in self.loose.items():
+                if self.held[name] is value:
+                    self.held[name] = _BOUNDERS[name](value)
+        self.loose, self.texts = {}, []
+        return self.held
 
 
 def _text_within(limit: int) -> Callable[[object], str]:
     def bound(value: object) -> str:
-        # Nearly every fact is short, printable and without the beginning of a compact JWS, which
-        # is the encoding of a brace: "ew" to "ey", or of a secret. Such a fact is kept as it is.
-        if (
-            type(value) is str
-            and len(value) <= limit
-            and value.isprintable()
-            and "ey" not in value
-            and "ew" not in value
-            and "bks_" not in value
-            and "asic" not in value
-        ):
-            return value
         if not isinstance(value, str):
             raise TypeError(f"an audit fact is text, not {type(value).__name__}")
-        return safe_text(str.__str__(value), limit)
+        text = str.__str__(value)
+        return text if is_plain((text,), limit) else safe_text(text, limit)
 
     return bound
 
@@ -116,13 +150,36 @@ def _listed(
 
 
 def _ids(value: object) -> list[str]:
-    if isinstance(value, _SEQUENCES) and len(value) <= LIST_LIMIT:
-        return list(map(bounded_id, value))
     return _listed(value, bounded_id, cut=str)
+
+
+def _loose_ids(value: object, texts: list[str]) -> list[str] | None:
+    """A copy of a list in its usual form, whose texts are added to ``texts``; ``None`` for any other."""
+    if not isinstance(value, _SEQUENCES) or len(value) > LIST_LIMIT:
+        return None
+    for item in value:
+        if type(item) is not str:
+            return None
+    texts += value
+    return [*value]
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
     return _listed(value, _object, cut=lambda marker: {"cut": marker})
+
+
+def _loose_objects(value: object, texts: list[str]) -> list[dict[str, Any]] | None:
+    """The same for actors."""
+    if not isinstance(value, _SEQUENCES) or len(value) > LIST_LIMIT:
+        return None
+    for one in value:
+        if type(one) is not dict or not one.keys() <= _ACTOR_MEMBERS:
+            return None
+        for item in one.values():
+            if type(item) is not str:
+                return None
+        texts += one.values()
+    return list(map(dict, value))
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
@@ -155,8 +212,21 @@ def _inputs(value: object) -> list[InputFact]:
     return _listed(value, _input, cut=lambda marker: InputFact(marker, "", 0))
 
 
-def _input(value: InputToken | Mapping[str, Any]) -> InputFact:
-    if not isinstance(value, InputToken):
+def _loose_inputs(value: object, texts: list[str]) -> list[InputFact] | None:
+    """The same for tokens that were presented."""
+    if type(value) is not tuple or len(value) > LIST_LIMIT:
+        return None
+    held = []
+    for one in value:
+        if type(one) is not InputToken or not 0 <= one.expires_at <= _LARGEST_INTEGER:
+            return None
+        texts += (one.slot, one.issuer) if one.jti is None else (one.slot, one.issuer, one.jti)
+        held.append(InputFact(one.slot, one.issuer, one.expires_at, one.jti))
+    return held
+
+
+def _input(value: InputToken | InputFact | Mapping[str, Any]) -> InputFact:
+    if not isinstance(value, InputToken | InputFact):
         value = InputToken(**{"jti": None, **value})
     return InputFact(
         slot=bounded_id(value.slot),
@@ -216,6 +286,7 @@ def _exposure(value: object) -> ExposureFact:
 
 _REASONS: Final = frozenset(reason.code for reason in Reason)
 
+_HINTS: Final = get_type_hints(Record, include_extras=True)
 _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     int | None: _integer,
     Text | None: bounded_text,
@@ -231,9 +302,18 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
 _OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
 """What the chain or the entry itself puts into a record."""
 
-# Facts are exactly the members of a record that may be absent, so that a name is declared once.
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
     name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
-    for name, hint in get_type_hints(Record, include_extras=True).items()
-    if hint in _BOUND_BY_TYPE and name not in _OTHERS_FACTS
+    for name, hint in _HINTS.items()
+    if hint in _BOUND_BY_TYPE
+} | {"event_id": bounded_id}
+# Facts are exactly the members of a record that may be absent, so that a name is declared once.
+_NOTABLE: Final = frozenset(_BOUNDERS) - {"event_id", *_OTHERS_FACTS}
+_TEXTS: Final = frozenset(
+    name for name in _NOTABLE - {"reason"} if _HINTS[name] in (Text | None, Id | None)
+)
+_LOOSE_COPIES: Final[Mapping[str, Callable[[object, list[str]], Any]]] = {
+    "actors": _loose_objects,
+    "inputs": _loose_inputs,
+    **{name: _loose_ids for name in _NOTABLE if _HINTS[name] == Ids | None},
 }

@@ -118,8 +118,8 @@ class GroupCommit:
         except Empty:
             return []
         # Nobody else takes from the queue, so what it holds now is there.
-        for _ in range(min(self._queue.qsize(), _LARGEST_BATCH - 1)):
-            batch.append(self._queue.get_nowait())
+        more = min(self._queue.qsize(), _LARGEST_BATCH - 1)
+        batch += [self._queue.get_nowait() for _ in range(more)]
         return batch
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:

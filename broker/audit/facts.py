@@ -43,19 +43,19 @@ class Facts:
     What is noted of a request, in the form that a record holds; ``None`` stands for a fact to be left out.
 
     Nearly all texts that are noted are plain, and that is seen at one glance at all of them together, when
-    the record is closed. So a fact of text is kept as it is noted; ``loose`` has those facts that are
-    still to be looked at, and ``texts`` the texts in them. Only when one text is not plain is each bounded
-    by itself. A fact of another form is bounded when it is noted.
+    the record is closed. So a fact of text is kept as it is noted. ``loose`` has those facts that are
+    still to be looked at, and ``texts`` what is text in those that are no text themselves. Only when one
+    text is not plain is each bounded by itself. A fact in an unusual form is bounded when it is noted.
     """
 
     __slots__ = ("held", "loose", "texts")
 
-    def __init__(self, texts: dict[str, str]) -> None:
-        self.held: dict[str, Any] = texts
-        self.loose: dict[str, Any] = texts.copy()
-        self.texts = [*texts.values()]
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.held = told
+        self.loose = told.copy()
+        self.texts: list[str] = []
 
-    def note(self, **facts: object) -> None:
+    def note(self, **facts: Any) -> None:
         """
         Add facts.
 
@@ -63,23 +63,26 @@ class Facts:
         ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a request.
         """
         for name, value in facts.items():
-            if type(value) is str and name in _TEXTS:
-                self.held[name] = self.loose[name] = value
-                self.texts.append(value)
-            elif name not in _NOTABLE:
+            if name not in _USUAL_TYPES:
                 raise ValueError(f"an audit record has no fact named {name!r}")
-            elif value is None:
+            usual: Any = _USUAL_TYPES[name]
+            if value is None:
                 self.held[name] = None
+            elif type(value) is not usual:
+                self.held[name] = _BOUNDERS[name](value)
+            elif usual is str:
+                self.held[name] = self.loose[name] = value
+            elif usual is int and 0 <= value <= _LARGEST_INTEGER:
+                self.held[name] = value
             else:
                 self._take(name, value)
 
-    def _take(self, name: str, value: object) -> None:
-        copy = _LOOSE_COPIES.get(name)
-        held = None if copy is None else copy(value, self.texts)
-        if held is None:
+    def _take(self, name: str, value: Any) -> None:
+        copy = _COPIES[name](value, self.texts) if name in _COPIES else None
+        if copy is None:
             self.held[name] = _BOUNDERS[name](value)
         else:
-            self.held[name] = self.loose[name] = held
+            self.held[name] = self.loose[name] = copy
 
     def add(self, other: "Facts") -> None:
         """Note what the other was told, too."""
@@ -89,7 +92,8 @@ class Facts:
 
     def settled(self) -> dict[str, Any]:
         """All facts, whose texts are now looked at."""
-        if not is_plain(self.texts, ID_LIMIT):
+        texts = [fact for fact in self.loose.values() if type(fact) is str]
+        if not is_plain(texts + self.texts, ID_LIMIT):
             for name, value in self.loose.items():
                 if self.held[name] is value:
                     self.held[name] = _BOUNDERS[name](value)
@@ -153,33 +157,39 @@ def _ids(value: object) -> list[str]:
     return _listed(value, bounded_id, cut=str)
 
 
-def _loose_ids(value: object, texts: list[str]) -> list[str] | None:
-    """A copy of a list in its usual form, whose texts are added to ``texts``; ``None`` for any other."""
-    if not isinstance(value, _SEQUENCES) or len(value) > LIST_LIMIT:
+def _copied_ids(value: tuple[object, ...], texts: list[str]) -> list[str] | None:
+    """
+    A copy in the form that a record holds, whose texts are added to ``texts``, still to be looked at.
+
+    ``None`` where the value is unusual, so that it has to be bounded at once.
+    """
+    if len(value) > LIST_LIMIT:
         return None
     for item in value:
         if type(item) is not str:
             return None
-    texts += value
-    return [*value]
+        texts += (item,)
+    return [*value]  # type: ignore[list-item] # Each was looked at.
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
     return _listed(value, _object, cut=lambda marker: {"cut": marker})
 
 
-def _loose_objects(value: object, texts: list[str]) -> list[dict[str, Any]] | None:
+def _copied_actors(value: tuple[Any, ...], texts: list[str]) -> list[dict[str, Any]] | None:
     """The same for actors."""
-    if not isinstance(value, _SEQUENCES) or len(value) > LIST_LIMIT:
+    if len(value) > LIST_LIMIT:
         return None
-    for one in value:
-        if type(one) is not dict or not one.keys() <= _ACTOR_MEMBERS:
+    copies = []
+    for actor in value:
+        if type(actor) is not dict:
             return None
-        for item in one.values():
-            if type(item) is not str:
+        for name in actor:
+            if name not in _ACTOR_MEMBERS or type(actor[name]) is not str:
                 return None
-        texts += one.values()
-    return list(map(dict, value))
+            texts += (actor[name],)
+        copies.append({**actor})
+    return copies
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
@@ -209,20 +219,24 @@ def _json(value: object, depth: int) -> Any:
 
 
 def _inputs(value: object) -> list[InputFact]:
-    return _listed(value, _input, cut=lambda marker: InputFact(marker, "", 0))
+    return _listed(
+        value, _input, cut=lambda marker: InputFact(slot=marker, issuer="", expires_at=0)
+    )
 
 
-def _loose_inputs(value: object, texts: list[str]) -> list[InputFact] | None:
+def _copied_inputs(value: tuple[Any, ...], texts: list[str]) -> list[InputFact] | None:
     """The same for tokens that were presented."""
-    if type(value) is not tuple or len(value) > LIST_LIMIT:
+    if len(value) > LIST_LIMIT:
         return None
-    held = []
+    copies = []
     for one in value:
         if type(one) is not InputToken or not 0 <= one.expires_at <= _LARGEST_INTEGER:
             return None
-        texts += (one.slot, one.issuer) if one.jti is None else (one.slot, one.issuer, one.jti)
-        held.append(InputFact(one.slot, one.issuer, one.expires_at, one.jti))
-    return held
+        texts += (one.slot, one.issuer, one.jti or "")
+        copies.append(
+            InputFact(slot=one.slot, issuer=one.issuer, expires_at=one.expires_at, jti=one.jti)
+        )
+    return copies
 
 
 def _input(value: InputToken | InputFact | Mapping[str, Any]) -> InputFact:
@@ -237,10 +251,22 @@ def _input(value: InputToken | InputFact | Mapping[str, Any]) -> InputFact:
 
 
 def _scope_facts(value: object) -> list[ScopeFact]:
-    return _listed(value, _scope_fact, cut=lambda marker: ScopeFact(marker, ""))
+    return _listed(value, _scope_fact, cut=lambda marker: ScopeFact(scope=marker, verdict=""))
 
 
-def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
+def _copied_scopes(value: tuple[Any, ...], _texts: list[str]) -> list[ScopeFact] | None:
+    """The same for decisions, in which nothing is left to be looked at."""
+    if len(value) > LIST_LIMIT:
+        return None
+    for one in value:
+        if type(one) is not ScopeDecision:
+            return None
+    return list(map(_scope_fact_of, value))
+
+
+def _scope_fact(value: ScopeDecision | ScopeFact | Mapping[str, Any]) -> ScopeFact:
+    if isinstance(value, ScopeFact):
+        return value
     if not isinstance(value, ScopeDecision):
         value = ScopeDecision(**value)
     return _scope_fact_of(value)
@@ -259,7 +285,11 @@ def _scope_fact_of(value: ScopeDecision) -> ScopeFact:
 
 
 def _key_changes(value: object) -> list[KeyChangeFact]:
-    return _listed(value, _key_change, cut=lambda marker: KeyChangeFact(marker, "", 0, ""))
+    return _listed(
+        value,
+        _key_change,
+        cut=lambda marker: KeyChangeFact(kid=marker, to_state="", at=0, algorithm=""),
+    )
 
 
 def _key_change(value: KeyChange) -> KeyChangeFact:
@@ -298,22 +328,29 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     ExposureFact | None: _exposure,
     ScopeFacts | None: _scope_facts,
 }
+_USUAL_BY_TYPE: Final[Mapping[Any, type]] = {int | None: int, Text | None: str, Id | None: str}
+_COPY_BY_TYPE: Final[Mapping[Any, Callable[[tuple[Any, ...], list[str]], Any]]] = {
+    Ids | None: _copied_ids,
+    Objects | None: _copied_actors,
+    Inputs | None: _copied_inputs,
+    ScopeFacts | None: _copied_scopes,
+}
 
 _OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
 """What the chain or the entry itself puts into a record."""
 
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
-    name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
-    for name, hint in _HINTS.items()
-    if hint in _BOUND_BY_TYPE
-} | {"event_id": bounded_id}
+    **{name: _BOUND_BY_TYPE[hint] for name, hint in _HINTS.items() if hint in _BOUND_BY_TYPE},
+    "event_id": bounded_id,
+    "reason": _reason,
+}
 # Facts are exactly the members of a record that may be absent, so that a name is declared once.
-_NOTABLE: Final = frozenset(_BOUNDERS) - {"event_id", *_OTHERS_FACTS}
-_TEXTS: Final = frozenset(
-    name for name in _NOTABLE - {"reason"} if _HINTS[name] in (Text | None, Id | None)
-)
-_LOOSE_COPIES: Final[Mapping[str, Callable[[object, list[str]], Any]]] = {
-    "actors": _loose_objects,
-    "inputs": _loose_inputs,
-    **{name: _loose_ids for name in _NOTABLE if _HINTS[name] == Ids | None},
+_USUAL_TYPES: Final[Mapping[str, type]] = {
+    name: _USUAL_BY_TYPE.get(_HINTS[name], tuple)
+    for name in _BOUNDERS
+    if name != "event_id" and name not in _OTHERS_FACTS
+} | {"reason": Reason}
+"""Each fact, and the type in which it is nearly always noted."""
+_COPIES: Final = {
+    name: _COPY_BY_TYPE[hint] for name, hint in _HINTS.items() if hint in _COPY_BY_TYPE
 }

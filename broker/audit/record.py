@@ -55,46 +55,46 @@ Ids = Annotated[list[Id], Meta(max_length=LIST_LIMIT)]
 Objects = Annotated[list[dict[str, Any]], Meta(max_length=LIST_LIMIT)]
 
 
-class InputFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class InputFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A verified token that a request presented, by its slot, issuer, id and expiry."""
 
-    slot: Id
-    issuer: Id
     expires_at: int
+    issuer: Id
     jti: Id | None = None
+    slot: Id
 
 
-class ScopeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class ScopeFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What policy said to one scope, by which policies, and what went wrong in evaluation."""
 
+    errors: Ids = []
+    policy_ids: Ids = []
     scope: Id
     verdict: Id
-    policy_ids: Ids = []
-    errors: Ids = []
 
 
-class KeyChangeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class KeyChangeFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """
     A signing key that comes from one state into another at a moment, in unix seconds.
 
     ``from_state`` is left out for a key that there was not before.
     """
 
-    kid: Id
-    to_state: Id
-    at: int
     algorithm: Id
+    at: int
     from_state: Id | None = None
+    kid: Id
     replica: Id | None = None
+    to_state: Id
 
 
-class ExposureFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class ExposureFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What the revocation of a key cannot undo, in moments of unix seconds."""
 
-    stopped_at: int
     accepted_until: int
     expired_at: int
     known_from: int
+    stopped_at: int
 
 
 KeyChanges = Annotated[list[KeyChangeFact], Meta(max_length=LIST_LIMIT)]

@@ -138,7 +138,6 @@ class SegmentFile:
         self.size = 0
         self.loose_bytes = 0
         self._path = path
-        self._name = os.fspath(path)
         self._descriptor = descriptor
         self._status = os.fstat(descriptor)
 
@@ -186,11 +185,11 @@ class SegmentFile:
 
     def _check_place(self, size: int) -> None:
         """A file that was removed, renamed, replaced or cut underneath is no witness."""
-        there = os.stat(self._name)
+        there = self._path.stat()
         if there.st_ino != self._status.st_ino or there.st_dev != self._status.st_dev:
-            raise FileNotFoundError(errno.ENOENT, "moved away by somebody else", self._name)
+            raise FileNotFoundError(errno.ENOENT, "moved away by somebody else", str(self._path))
         if there.st_size != size:
-            raise OSError(errno.ESTALE, "changed by somebody else", self._name)
+            raise OSError(errno.ESTALE, "changed by somebody else", str(self._path))
 
 
 @dataclass(frozen=True, slots=True)

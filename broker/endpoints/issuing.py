@@ -205,7 +205,8 @@ class Issuing:
         )
         entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
         if delegation is not proved.delegation:
-            _note_chain(entry, delegation)
+            actors = actors_of(delegation.act)
+            entry.note(actors=actors, chain_depth=len(actors))
         return Drafted(draft, lifetime, resource.signing_algorithm)
 
 
@@ -251,7 +252,7 @@ def note_request(entry: AuditEntry, request: TokenRequest) -> None:
         grant_type=request.grant_type,
         unverified_client_id=request.credential.client_id,
         targets_asked=_targets(request),
-        scopes_asked=list(request.scopes or ()),
+        scopes_asked=request.scopes or (),
     )
 
 
@@ -260,7 +261,7 @@ def note_batch(entry: AuditEntry, batch: BatchRequest) -> None:
     entry.note(
         grant_type=batch.common.grant_type,
         unverified_client_id=batch.common.credential.client_id,
-        targets_asked=[name for one in batch.targets for name in _targets(one)],
+        targets_asked=tuple(name for one in batch.targets for name in _targets(one)),
         group_size=len(batch.targets),
     )
 
@@ -270,14 +271,16 @@ def note_target(part: AuditEntry, request: TokenRequest) -> None:
     part.note(targets_asked=_targets(request))
 
 
-def _targets(asked: TokenRequest | TargetRequest) -> list[str]:
-    return [*asked.resources, *asked.audiences]
+def _targets(asked: TokenRequest | TargetRequest) -> tuple[str, ...]:
+    return asked.resources + asked.audiences
 
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
     subject = delegation.subject
-    _note_chain(entry, delegation)
+    actors = actors_of(delegation.act)
     entry.note(
+        actors=actors,
+        chain_depth=len(actors),
         subject=subject.sub,
         subject_issuer=subject.issuer,
         subject_kind=subject.kind,
@@ -290,8 +293,3 @@ def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:
         confirmation=delegation.confirmation,
         authorization_server=None if delegation.id_jag is None else delegation.id_jag.server.issuer,
     )
-
-
-def _note_chain(entry: AuditEntry, delegation: Delegation) -> None:
-    actors = actors_of(delegation.act)
-    entry.note(actors=actors, chain_depth=len(actors))

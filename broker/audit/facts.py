@@ -77,6 +77,10 @@ class Facts:
             else:
                 self._take(name, value)
 
+    def noted(self, name: str) -> Any:
+        """A fact that was noted, or ``None``."""
+        return self.held.get(name)
+
     def _take(self, name: str, value: Any) -> None:
         copy = _COPIES[name](value, self.texts) if name in _COPIES else None
         if copy is None:

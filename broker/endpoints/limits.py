@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 from broker.endpoints.allowances import LocalAllowances
 from broker.endpoints.purses import MOST_PURSES, Purses
@@ -169,7 +169,7 @@ class ChargingAuditLog:
 
 
 class _ChargingEntry:
-    __slots__ = ("_entry", "_inner", "_limits", "_proved", "_source")
+    __slots__ = ("_entry", "_inner", "_limits", "_source")
 
     def __init__(
         self, inner: AbstractContextManager[AuditEntry], limits: Limits, source: str
@@ -177,19 +177,10 @@ class _ChargingEntry:
         self._inner = inner
         self._limits = limits
         self._source = source
-        self._proved = ""
 
-    def note(self, **facts: Any) -> None:
-        if "auth_method" in facts:
-            self._proved = facts["client_id"]
-        self._entry.note(**facts)
-
-    def part(self) -> AbstractContextManager[AuditEntry]:
-        return self._entry.part()
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> AuditEntry:
         self._entry = self._inner.__enter__()
-        return self
+        return self._entry
 
     def __exit__(
         self,
@@ -202,12 +193,13 @@ class _ChargingEntry:
         return self._inner.__exit__(kind, raised, trace)
 
     def _settle(self, refusal: OAuthError) -> None:
-        if not self._proved:
+        # Who proved nothing has no method of proof in the record, whatever it claims to be.
+        if self._entry.noted("auth_method") is None:
             if _is_callers_fault(refusal):
                 self._limits.charge(self._source)
         elif isinstance(refusal, InvalidClient):
             # A proof that is shown again may be in anybody's hands.
-            self._limits.give_back(self._proved)
+            self._limits.give_back(self._entry.noted("client_id"))
             self._limits.charge(self._source)
 
 

@@ -339,7 +339,7 @@ SUSPECTS = st.sampled_from(
         "BKS_12345678",
         "Basic ",
         "basic",
-        "YWxp==",
+        "YWxpY2U6c2Vj",
         "private_key_jwt",
         *("\x7f", "\x1f", " ", ".", "\u017f", "\u212a"),
         "x" * 200,

@@ -202,7 +202,8 @@ class AuditEntry(Protocol):
     The record being written about one request.
 
     ``note`` adds facts by their field names, which come from a closed list; a later value replaces
-    an earlier one. No fact may hold a token or a secret.
+    an earlier one. No fact may hold a token or a secret. ``noted`` tells a fact again while the entry is
+    open, or ``None`` where there is none.
 
     ``part`` opens a part of a request that asks for several tokens; it knows what was noted until then,
     and can be noted in until the entry is closed. Each part has a record of its own, written together
@@ -211,6 +212,7 @@ class AuditEntry(Protocol):
     """
 
     def note(self, **facts: Any) -> None: ...
+    def noted(self, name: str) -> Any: ...
     def part(self) -> "AbstractContextManager[AuditEntry]": ...
 
 

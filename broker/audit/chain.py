@@ -18,7 +18,8 @@ GENESIS: Final = "0" * 64
 MAX_LINE_BYTES: Final = 256 * 1024
 """No line is longer, its end included."""
 
-_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+# The members of a record are declared in order, so that only what is in its objects has to be put in order.
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _LISTS: Final = (
     "actors",
@@ -91,7 +92,9 @@ def encode(record: Record) -> bytes:
     The bytes are the record: what hashes them, now or later, needs to know nothing else. A record
     too long for a line gives up its lists and says so.
     """
-    line = _ascii(_ENCODER.encode(record))
+    line = _ENCODER.encode(record)
+    if not line.isascii():
+        line = _ascii(line)
     if len(line) < MAX_LINE_BYTES:
         return line
     shorter = msgspec.structs.replace(record, **dict.fromkeys(_LISTS))
@@ -122,7 +125,5 @@ def _ascii(line: bytes) -> bytes:
 
     Such characters stand only inside strings, so they can be replaced wherever they are.
     """
-    if line.isascii():
-        return line
     text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], line.decode())
     return text.encode("ascii")

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -118,9 +117,9 @@ class GroupCommit:
             batch = [self._queue.get(timeout=_PROBE_INTERVAL if self._failure else None)]
         except Empty:
             return []
-        with suppress(Empty):
-            while len(batch) < _LARGEST_BATCH:
-                batch.append(self._queue.get_nowait())
+        # Nobody else takes from the queue, so what it holds now is there.
+        more = min(self._queue.qsize(), _LARGEST_BATCH - 1)
+        batch += [self._queue.get_nowait() for _ in range(more)]
         return batch
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:

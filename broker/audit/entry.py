@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol, Self
 
 import structlog
 
-from broker.audit.facts import bounded, bounded_id
+from broker.audit.facts import Facts
 from broker.audit.record import KEY_EVENTS, REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.model import RequestContext
@@ -39,54 +39,48 @@ class AuditLogger(structlog.BoundLoggerBase):
 def audit_logger(sink: RecordSink, *, now: Clock) -> AuditLogger:
     """The pipeline into ``sink``: date the records, close their schema, hand them over."""
 
-    def date(_logger: Any, _method: str, told: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        time = rfc3339(now())
-        for facts in told["records"]:
-            facts.update(event=told["event"], time=time, v=VERSION)
-        return told
+    def close(
+        _logger: Any, _method: str, told: MutableMapping[str, Any]
+    ) -> tuple[tuple[Sequence[Record]], dict[str, Any]]:
+        # A record is a closed type: a member that is not on the list raises ``TypeError``.
+        time, event = rfc3339(now()), told["event"]
+        records = [Record(v=VERSION, event=event, time=time, **facts) for facts in told["records"]]
+        return (records,), {}
 
     pipeline = structlog.wrap_logger(
-        sink, processors=[date, _close], wrapper_class=AuditLogger, context_class=dict
+        sink, processors=[close], wrapper_class=AuditLogger, context_class=dict
     )
     logger: AuditLogger = pipeline.bind()
     return logger
 
 
-def _close(
-    _logger: Any, _method: str, told: MutableMapping[str, Any]
-) -> tuple[tuple[Sequence[Record]], dict[str, Any]]:
-    """Each record as a closed type: a member that is not on the list raises ``TypeError``."""
-    return ([Record(**facts) for facts in told["records"]],), {}
-
-
-class Entry:
+class Entry(Facts):
     """
     The record of one request, open for facts while its block runs and written when it is left.
 
     With parts, it is written as a group of records, one for each.
 
-    Facts are bounded as they are noted, so nothing of a request outlives it here. The facts that
-    make the record what it is (event, time, decision, its place in the chain) are set last and
-    cannot be noted.
+    The facts that make the record what it is (event, time, decision, its place in the chain) are set
+    last and cannot be noted.
     """
 
-    __slots__ = ("_event", "_facts", "_logger", "_parts")
+    __slots__ = ("_event", "_logger", "_parts")
 
     def __init__(self, logger: AuditLogger, event: str, context: RequestContext) -> None:
         if event not in _EVENTS:
             raise ValueError(f"there is no audit event named {event!r}")
+        told = {"event_id": context.request_id}
+        if context.face:
+            told["face"] = context.face
+        if context.peer:
+            told["peer"] = context.peer
+        super().__init__(told)
         self._logger = logger
         self._event = event
-        self._facts: dict[str, Any] = {"event_id": bounded_id(context.request_id)}
-        self._parts: list[dict[str, Any]] = []
-        self.note(face=context.face or None, peer=context.peer or None)
-
-    def note(self, **facts: Any) -> None:
-        self._facts.update(bounded(facts))
+        self._parts: list[Part] = []
 
     def part(self) -> "Part":
-        number = len(self._parts) + 1
-        return Part(self._facts, {**self._facts, "group_number": number}, self._parts)
+        return Part(self, self._parts)
 
     def __enter__(self) -> Self:
         return self
@@ -101,29 +95,18 @@ class Entry:
             return
         if raised is not None:
             self._note_failure(raised)
-        outcome = "permit" if raised is None else "deny"
-        self._facts["decision"] = outcome if self._event in REQUEST_EVENTS else "info"
+        decision = "permit" if raised is None else "deny"
+        if self._event not in REQUEST_EVENTS:
+            decision = "info"
+        facts = self.settled()
+        facts["decision"] = decision
+        parts = self._parts if raised is None else []
         try:
-            self._logger.append(self._event, self._records(raised))
+            self._logger.append(self._event, _grouped(facts, parts) if parts else [facts])
         except TemporarilyUnavailable:
             # An interrupt or an exit is no answer to anybody, so it goes on unchanged.
             if raised is None or isinstance(raised, Exception):
                 raise
-
-    def _records(self, raised: BaseException | None) -> Sequence[dict[str, Any]]:
-        """The facts of each record: of a refusal there is one, whatever was asked for."""
-        if raised is not None or not self._parts:
-            return [self._facts]
-        group, decision = self._facts["event_id"], self._facts["decision"]
-        for number, facts in enumerate(self._parts, start=1):
-            facts.update(
-                event_id=f"{group}#{number}",
-                decision=decision,
-                group=group,
-                group_number=number,
-                group_size=len(self._parts),
-            )
-        return self._parts
 
     def _note_failure(self, raised: BaseException) -> None:
         """Only our own errors tell their story: other texts may hold a secret."""
@@ -142,20 +125,17 @@ class Entry:
             )
 
 
-class Part:
+class Part(Facts):
     """What is noted of one of several tokens; it goes to the entry when its block raises."""
 
-    __slots__ = ("_facts", "_parts", "_whole")
+    __slots__ = ("_parts", "_whole")
 
-    def __init__(
-        self, whole: dict[str, Any], facts: dict[str, Any], parts: list[dict[str, Any]]
-    ) -> None:
+    def __init__(self, whole: Facts, parts: list["Part"]) -> None:
+        super().__init__({})
+        self.add(whole)
+        self.note(group_number=len(parts) + 1)
         self._whole = whole
-        self._facts = facts
         self._parts = parts
-
-    def note(self, **facts: Any) -> None:
-        self._facts.update(bounded(facts))
 
     def part(self) -> "Part":
         raise TypeError("a part of a request has no parts")
@@ -170,6 +150,23 @@ class Part:
         _trace: TracebackType | None,
     ) -> None:
         if raised is None:
-            self._parts.append(self._facts)
+            self._parts.append(self)
         else:
-            self._whole.update(self._facts)
+            self._whole.add(self)
+
+
+def _grouped(whole: Mapping[str, Any], parts: Sequence[Part]) -> Sequence[dict[str, Any]]:
+    """The facts of each part; of a refusal there is one record, whatever was asked for."""
+    group, decision = whole["event_id"], whole["decision"]
+    records = []
+    for number, part in enumerate(parts, start=1):
+        facts = part.settled()
+        facts.update(
+            event_id=f"{group}#{number}",
+            decision=decision,
+            group=group,
+            group_number=number,
+            group_size=len(parts),
+        )
+        records.append(facts)
+    return records

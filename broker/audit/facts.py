@@ -23,7 +23,7 @@ from broker.audit.record import (
     ScopeFacts,
     Text,
 )
-from broker.audit.text import safe_text
+from broker.audit.text import is_plain, safe_text
 from broker.errors import Reason
 from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
 
@@ -32,43 +32,85 @@ _SEQUENCES: Final = (list, tuple)
 # Integers beyond this are not safe to exchange in JSON (RFC 8259 6).
 _LARGEST_INTEGER: Final = 2**53 - 1
 
+# The members of nearly every actor; an object with other members is looked at on its own.
+_ACTOR_MEMBERS: Final = frozenset({"client_id", "iss", "sub", "sub_profile"})
+
 _Item = TypeVar("_Item")
 
 
-def bounded(facts: Mapping[str, object]) -> dict[str, Any]:
+class Facts:
     """
-    The facts in the form that a record holds; ``None`` stands for a fact to be left out.
+    What is noted of a request, in the form that a record holds; ``None`` stands for a fact to be left out.
 
-    Raises ``ValueError`` for a name that is not on the list or a reason that is not on its own, and
-    ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a
-    request.
+    Nearly all texts that are noted are plain, and that is seen at one glance at all of them together, when
+    the record is closed. So a fact of text is kept as it is noted. ``loose`` has those facts that are
+    still to be looked at, and ``texts`` what is text in those that are no text themselves. Only when one
+    text is not plain is each bounded by itself. A fact in an unusual form is bounded when it is noted.
     """
-    held = {}
-    for name, value in facts.items():
-        bound = _BOUNDERS.get(name)
-        if bound is None:
-            raise ValueError(f"an audit record has no fact named {name!r}")
-        held[name] = None if value is None else bound(value)
-    return held
+
+    __slots__ = ("held", "loose", "texts")
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.held = told
+        self.loose = told.copy()
+        self.texts: list[str] = []
+
+    def note(self, **facts: Any) -> None:
+        """
+        Add facts.
+
+        Raises ``ValueError`` for a name that is not on the list or a reason that is not on its own, and
+        ``TypeError`` for a value of the wrong type: mistakes in the program, never the fault of a request.
+        """
+        for name, value in facts.items():
+            if name not in _USUAL_TYPES:
+                raise ValueError(f"an audit record has no fact named {name!r}")
+            usual: Any = _USUAL_TYPES[name]
+            if value is None:
+                self.held[name] = None
+            elif type(value) is not usual:
+                self.held[name] = _BOUNDERS[name](value)
+            elif usual is str:
+                self.held[name] = self.loose[name] = value
+            elif usual is int and 0 <= value <= _LARGEST_INTEGER:
+                self.held[name] = value
+            else:
+                self._take(name, value)
+
+    def noted(self, name: str) -> Any:
+        """A fact that was noted, or ``None``."""
+        return self.held.get(name)
+
+    def _take(self, name: str, value: Any) -> None:
+        copy = _COPIES[name](value, self.texts) if name in _COPIES else None
+        if copy is None:
+            self.held[name] = _BOUNDERS[name](value)
+        else:
+            self.held[name] = self.loose[name] = copy
+
+    def add(self, other: "Facts") -> None:
+        """Note what the other was told, too."""
+        self.held.update(other.held)
+        self.loose.update(other.loose)
+        self.texts += other.texts
+
+    def settled(self) -> dict[str, Any]:
+        """All facts, whose texts are now looked at."""
+        texts = [fact for fact in self.loose.values() if type(fact) is str]
+        if not is_plain(texts + self.texts, ID_LIMIT):
+            for name, value in self.loose.items():
+                if self.held[name] is value:
+                    self.held[name] = _BOUNDERS[name](value)
+        self.loose, self.texts = {}, []
+        return self.held
 
 
 def _text_within(limit: int) -> Callable[[object], str]:
     def bound(value: object) -> str:
-        # Nearly every fact is short, printable and without the beginning of a compact JWS, which
-        # is the encoding of a brace: "ew" to "ey", or of a secret. Such a fact is kept as it is.
-        if (
-            type(value) is str
-            and len(value) <= limit
-            and value.isprintable()
-            and "ey" not in value
-            and "ew" not in value
-            and "bks_" not in value
-            and "asic" not in value
-        ):
-            return value
         if not isinstance(value, str):
             raise TypeError(f"an audit fact is text, not {type(value).__name__}")
-        return safe_text(str.__str__(value), limit)
+        text = str.__str__(value)
+        return text if is_plain((text,), limit) else safe_text(text, limit)
 
     return bound
 
@@ -116,13 +158,42 @@ def _listed(
 
 
 def _ids(value: object) -> list[str]:
-    if isinstance(value, _SEQUENCES) and len(value) <= LIST_LIMIT:
-        return list(map(bounded_id, value))
     return _listed(value, bounded_id, cut=str)
+
+
+def _copied_ids(value: tuple[object, ...], texts: list[str]) -> list[str] | None:
+    """
+    A copy in the form that a record holds, whose texts are added to ``texts``, still to be looked at.
+
+    ``None`` where the value is unusual, so that it has to be bounded at once.
+    """
+    if len(value) > LIST_LIMIT:
+        return None
+    for item in value:
+        if type(item) is not str:
+            return None
+        texts += (item,)
+    return [*value]  # type: ignore[list-item] # Each was looked at.
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
     return _listed(value, _object, cut=lambda marker: {"cut": marker})
+
+
+def _copied_actors(value: tuple[Any, ...], texts: list[str]) -> list[dict[str, Any]] | None:
+    """The same for actors."""
+    if len(value) > LIST_LIMIT:
+        return None
+    copies = []
+    for actor in value:
+        if type(actor) is not dict:
+            return None
+        for name in actor:
+            if name not in _ACTOR_MEMBERS or type(actor[name]) is not str:
+                return None
+            texts += (actor[name],)
+        copies.append({**actor})
+    return copies
 
 
 def _object(value: Mapping[str, Any], depth: int = _OBJECT_DEPTH) -> dict[str, Any]:
@@ -152,11 +223,28 @@ def _json(value: object, depth: int) -> Any:
 
 
 def _inputs(value: object) -> list[InputFact]:
-    return _listed(value, _input, cut=lambda marker: InputFact(marker, "", 0))
+    return _listed(
+        value, _input, cut=lambda marker: InputFact(slot=marker, issuer="", expires_at=0)
+    )
 
 
-def _input(value: InputToken | Mapping[str, Any]) -> InputFact:
-    if not isinstance(value, InputToken):
+def _copied_inputs(value: tuple[Any, ...], texts: list[str]) -> list[InputFact] | None:
+    """The same for tokens that were presented."""
+    if len(value) > LIST_LIMIT:
+        return None
+    copies = []
+    for one in value:
+        if type(one) is not InputToken or not 0 <= one.expires_at <= _LARGEST_INTEGER:
+            return None
+        texts += (one.slot, one.issuer, one.jti or "")
+        copies.append(
+            InputFact(slot=one.slot, issuer=one.issuer, expires_at=one.expires_at, jti=one.jti)
+        )
+    return copies
+
+
+def _input(value: InputToken | InputFact | Mapping[str, Any]) -> InputFact:
+    if not isinstance(value, InputToken | InputFact):
         value = InputToken(**{"jti": None, **value})
     return InputFact(
         slot=bounded_id(value.slot),
@@ -167,10 +255,22 @@ def _input(value: InputToken | Mapping[str, Any]) -> InputFact:
 
 
 def _scope_facts(value: object) -> list[ScopeFact]:
-    return _listed(value, _scope_fact, cut=lambda marker: ScopeFact(marker, ""))
+    return _listed(value, _scope_fact, cut=lambda marker: ScopeFact(scope=marker, verdict=""))
 
 
-def _scope_fact(value: ScopeDecision | Mapping[str, Any]) -> ScopeFact:
+def _copied_scopes(value: tuple[Any, ...], _texts: list[str]) -> list[ScopeFact] | None:
+    """The same for decisions, in which nothing is left to be looked at."""
+    if len(value) > LIST_LIMIT:
+        return None
+    for one in value:
+        if type(one) is not ScopeDecision:
+            return None
+    return list(map(_scope_fact_of, value))
+
+
+def _scope_fact(value: ScopeDecision | ScopeFact | Mapping[str, Any]) -> ScopeFact:
+    if isinstance(value, ScopeFact):
+        return value
     if not isinstance(value, ScopeDecision):
         value = ScopeDecision(**value)
     return _scope_fact_of(value)
@@ -189,7 +289,11 @@ def _scope_fact_of(value: ScopeDecision) -> ScopeFact:
 
 
 def _key_changes(value: object) -> list[KeyChangeFact]:
-    return _listed(value, _key_change, cut=lambda marker: KeyChangeFact(marker, "", 0, ""))
+    return _listed(
+        value,
+        _key_change,
+        cut=lambda marker: KeyChangeFact(kid=marker, to_state="", at=0, algorithm=""),
+    )
 
 
 def _key_change(value: KeyChange) -> KeyChangeFact:
@@ -216,6 +320,7 @@ def _exposure(value: object) -> ExposureFact:
 
 _REASONS: Final = frozenset(reason.code for reason in Reason)
 
+_HINTS: Final = get_type_hints(Record, include_extras=True)
 _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     int | None: _integer,
     Text | None: bounded_text,
@@ -227,13 +332,29 @@ _BOUND_BY_TYPE: Final[Mapping[Any, Callable[[object], Any]]] = {
     ExposureFact | None: _exposure,
     ScopeFacts | None: _scope_facts,
 }
+_USUAL_BY_TYPE: Final[Mapping[Any, type]] = {int | None: int, Text | None: str, Id | None: str}
+_COPY_BY_TYPE: Final[Mapping[Any, Callable[[tuple[Any, ...], list[str]], Any]]] = {
+    Ids | None: _copied_ids,
+    Objects | None: _copied_actors,
+    Inputs | None: _copied_inputs,
+    ScopeFacts | None: _copied_scopes,
+}
 
 _OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
 """What the chain or the entry itself puts into a record."""
 
-# Facts are exactly the members of a record that may be absent, so that a name is declared once.
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {
-    name: _reason if name == "reason" else _BOUND_BY_TYPE[hint]
-    for name, hint in get_type_hints(Record, include_extras=True).items()
-    if hint in _BOUND_BY_TYPE and name not in _OTHERS_FACTS
+    **{name: _BOUND_BY_TYPE[hint] for name, hint in _HINTS.items() if hint in _BOUND_BY_TYPE},
+    "event_id": bounded_id,
+    "reason": _reason,
+}
+# Facts are exactly the members of a record that may be absent, so that a name is declared once.
+_USUAL_TYPES: Final[Mapping[str, type]] = {
+    name: _USUAL_BY_TYPE.get(_HINTS[name], tuple)
+    for name in _BOUNDERS
+    if name != "event_id" and name not in _OTHERS_FACTS
+} | {"reason": Reason}
+"""Each fact, and the type in which it is nearly always noted."""
+_COPIES: Final = {
+    name: _COPY_BY_TYPE[hint] for name, hint in _HINTS.items() if hint in _COPY_BY_TYPE
 }

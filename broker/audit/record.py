@@ -55,46 +55,46 @@ Ids = Annotated[list[Id], Meta(max_length=LIST_LIMIT)]
 Objects = Annotated[list[dict[str, Any]], Meta(max_length=LIST_LIMIT)]
 
 
-class InputFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class InputFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A verified token that a request presented, by its slot, issuer, id and expiry."""
 
-    slot: Id
-    issuer: Id
     expires_at: int
+    issuer: Id
     jti: Id | None = None
+    slot: Id
 
 
-class ScopeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class ScopeFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What policy said to one scope, by which policies, and what went wrong in evaluation."""
 
+    errors: Ids = []
+    policy_ids: Ids = []
     scope: Id
     verdict: Id
-    policy_ids: Ids = []
-    errors: Ids = []
 
 
-class KeyChangeFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class KeyChangeFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """
     A signing key that comes from one state into another at a moment, in unix seconds.
 
     ``from_state`` is left out for a key that there was not before.
     """
 
-    kid: Id
-    to_state: Id
-    at: int
     algorithm: Id
+    at: int
     from_state: Id | None = None
+    kid: Id
     replica: Id | None = None
+    to_state: Id
 
 
-class ExposureFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class ExposureFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What the revocation of a key cannot undo, in moments of unix seconds."""
 
-    stopped_at: int
     accepted_until: int
     expired_at: int
     known_from: int
+    stopped_at: int
 
 
 KeyChanges = Annotated[list[KeyChangeFact], Meta(max_length=LIST_LIMIT)]
@@ -110,17 +110,9 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     ``..._at`` are unix seconds, ``lifetime`` is in seconds, ``time`` is RFC 3339 in UTC.
     ``boot_id``, ``cause`` and ``torn_bytes`` belong to the records that the chain writes about
     itself. ``group`` is what the records of tokens have in common that were issued together.
+
+    Members stand in the order of their names, here and in what is in a list, as they do in a line.
     """
-
-    v: int
-    event: Event
-    event_id: Id
-    time: str
-    decision: Literal["permit", "deny", "info"]
-
-    writer: Id = ""
-    seq: int = -1
-    prev: str = ""
 
     about: Id | None = None
     actors: Objects | None = None
@@ -131,8 +123,11 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     chain_depth: int | None = None
     client_id: Id | None = None
     confirmation: Id | None = None
+    decision: Literal["permit", "deny", "info"]
     detail: Text | None = None
     error: Id | None = None
+    event: Event
+    event_id: Id
     expires_at: int | None = None
     exposure: ExposureFact | None = None
     face: Id | None = None
@@ -161,19 +156,24 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     peer: Id | None = None
     policy_digest: Id | None = None
     policy_ids: Ids | None = None
+    prev: str = ""
     reason: Id | None = None
     relation: Id | None = None
     resource: Text | None = None
     scope_decisions: ScopeFacts | None = None
     scopes_asked: Ids | None = None
     scopes_granted: Ids | None = None
+    seq: int = -1
     subject: Text | None = None
     subject_issuer: Text | None = None
     subject_kind: Id | None = None
     targets_asked: Ids | None = None
     tenant: Id | None = None
+    time: str
     torn_bytes: int | None = None
     unverified_client_id: Id | None = None
+    v: int
+    writer: Id = ""
 
 
 RECORD_DECODER: Final = msgspec.json.Decoder(Record)

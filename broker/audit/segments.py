@@ -139,6 +139,7 @@ class SegmentFile:
         self.loose_bytes = 0
         self._path = path
         self._descriptor = descriptor
+        self._status = os.fstat(descriptor)
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -155,6 +156,7 @@ class SegmentFile:
         """
         written = 0
         try:
+            written = os.write(self._descriptor, data)
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
             os.fdatasync(self._descriptor)
@@ -183,9 +185,10 @@ class SegmentFile:
 
     def _check_place(self, size: int) -> None:
         """A file that was removed, renamed, replaced or cut underneath is no witness."""
-        if not is_same_file(self._descriptor, self._path):
+        there = self._path.stat()
+        if there.st_ino != self._status.st_ino or there.st_dev != self._status.st_dev:
             raise FileNotFoundError(errno.ENOENT, "moved away by somebody else", str(self._path))
-        if os.fstat(self._descriptor).st_size != size:
+        if there.st_size != size:
             raise OSError(errno.ESTALE, "changed by somebody else", str(self._path))
 
 

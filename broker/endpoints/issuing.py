@@ -259,7 +259,7 @@ def note_request(entry: AuditEntry, request: TokenRequest) -> None:
         grant_type=request.grant_type,
         unverified_client_id=request.credential.client_id,
         targets_asked=_targets(request),
-        scopes_asked=list(request.scopes or ()),
+        scopes_asked=request.scopes or (),
     )
 
 
@@ -268,7 +268,7 @@ def note_batch(entry: AuditEntry, batch: BatchRequest) -> None:
     entry.note(
         grant_type=batch.common.grant_type,
         unverified_client_id=batch.common.credential.client_id,
-        targets_asked=[name for one in batch.targets for name in _targets(one)],
+        targets_asked=tuple(name for one in batch.targets for name in _targets(one)),
         group_size=len(batch.targets),
     )
 
@@ -278,8 +278,8 @@ def note_target(part: AuditEntry, request: TokenRequest) -> None:
     part.note(targets_asked=_targets(request))
 
 
-def _targets(asked: TokenRequest | TargetRequest) -> list[str]:
-    return [*asked.resources, *asked.audiences]
+def _targets(asked: TokenRequest | TargetRequest) -> tuple[str, ...]:
+    return asked.resources + asked.audiences
 
 
 def _note_delegation(entry: AuditEntry, delegation: Delegation) -> None:

@@ -49,12 +49,6 @@ class TurnedAway(RateLimited):
     is_recorded = False
 
 
-class _Open(threading.local):
-    """The client that was proved in the entry that a thread has open; none is no client's id."""
-
-    proved: str = ""
-
-
 class Limits:
     """
     Keeps clients and sources to their quotas.
@@ -76,7 +70,6 @@ class Limits:
         self._terms = terms
         self._purses = Purses(allowances, monotonic=monotonic)
         self._refusals = _Refusals(monotonic)
-        self._open = _Open()
         self._observe = observe
 
     def enter(self, context: RequestContext) -> None:
@@ -100,11 +93,9 @@ class Limits:
         """
         Count a request of a proved client, or as many as it asks for together, all or none.
 
-        Its source is not charged any more for how the entry ends that this thread has open.
         Raises ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client;
         it says how many there were since the one before.
         """
-        self._open.proved = client.client_id
         quota = client.quota or self._terms.per_client
         if quota is None:
             return
@@ -114,16 +105,6 @@ class Limits:
                 for _ in range(taken):
                     self.give_back(client.client_id)
                 raise self._refusals.next_for(client.client_id, wait)
-
-    def begin(self) -> str:
-        """Begin an entry in this thread, in which no client is proved; returns what ``end`` is given."""
-        before, self._open.proved = self._open.proved, ""
-        return before
-
-    def end(self, before: str) -> str:
-        """End the entry: the client that was proved in it, if any."""
-        proved, self._open.proved = self._open.proved, before
-        return proved
 
     def give_back(self, client_id: str) -> None:
         """Count a request of a client no more: somebody else had only repeated what the client once sent."""
@@ -171,8 +152,7 @@ class ChargingAuditLog:
     """
     An audit log whose entries hold requests against their sources that end without a proved client.
 
-    Every request has an entry, from before it is read to the end, in one thread, and in it each client that
-    is proved is admitted by the limits.
+    Every request has an entry, from before it is read to the end, and notes in it how its client was proved.
     """
 
     inner: AuditLog
@@ -189,7 +169,7 @@ class ChargingAuditLog:
 
 
 class _ChargingEntry:
-    __slots__ = ("_before", "_inner", "_limits", "_source")
+    __slots__ = ("_entry", "_inner", "_limits", "_source")
 
     def __init__(
         self, inner: AbstractContextManager[AuditEntry], limits: Limits, source: str
@@ -199,9 +179,8 @@ class _ChargingEntry:
         self._source = source
 
     def __enter__(self) -> AuditEntry:
-        entry = self._inner.__enter__()
-        self._before = self._limits.begin()
-        return entry
+        self._entry = self._inner.__enter__()
+        return self._entry
 
     def __exit__(
         self,
@@ -209,18 +188,18 @@ class _ChargingEntry:
         raised: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        proved = self._limits.end(self._before)
         if isinstance(raised, OAuthError):
-            self._settle(raised, proved)
+            self._settle(raised)
         return self._inner.__exit__(kind, raised, trace)
 
-    def _settle(self, refusal: OAuthError, proved: str) -> None:
-        if not proved:
+    def _settle(self, refusal: OAuthError) -> None:
+        # Who proved nothing has no method of proof in the record, whatever it claims to be.
+        if self._entry.noted("auth_method") is None:
             if _is_callers_fault(refusal):
                 self._limits.charge(self._source)
         elif isinstance(refusal, InvalidClient):
             # A proof that is shown again may be in anybody's hands.
-            self._limits.give_back(proved)
+            self._limits.give_back(self._entry.noted("client_id"))
             self._limits.charge(self._source)
 
 

@@ -89,7 +89,7 @@ class TokenEndpoint:
         for number, request in enumerate(batch.requests()):
             try:
                 with entry.part() as part:
-                    part.note(scopes_asked=list(request.scopes or ()))
+                    part.note(scopes_asked=request.scopes or ())
                     unsigned = self._prepare(proved, request, part)
                     # Only who may have a token for a resource learns which names stand for it.
                     resource = unsigned.draft.claims["aud"]
@@ -149,5 +149,5 @@ def _note_issued(entry: AuditEntry, issued: IssuedToken) -> None:
         issued_token_type=issued.issued_token_type,
         issued_at=issued.claims["iat"],
         expires_at=issued.claims["exp"],
-        scopes_granted=list(issued.scopes),
+        scopes_granted=issued.scopes,
     )

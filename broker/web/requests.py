@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
-from msgspec.structs import replace
-
 from broker.errors import InvalidRequest, OAuthError, Reason, RequestTooLarge
 from broker.model import ClientCredential, TokenInquiry, TokenRequest
 from broker.oauth import KNOWN_PARAMETERS, REPEATABLE_PARAMETERS

@@ -3,8 +3,11 @@
 import hashlib
 import json
 
+import msgspec
+import pytest
+
 from broker.audit.chain import GENESIS, Head, encode, link
-from broker.audit.record import Record
+from broker.audit.record import ExposureFact, InputFact, KeyChangeFact, Record, ScopeFact
 
 
 def record(**facts: object) -> Record:
@@ -27,6 +30,15 @@ def test_a_line_is_sorted_json_in_ascii_without_blanks() -> None:
         b'"subject":"Jos\\u00e9 \\ud83d\\ude00","time":"2027-01-15T08:00:00.000000Z","v":1,'
         b'"writer":"w1"}'
     )
+
+
+@pytest.mark.parametrize("kind", [Record, ExposureFact, InputFact, KeyChangeFact, ScopeFact])
+def test_members_are_declared_in_the_order_in_which_a_line_has_them(
+    kind: type[msgspec.Struct],
+) -> None:
+    names = [field.name for field in msgspec.structs.fields(kind)]
+
+    assert names == sorted(names)
 
 
 def test_the_members_of_objects_are_sorted_too() -> None:

@@ -21,7 +21,7 @@ from broker.audit.record import (
     Record,
     ScopeFact,
 )
-from broker.audit.text import TOKEN_REMOVED, safe_text
+from broker.audit.text import SECRET_REMOVED, TOKEN_REMOVED, is_plain, safe_text
 from broker.model import InputToken, RequestContext, ScopeDecision, Verdict
 
 HEADER = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9"
@@ -300,6 +300,58 @@ def test_a_token_is_removed_from_lists_and_objects() -> None:
 )
 def test_what_only_resembles_a_token_is_kept(text: str) -> None:
     assert recorded(subject=text)["subject"] == text
+
+
+@pytest.mark.requirement("LOG-01")
+@pytest.mark.parametrize(
+    "text", ["basic YWxpY2U6c2VjcmV0", "BASIC YWxpY2U6c2VjcmV0", "BKS_0123456789"]
+)
+def test_a_secret_is_removed_however_its_marks_are_written(text: str) -> None:
+    assert recorded(unverified_client_id=text)["unverified_client_id"] == SECRET_REMOVED
+
+
+@pytest.mark.requirement("LOG-01")
+def test_one_text_that_is_not_plain_leaves_the_others_as_they_are() -> None:
+    facts = {
+        "client_id": "agent-x",
+        "tenant": "José",
+        "scopes_asked": ("a:read", TOKEN),
+        "lifetime": 300,
+    }
+
+    record = recorded(**facts, subject="x\ny", inputs=(InputToken("subject_token", "i", "j", 1),))
+
+    assert record["scopes_asked"] == ["a:read", TOKEN_REMOVED]
+    assert (record["client_id"], record["tenant"], record["lifetime"]) == ("agent-x", "José", 300)
+    assert record["subject"] == "x\\u000ay"
+    assert record["inputs"] == [
+        {"expires_at": 1, "issuer": "i", "jti": "j", "slot": "subject_token"}
+    ]
+
+
+SUSPECTS = st.sampled_from(
+    [
+        TOKEN,
+        HEADER,
+        "ey" + "A" * 62,
+        "ew.." * 20,
+        "bks_",
+        "BKS_12345678",
+        "Basic ",
+        "basic",
+        "YWxpY2U6c2Vj",
+        "private_key_jwt",
+        *("\x7f", "\x1f", " ", ".", "\u017f", "\u212a"),
+        "x" * 200,
+    ]
+)
+
+
+@pytest.mark.requirement("LOG-01")
+@given(st.lists(st.lists(SUSPECTS | st.text(max_size=5), max_size=4).map("".join), max_size=6))
+def test_plain_is_only_what_would_be_kept_as_it_is(texts: list[str]) -> None:
+    if is_plain(texts, 128):
+        assert [safe_text(text, 128) for text in texts] == texts
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=400), st.integers(128, 300))

@@ -218,6 +218,13 @@ def test_a_later_fact_replaces_an_earlier_one_and_none_takes_it_away(subject: Su
     assert "tenant" not in record
 
 
+def test_what_was_noted_can_be_asked_for_while_the_entry_is_open(subject: Subject) -> None:
+    with subject.log.entry("token.issue", CONTEXT) as entry:
+        assert entry.noted("client_id") is None
+        entry.note(client_id="agent-x")
+        assert entry.noted("client_id") == "agent-x"
+
+
 @pytest.mark.requirement("LOG-03")
 @pytest.mark.parametrize(
     "name",

@@ -379,6 +379,9 @@ class Sink:
     def note(self, **_facts: Any) -> None:
         return
 
+    def noted(self, name: str) -> Any:
+        raise NotImplementedError(name)
+
     def check(self) -> None:
         if self.is_full:
             raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE)

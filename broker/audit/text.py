@@ -12,7 +12,7 @@ SECRET_REMOVED: Final = "[secret removed]"
 _RUN: Final = re.compile(r"[\w.-]{24,}", re.ASCII)
 _LEAST_UNUSUAL_TOKEN: Final = 64
 # A generated client secret, and a Basic credential: a caller may put either where an id belongs.
-_SECRET: Final = re.compile(r"bks_[A-Za-z0-9_-]{8,}|\bbasic +[A-Za-z0-9+/=]{8,}", re.IGNORECASE)
+_SECRET: Final = re.compile(r"bks_[A-Za-z0-9_-]{8,}|\b(?i:basic) +[A-Za-z0-9+/=]{8,}")
 # Capitals small, and whatever ``str.isprintable`` refuses of ASCII as zero.
 _FOLDED: Final = bytes(ord(chr(code).lower()) if 32 <= code < 127 else 0 for code in range(256))
 # With less than this nothing begins that ``safe_text`` takes for a token without reading "eyJ" in it.

@@ -1,5 +1,7 @@
 """Attacks that once worked, and must not again."""
 
+import base64
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -271,9 +273,14 @@ def test_no_id_of_ours_is_taken_for_a_secret_and_removed_from_its_record(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One random id in 160,000 has the four characters with which client secrets begin."""
-    monkeypatch.setattr("broker.tokens.minter.secrets.token_urlsafe", lambda _n: "AAbks_AAAAAAAAAA")
+    drawn = base64.urlsafe_b64decode("AAbks_" + "A" * 18)
+    real = os.urandom
+    monkeypatch.setattr(
+        "broker.tokens.minter.os.urandom",
+        lambda size: drawn if size == len(drawn) else real(size),
+    )
 
     answer = stage.ask(stage.good())
 
     assert answer.is_granted
-    assert stage.broker.records()[-1]["jti"] == answer.claims["jti"]
+    assert stage.broker.records()[-1]["jti"] == answer.claims["jti"] == "AAbks-" + "A" * 18

@@ -155,7 +155,7 @@ def _parse(jwk: Mapping[str, Any]) -> Any:
     if len(str(material.get("n", ""))) > _LARGEST_RSA // 4:
         raise JwkRejected("the RSA key is too large")
     try:
-        key = _PARSERS[jwk["kty"]].from_jwk(json.dumps(material))
+        key = _PARSERS[jwk["kty"]].from_jwk(material)
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, KeyError) as error:
         raise JwkRejected("the key cannot be parsed") from error
     if isinstance(key, rsa.RSAPublicKey):

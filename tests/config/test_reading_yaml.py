@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import ConfigError, load_settings
-from broker.config import document
+from broker.config import ConfigError, document, load_settings
 from broker.config.document import Node, read_document, read_scalar
 from broker.config.events import quick_events
 

@@ -30,7 +30,7 @@ _UNUSUAL: Final = re.compile(
 
 def quick_events(text: str) -> Iterator[Event] | None:
     """
-    The events by the parser in C, a tenth of the work, if the text is one for it.
+    The events by the parser in C, a seventh of the work, if the text is one for it.
 
     It knows YAML 1.1 and refuses some of what is YAML 1.2, so only what it accepts counts. Raises
     ``QuickError`` while it is iterated over. There are none where PyYAML was built without libyaml.

@@ -240,7 +240,7 @@ def test_what_parsers_could_see_differently_is_left_to_the_exact_one(text: str) 
 
 
 def test_a_plain_file_is_read_by_the_quick_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a file of ten thousand clients takes eight times as long."""
+    """Else a file of ten thousand clients takes seven times as long."""
     monkeypatch.setattr(document, "exact_events", None)
 
     root = read_document("listen: {http: 127.0.0.1:80}\nissuer: https://é.example:80/\n", "x")

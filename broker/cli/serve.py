@@ -11,7 +11,7 @@ from broker.cli.stop import Misconfigured, Stop
 from broker.config.problems import printable
 from broker.logs import configure_logs
 from broker.policy.problems import PolicyLoadError
-from broker.serving import AddressUnavailable
+from broker.serving import AddressUnavailable, loading
 from broker.serving import serve as run_broker
 from broker.state.database import StateRefused
 
@@ -25,7 +25,8 @@ def serve(config: Path) -> None:
     SIGHUP reads clients, resources, issuers and policies again; what is not good is refused as a
     whole, and what was in force stays.
     """
-    settings = settings_from(config)
+    with loading():
+        settings = settings_from(config)
     configure_logs(level=settings.log.level, style=settings.log.format)
     try:
         status = run_broker(settings, dict(os.environ), drain_delay=settings.drain_delay)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
+from ruamel.yaml.reader import ReaderError
+
+from broker.config.events import (
     AliasEvent,
     CollectionEndEvent,
     CollectionStartEvent,
@@ -15,10 +17,11 @@ from ruamel.yaml.events import (
     Event,
     MappingStartEvent,
     NodeEvent,
+    QuickError,
     ScalarEvent,
+    exact_events,
+    quick_events,
 )
-from ruamel.yaml.reader import ReaderError
-
 from broker.config.problems import ConfigError, Mark, Path, Problem, nearest
 
 MAX_FILE_BYTES: Final = 1_048_576
@@ -90,7 +93,12 @@ def read_document(text: str, source: str) -> Node:
     Raises ``ConfigError`` for what is not YAML, names given twice, tags, merge keys, more than one
     document, and nesting or size beyond bounds, whether written out or made by aliases.
     """
-    return _Composer(text, source).document()
+    events = quick_events(text)
+    if events is not None:
+        # Whatever is wrong is told by the exact parser, so that it is told in one way.
+        with suppress(ConfigError, QuickError):
+            return _Composer(text, source, events).document()
+    return _Composer(text, source, exact_events(text)).document()
 
 
 def read_scalar(text: str) -> Any:
@@ -105,8 +113,9 @@ def read_scalar(text: str) -> Any:
 class _Composer:
     """Builds nodes from the parser's events, one at a time, so that bounds hold while it reads."""
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, events: Iterator[Event]) -> None:
         self._text = text
+        self._events = events
         self._lines = text.splitlines()
         self._source = source
         self._anchors: dict[str, Node | None] = {}
@@ -131,18 +140,17 @@ class _Composer:
         return root
 
     def _compose(self) -> Node:
-        events: Iterator[Event] = iter(YAML(typ="safe", pure=True).parse(self._text))
         root: Node | None = None
-        for event in events:
+        for event in self._events:
             if isinstance(event, DocumentStartEvent) and root is not None:
-                mark = self._mark(event.start_mark.line, event.start_mark.column)
+                mark = self._start_of(event)
                 raise ConfigError([self._problem(mark, "only one document may stand in the file")])
             if isinstance(event, NodeEvent):
-                root = self._node(event, events, depth=1)
+                root = self._node(event, self._events, depth=1)
         return root or Node(Mark(self._source, 1, 1), {})
 
     def _node(self, event: Event, events: Iterator[Event], *, depth: int) -> Node:
-        mark = self._mark(event.start_mark.line, event.start_mark.column)
+        mark = self._start_of(event)
         if isinstance(event, AliasEvent):
             return self._aliased(str(event.anchor), mark)
         self._spend(1, mark)
@@ -151,7 +159,7 @@ class _Composer:
         if anchor is not None:
             # A node is not there for aliases until it is complete, so none can contain itself.
             self._anchors[anchor] = None
-        if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
+        if isinstance(event, ScalarEvent + CollectionStartEvent) and event.tag is not None:
             self._problems.append(self._problem(mark, "tags are not accepted"))
         if isinstance(event, ScalarEvent):
             node.content = read_scalar(event.value) if event.implicit[0] else event.value
@@ -178,7 +186,7 @@ class _Composer:
         for event in events:
             if isinstance(event, CollectionEndEvent):
                 return
-            mark = self._mark(event.start_mark.line, event.start_mark.column)
+            mark = self._start_of(event)
             name = self._name(event, events, mark=mark, depth=depth)
             inner = self._node(next(events), events, depth=depth + 1)
             if name in node.keys:
@@ -212,6 +220,10 @@ class _Composer:
         self._remaining -= nodes
         if self._remaining < 0:
             raise ConfigError([self._problem(mark, f"holds more than {_MAX_NODES} values")])
+
+    def _start_of(self, event: Event) -> Mark:
+        at = event.start_mark
+        return Mark(self._source) if at is None else self._mark(at.line, at.column)
 
     def _mark(self, line: int, column: int) -> Mark:
         text = self._lines[line] if line < len(self._lines) else ""

@@ -50,24 +50,22 @@ class Reading:
 def read_sections(root: Node) -> Reading:
     """Read the whole file, going on past mistakes, so that one look finds them all."""
     data = root.plain()
-    errors = _errors(data)
-    if not errors:
-        everything = {name: range(len(data.get(name) or ())) for name in _LISTS}
-        return Reading(BrokerFile.model_validate(data), frozenset(), everything, ())
+    try:
+        file = BrokerFile.model_validate(data)
+    except ValidationError as error:
+        return _read_the_rest(data, root, errors=error.errors(include_url=False))
+    everything = {name: range(len(data.get(name) or ())) for name in _LISTS}
+    return Reading(file, frozenset(), everything, ())
+
+
+def _read_the_rest(data: dict[str, Any], root: Node, *, errors: Sequence[ErrorDetails]) -> Reading:
+    """What can be read of a file beside its errors."""
     problems = [problem_of(error, root) for error in errors]
     positions = _prune(data, [tuple(error["loc"]) for error in errors])
     broken = frozenset(str(error["loc"][0]) for error in errors)
     if "issuer" in broken:
         data["issuer"] = _STAND_IN_ISSUER
     return Reading(BrokerFile.model_validate(data), broken, positions, problems)
-
-
-def _errors(data: Any) -> list[ErrorDetails]:
-    try:
-        BrokerFile.model_validate(data)
-    except ValidationError as error:
-        return error.errors(include_url=False)
-    return []
 
 
 def _prune(data: dict[str, Any], locations: Sequence[Path]) -> Mapping[str, Sequence[int]]:

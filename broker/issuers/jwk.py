@@ -11,10 +11,10 @@ from broker.interfaces import VerificationKey
 from broker.oauth import VERIFICATION_ALGORITHMS
 from broker.tokens.jwk import (
     JwkRejected,
-    check_jwk,
+    bound_key,
     check_strength,
     is_for_signatures,
-    verification_key,
+    sound_key,
 )
 
 _LONGEST_KID: Final = 512
@@ -62,13 +62,13 @@ def read_jwk(jwk: Any, *, is_of_bundle: bool = False) -> Jwk:
     if _has_foreign_curve(jwk):
         return Jwk(kid, is_for_signatures=True)
     _check_members(jwk)
-    check_jwk(jwk)
+    public_key = sound_key(jwk)
     check_strength(jwk)
     keys: dict[str, VerificationKey] = {}
     for algorithm in VERIFICATION_ALGORITHMS:
         if jwk.get("alg") in (None, algorithm):
             with suppress(TokenRejected):
-                keys[algorithm] = verification_key(jwk, algorithm)
+                keys[algorithm] = bound_key(jwk, algorithm, public_key)
     return Jwk(kid, is_for_signatures=True, by_algorithm=keys)
 
 

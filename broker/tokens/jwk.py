@@ -114,7 +114,11 @@ def verification_key(jwk: Mapping[str, Any], algorithm: str) -> JwkVerificationK
     for this, and ``JwkRejected`` when it is not fit for use at all: private or symmetric members, a
     weak or enormous RSA key, an unknown curve.
     """
-    public_key = _sound_key(jwk)
+    return bound_key(jwk, algorithm, sound_key(jwk))
+
+
+def bound_key(jwk: Mapping[str, Any], algorithm: str, public_key: Any) -> JwkVerificationKey:
+    """The same of a JWK whose ``sound_key`` is there already; raises ``TokenRejected`` alone."""
     if not is_for_signatures(jwk):
         raise TokenRejected(Reason.KEY_NOT_FOR_SIG)
     stated = jwk.get("alg")
@@ -149,10 +153,11 @@ def is_secret(jwk: Mapping[str, Any]) -> bool:
 
 def check_jwk(jwk: Mapping[str, Any]) -> None:
     """Raise ``JwkRejected`` for a key that must never be used, whatever it says it is for."""
-    _sound_key(jwk)
+    sound_key(jwk)
 
 
-def _sound_key(jwk: Mapping[str, Any]) -> Any:
+def sound_key(jwk: Mapping[str, Any]) -> Any:
+    """The public key of a JWK; raises ``JwkRejected`` as ``check_jwk`` does."""
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise JwkRejected("the key has private or symmetric members")
     if not isinstance(jwk.get("kty"), str) or jwk["kty"] not in _PARSERS:
@@ -180,7 +185,7 @@ def _parse(jwk: Mapping[str, Any]) -> Any:
     if len(str(material.get("n", ""))) > _LARGEST_RSA // 4:
         raise JwkRejected("the RSA key is too large")
     try:
-        key = _PARSERS[jwk["kty"]].from_jwk(json.dumps(material))
+        key = _PARSERS[jwk["kty"]].from_jwk(material)
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, KeyError) as error:
         raise JwkRejected("the key cannot be parsed") from error
     if isinstance(key, rsa.RSAPublicKey):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import ConfigError, load_settings
-from broker.config.document import read_document, read_scalar
+from broker.config import ConfigError, document, load_settings
+from broker.config.document import Node, read_document, read_scalar
+from broker.config.events import quick_events
 
 Refuse = Callable[..., list[str]]
 
@@ -141,3 +142,107 @@ def test_no_text_makes_the_reader_fail_otherwise_than_by_saying_so(text: str) ->
         return
 
     assert isinstance(root.plain(), dict)
+
+
+_PIECES = st.sampled_from(
+    [
+        *(
+            "a",
+            "b c",
+            "12",
+            "~",
+            "'q'",
+            '"\\u00e9"',
+            "http://x.example:80/?q",
+            "a?b",
+            "x#y",
+            "#c",
+            "|2\n",
+        ),
+        *(
+            "- ",
+            "-",
+            "? ",
+            ": ",
+            ":",
+            ", ",
+            "[",
+            "]",
+            "{",
+            "}",
+            "|\n",
+            ">-\n",
+            "\n",
+            "\n  ",
+            "\n    ",
+        ),
+        *(
+            "---\n",
+            "...\n",
+            "<<: ",
+            "*x ",
+            "&x ",
+            "!t ",
+            "%x",
+            "\u00e9",
+            "\u2028",
+            "\t",
+            "'a\n b'",
+            "key: ",
+        ),
+        *(
+            "[1, 2]",
+            "{x: y, z: [http://x]}",
+            "c: d\n",
+            "  e: f\n",
+            "  - g\n",
+            '"k":v',
+            "'it''s'",
+            "\r\n",
+        ),
+    ]
+)
+
+
+def _by_the_exact_parser(text: str) -> Node | str:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(document, "quick_events", lambda _: None)
+        return _read(text)
+
+
+def _read(text: str) -> Node | str:
+    try:
+        return read_document(text, "broker.yaml")
+    except ConfigError as refused:
+        return str(refused)
+
+
+@given(st.lists(_PIECES, max_size=9).map("".join))
+def test_the_quick_parser_changes_nothing_of_what_is_read_or_told(
+    text: str,
+) -> None:
+    assert _read(text) == _by_the_exact_parser(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !t 1\n",
+        "a: &x 1\n",
+        "%TAG !a! x\n---\na: 1\n",
+        "a: 1\n...\n",
+        "a:\t1\n",
+        "a: b\u2028c\n",
+    ],
+)
+def test_what_parsers_could_see_differently_is_left_to_the_exact_one(text: str) -> None:
+    assert quick_events(text) is None
+
+
+def test_a_plain_file_is_read_by_the_quick_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file of ten thousand clients takes seven times as long."""
+    monkeypatch.setattr(document, "exact_events", None)
+
+    root = read_document("listen: {http: 127.0.0.1:80}\nissuer: https://é.example:80/\n", "x")
+
+    assert root.plain() == {"listen": {"http": "127.0.0.1:80"}, "issuer": "https://é.example:80/"}

@@ -95,6 +95,7 @@ class ExposureFact(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=Fa
     accepted_until: int
     expired_at: int
     known_from: int
+    cut_off_until: int | None = None
 
 
 KeyChanges = Annotated[list[KeyChangeFact], Meta(max_length=LIST_LIMIT)]

@@ -407,7 +407,7 @@ def test_revoking_twice_is_as_good_as_once(place: Place) -> None:
 
     again = rotator.revoke(active)
 
-    assert not again.was_active
+    assert again.is_repeated
     assert place.states() == states
 
 

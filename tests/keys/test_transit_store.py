@@ -19,6 +19,7 @@ from broker.keys import vault_transit
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import FoundKey, KeyLife, Schedule
+from broker.keys.outlook import exposure_of
 from broker.keys.record import NoRecord
 from broker.keys.transit_key import sign_digests
 from broker.keys.vault_auth import TokenFileAuth
@@ -26,6 +27,7 @@ from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.tokens.own_keys import OwnKeys
+from tests.harness import Clock
 from tests.keys.pretend_vault import (
     Answer,
     PretendVault,
@@ -34,7 +36,7 @@ from tests.keys.pretend_vault import (
     refused,
     results,
 )
-from tests.openbao import LEAD, Transit, wait_until
+from tests.openbao import LEAD, SCHEDULE, Transit, wait_until
 
 HOUR = timedelta(hours=1)
 KEY, SIGN = "transit/keys/es", "transit/sign/es"
@@ -304,7 +306,7 @@ def test_a_key_that_cannot_be_read_any_more_stays_published(
     published = store.public_keys()
     vault.scripts[KEY] = lambda _: refused()
 
-    assert fault_of(store.refresh) == "vault: forbidden"
+    assert fault_of(store.refresh) == "vault: forbidden (needs read on transit/keys/es)"
     assert store.public_keys() == published
     assert len(published) == 1
 
@@ -612,6 +614,42 @@ def test_a_store_that_may_not_read_the_record_signs_and_publishes_nothing(
     wait_until(lambda: store._fault("ES256") is None)
     assert len(store.signing_key("ES256").sign(b"header.payload")) == 64
     store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_replica_that_cannot_read_the_record_publishes_a_revoked_key_no_longer_than_is_told(
+    own_transit: Transit,
+) -> None:
+    clock = Clock(int(time.time()))
+    rotator = own_transit.rotator(now=clock)
+    rotator.tend()
+    followed = own_transit.followed(now=clock, is_on_record=True)
+    followed.refresh()
+    policy = 'path "transit/*" { capabilities = ["read", "update"] }'
+    own_transit.bao.call("PUT", "sys/policies/acl/own", policy=policy)
+    kid = rotator.look().keys[0].kid
+    exposure = exposure_of(
+        rotator.revoke(kid),
+        schedule=SCHEDULE,
+        max_age=timedelta(minutes=5),
+        longest_token=timedelta(minutes=5),
+    )
+
+    clock.at += int(SCHEDULE.keep_published.total_seconds())
+    assert "forbidden" in fault_of(followed.refresh)
+    assert kid in {version.kid for version in followed.published()}
+    assert clock.at < exposure.cut_off_until
+    clock.at += 1
+    assert "forbidden" in fault_of(followed.refresh)
+    assert followed.published() == []
+    assert clock.at + followed.fresh_for() <= exposure.cut_off_until
+
+    own_transit.bao.allow("own", may_sign=("own-es256",))
+    followed.refresh()
+    assert kid not in {version.kid for version in followed.published()}
+    assert followed.published()
+    followed.close()
 
 
 @pytest.mark.openbao

@@ -280,13 +280,20 @@ def _open_allowances(settings: Settings) -> Allowances:
     if state.store == "valkey" and state.valkey is not None:
         from broker.state.valkey_allowances import ValkeyAllowances  # noqa: PLC0415 - the same.
 
-        deadline = min(_LIMIT_SECONDS, state.valkey.deadline.total_seconds())
-        primary = _primary(state.valkey, connections=_LIMIT_CONNECTIONS, deadline=deadline)
+        opening = state.valkey.deadline.total_seconds()
+        primary = _primary(
+            state.valkey,
+            connections=_LIMIT_CONNECTIONS,
+            deadline=min(_LIMIT_SECONDS, opening),
+            opening=opening,
+        )
         return ValkeyAllowances(primary, state.valkey.prefix)
     return SqliteAllowances(state.directory)
 
 
-def _primary(valkey: ValkeySettings, *, connections: int, deadline: float) -> "Primary":
+def _primary(
+    valkey: ValkeySettings, *, connections: int, deadline: float, opening: float = 0.0
+) -> "Primary":
     from broker.state.valkey_opening import Servers, primary_of  # noqa: PLC0415 - the same.
 
     sentinel, tls = valkey.sentinel, valkey.tls
@@ -301,7 +308,13 @@ def _primary(valkey: ValkeySettings, *, connections: int, deadline: float) -> "P
         ),
         database=valkey.database,
     )
-    return primary_of(servers, prefix=valkey.prefix, connections=connections, deadline=deadline)
+    return primary_of(
+        servers,
+        prefix=valkey.prefix,
+        connections=connections,
+        deadline=deadline,
+        opening=opening,
+    )
 
 
 def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:

@@ -11,6 +11,9 @@ from broker.keys.unavailable import signer_unavailable
 
 MOST_ENTRIES: Final = 64
 MOST_REVOKED: Final = 256
+"""How many are read."""
+MOST_REVOKED_AT_ONCE: Final = 96
+"""How many are written: OpenBao refuses a request with more than a thousand strings in it."""
 
 
 class RecordUnreadable(ValueError):
@@ -93,7 +96,7 @@ def writable_members(record: KeyRecord) -> Mapping[str, Any]:
     """The members to write, held against the rules of reading first; raises ``RecordFull``."""
     for kind, number, most in (
         ("keys", len(record.keys), MOST_ENTRIES),
-        ("revoked keys of the memory of replicas", len(record.revoked), MOST_REVOKED),
+        ("revoked keys of the memory of replicas", len(record.revoked), MOST_REVOKED_AT_ONCE),
     ):
         if number > most:
             raise RecordFull(

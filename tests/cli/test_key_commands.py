@@ -342,7 +342,8 @@ def test_an_operator_rotates_with_a_token_of_their_own(
     revoked = run("keys", "revoke", listed[-1]["kid"], "--token-file", str(token_file))
 
     assert refused.exit_code == 1
-    assert refused.stderr == "The keys cannot be reached: vault: forbidden.\n"
+    right = "create or update on kv/data/broker/keys/record"
+    assert refused.stderr == f"The keys cannot be reached: vault: forbidden (needs {right}).\n"
     assert [key["state"] for key in listed] == ["pending", "pending", "active"]
     assert revoked.exit_code == 0, revoked.output
     assert states(run) == ["pending", "active", "revoked"]

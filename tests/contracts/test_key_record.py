@@ -11,7 +11,7 @@ from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyEntry
 from broker.keys.record import (
     MOST_ENTRIES,
-    MOST_REVOKED,
+    MOST_REVOKED_AT_ONCE,
     Claim,
     HeldRecord,
     KeyRecord,
@@ -90,7 +90,9 @@ def test_a_write_over_anything_but_the_newest_changes_nothing(
 
 
 def crowded(number: int) -> tuple[KeyEntry, ...]:
-    return tuple(KeyEntry("ES256", n, str(n).rjust(43, "k"), 1) for n in range(1, number + 1))
+    return tuple(
+        KeyEntry("ES256", n, str(n).rjust(43, "k"), 1, 2, 3, 4) for n in range(1, number + 1)
+    )
 
 
 def forgotten(number: int) -> tuple[RevokedKey, ...]:
@@ -101,7 +103,7 @@ def forgotten(number: int) -> tuple[RevokedKey, ...]:
     "record",
     [
         KeyRecord(crowded(MOST_ENTRIES + 1)),
-        KeyRecord(revoked=forgotten(MOST_REVOKED + 1)),
+        KeyRecord(revoked=forgotten(MOST_REVOKED_AT_ONCE + 1)),
         KeyRecord((*crowded(1), *crowded(1))),
         KeyRecord((ENTRY,), Claim("n" * 65, 5)),
     ],
@@ -117,7 +119,7 @@ def test_what_could_not_be_read_again_is_not_written(
 
 
 def test_as_much_as_can_be_read_is_written(records: RecordStore) -> None:
-    full = KeyRecord(crowded(MOST_ENTRIES), Claim("n" * 64, 5), forgotten(MOST_REVOKED))
+    full = KeyRecord(crowded(MOST_ENTRIES), Claim("n" * 64, 5), forgotten(MOST_REVOKED_AT_ONCE))
 
     assert records.write(full, over=0)
     assert records.read().record == full

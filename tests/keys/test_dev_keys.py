@@ -18,6 +18,7 @@ from broker.keys.key_files import KeyFileRefused
 from broker.keys.published import KeyUnfit
 from broker.keys.record_file import FileRecord
 from broker.keys.rotator import Rotator
+from tests.harness import Clock
 
 
 @pytest.fixture

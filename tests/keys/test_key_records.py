@@ -20,7 +20,7 @@ from broker.keys.journal import KeyJournal
 from broker.keys.life import Schedule
 from broker.keys.outlook import exposure_of
 from broker.keys.published import published_key
-from broker.keys.record import MOST_REVOKED, HeldRecord, KeyRecord, RecordFull, RevokedKey
+from broker.keys.record import MOST_REVOKED_AT_ONCE, HeldRecord, KeyRecord, RecordFull, RevokedKey
 from broker.keys.record_file import FileRecord
 from broker.keys.rotator import NotRotated, Revoked, Rotator
 from broker.keys.statement import KeyStatement
@@ -264,11 +264,13 @@ def test_a_revocation_that_the_record_has_no_room_for_is_not_made_and_says_so(pl
     kid, rotator = "k" * 43, place.rotator()
     rotator.has_keys_in_memory = True
     held = place.records.read()
-    full = [RevokedKey(str(n).rjust(43, "r"), 1, place.clock() + 9) for n in range(MOST_REVOKED)]
+    full = [
+        RevokedKey(str(n).rjust(43, "r"), 1, place.clock() + 9) for n in range(MOST_REVOKED_AT_ONCE)
+    ]
     assert place.records.write(replace(held.record, revoked=tuple(full)), over=held.version)
     before = place.records.read()
 
-    with pytest.raises(RecordFull, match=r"256 revoked keys .* at most"):
+    with pytest.raises(RecordFull, match=r"96 revoked keys .* at most"):
         rotator.revoke(kid)
 
     assert place.records.read() == before

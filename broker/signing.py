@@ -28,6 +28,7 @@ from broker.keys.ephemeral import (
 )
 from broker.keys.followed import FollowedKeys
 from broker.keys.journal import KeyJournal
+from broker.keys.leaps import LeapGuard
 from broker.keys.life import Schedule
 from broker.keys.outlook import exposure_of
 from broker.keys.record import NoRecord, RecordStore
@@ -206,15 +207,18 @@ def keys_looked_after(settings: Settings) -> Iterator[None]:
     rotator = open_rotator(settings)
     rotator.journal = open_journal(settings, audit, face="service")
     witness = KeyWitness(rotator, audit)
+    times = settings.keys.times
+    guard = LeapGuard(_now, allowance=times.clock_difference, patience=times.keep_published)
 
     def tend() -> None:
         try:
             if vault is None or vault.rotator is not None:
+                guard.check()
                 rotator.tend()
         finally:
             witness.look()
 
-    tender = KeyTender(tend, interval=settings.keys.times.poll.total_seconds())
+    tender = KeyTender(tend, interval=times.poll.total_seconds())
     tender.start()
     try:
         yield

@@ -125,9 +125,11 @@ class Rotator:
         """
         Set a successor for each of these algorithms, and keep a spare ready; the record after that.
 
-        Raises ``NotRotated`` when a successor is set already, or somebody else is at it.
+        Raises ``NotRotated`` when a successor is set already, or somebody else is at it, or the clock
+        is behind what is on record.
         """
         record = self.look()
+        self._check_clock(record)
         # Where nobody looks after the keys but those who rotate them, old ones are closed off here.
         for algorithm in self.algorithms:
             self._settle(record, algorithm)
@@ -187,9 +189,11 @@ class Rotator:
         Do what is due: adopt keys, make the spare, set the next successor, close off old keys.
 
         Called often; it writes only when there is something to do, and leaves it to whoever is at it.
+        Raises ``NotRotated`` while the clock is behind what is on record.
         """
         held = self._records.read()
         record = self._complete(held).record
+        self._check_clock(record)
         due = frozenset(
             algorithm for algorithm in self.algorithms if self.editor(algorithm).is_due(record)
         )
@@ -203,6 +207,19 @@ class Rotator:
                 return
         for algorithm in self.algorithms:
             self._settle(record, algorithm)
+
+    def _check_clock(self, record: KeyRecord) -> None:
+        """
+        Refuse to reckon by a clock that is behind moments that have passed.
+
+        A key that is set to begin by such a clock would sign elsewhere before verifiers can know it.
+        """
+        passed = [entry.published_at for entry in record.keys]
+        passed.extend(entry.revoked_at for entry in record.keys if entry.revoked_at is not None)
+        passed.extend(one.revoked_at for one in record.revoked)
+        behind = max(passed, default=0) - self.now()
+        if behind > self.schedule.clock_difference.total_seconds():
+            raise NotRotated(f"The clock is {behind} s behind what is on record; set it first.")
 
     def _changes_in_memory(self, before: KeyRecord, after: KeyRecord) -> Iterator[KeyChange]:
         """What becomes of the keys in the memory of replicas; they are on record once revoked."""

@@ -153,6 +153,25 @@ def test_a_rotation_on_the_way_is_not_overtaken_by_another(place: Place) -> None
     assert place.records.read().record == record
 
 
+@pytest.mark.requirement("SGN-02")
+def test_by_a_clock_that_is_behind_the_record_nothing_is_rotated_but_a_key_is_revoked(
+    dev: Place,
+) -> None:
+    rotator = dev.make_rotator()
+    rotator.tend()
+    before, active = dev.records.read(), dev.editor_lives()[-1].entry.kid
+    dev.pass_time(seconds=-31)
+
+    for act in (rotator.tend, lambda: rotator.rotate(["ES256"])):
+        with pytest.raises(NotRotated, match="The clock is 31 s behind what is on record"):
+            act()
+
+    assert dev.records.read() == before
+    assert active in rotator.revoke(active).record.revoked_ids
+    dev.pass_time(seconds=31)
+    rotator.tend()
+
+
 def test_of_many_rotators_that_find_a_key_due_exactly_one_sets_its_successor(
     place: Place,
 ) -> None:

@@ -341,18 +341,29 @@ class Rotator:
         successor = editor.scheduled(record)
         record = editor.revoke(record, kid)
         if was_active:
-            if successor is None:
-                # A key that somebody else may sign with is worse than none, so this does not depend on it.
-                with suppress(TemporarilyUnavailable, NotRotated):
-                    record, successor = self._with_spare(record, entry.algorithm)
-            if successor is not None:
-                record = editor.begin_at_once(record, successor)
+            record = self._succeeded(record, entry.algorithm, successor)
         return Revoked(
             record, entry.algorithm, kid, was_active, editor.active(record), revoked_at=self.now()
         )
 
+    def _succeeded(
+        self, record: KeyRecord, algorithm: str, successor: KeyEntry | None
+    ) -> KeyRecord:
+        """The record in which another key signs at once, if there is one or one can be made."""
+        if successor is None:
+            # A key that somebody else may sign with is worse than none, so this does not depend on it.
+            with suppress(TemporarilyUnavailable, NotRotated):
+                record, successor = self._with_spare(record, algorithm)
+        if successor is None:
+            return record
+        return self.editor(algorithm).begin_at_once(record, successor)
+
     def _revoked_before(self, record: KeyRecord, entry: KeyEntry, revoked_at: int) -> Revoked:
-        """What there is to tell of a revocation that was made before."""
+        """What there is to tell of a revocation that was made before, and a successor if it lacks one."""
+        editor = self.editor(entry.algorithm)
+        is_alone = entry.takes_over and editor.active(record) is None
+        if is_alone:
+            record = self._succeeded(record, entry.algorithm, editor.scheduled(record))
         followed = (
             one.number > entry.number and one.activates_at == revoked_at
             for one in record.of(entry.algorithm)
@@ -362,8 +373,8 @@ class Rotator:
             entry.algorithm,
             entry.kid,
             # Whatever signs instead of a key that was active has begun at that very moment.
-            was_active=any(followed),
-            signing=self.editor(entry.algorithm).active(record),
+            was_active=is_alone or any(followed),
+            signing=editor.active(record),
             revoked_at=revoked_at,
             is_repeated=True,
         )

@@ -389,6 +389,12 @@ def test_a_key_is_revoked_though_no_other_can_be_made(dev: Place, tmp_path: Path
     assert revoked.was_active
     assert revoked.signing is None
     assert dev.states() == ["revoked"]
+    # Once one can be made, the same command has it sign.
+    dev.pass_time(minutes=1)
+    again = rotator.revoke(revoked.kid)
+    assert (again.is_repeated, again.was_active) == (True, True)
+    assert again.signing is not None
+    assert dev.states() == ["active", "revoked"]
 
 
 def test_a_successor_that_is_revoked_before_it_began_changes_nothing_else(place: Place) -> None:

@@ -66,7 +66,10 @@ def _be(work: Callable[[], str], pipe: int, *, within: float) -> NoReturn:
         # Should the parent die meanwhile, nobody else ends this process.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, within + 1)
-        os.write(pipe, work().encode("utf-8", "replace")[: _LONGEST_WORD - 1] + b"\n")
+        word = work().encode("utf-8", "replace")[: _LONGEST_WORD - 1] + b"\n"
+        # Nobody listens any more when the parent was ended meanwhile.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(pipe, word)
     except BaseException:  # noqa: BLE001 -- nothing may unwind into the parent's code.
         traceback.print_exc()
     finally:

@@ -32,7 +32,9 @@ class Process:
 
     def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
         settings = configuration.settings
-        self._key_store = ObservedKeyStore(open_key_store(settings), metrics, settings.keys.store)
+        self._key_store = ObservedKeyStore(
+            open_key_store(settings, worker=writer), metrics, settings.keys.store
+        )
         self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
         callers = self._foundation.caller_parts()
         self.endpoints: Endpoints = assemble(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from broker import __version__
+from broker.apart import WorkFailed, word_of
 from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog, Observer
 from broker.bounded import MemoryStatus
@@ -25,6 +26,7 @@ from broker.metrics import Metrics, ObservedAuditLog
 from broker.model import KeySource, RequestContext, new_request_id
 from broker.monitor import Check
 from broker.orders import Order
+from broker.state.database import StateRefused
 from broker.state.memory import MemoryState
 from broker.state.sqlite import SqliteState
 from broker.state.sqlite_allowances import SqliteAllowances
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     State = MemoryState | SqliteState | ValkeyState
 
+_LONGEST_LOOK: Final = 10.0
+"""How long the start waits for a shared store, in seconds; each of its servers has a deadline of its own."""
 _LIMIT_SECONDS: Final = 0.1
 """How long a limit may take to be looked up; then this process keeps it by itself."""
 _LIMIT_CONNECTIONS: Final = 4
@@ -216,16 +220,37 @@ def check_state(settings: Settings) -> None:
     """
     Look at a store that brokers share before anything is started; one that is away may come later.
 
-    Raises ``StateRefused`` when it cannot be used as it is.
+    That is done in a process of its own: to look up a name takes a thread, which may live on for as long
+    as the system's resolver wants, and this process is going to be forked. Raises ``StateRefused`` when
+    the store cannot be used as it is.
     """
     valkey = settings.state.valkey
     if settings.state.store != "valkey" or valkey is None:
         return
+    # It is loaded here, so that the processes to come share it.
+    import broker.state.valkey  # noqa: PLC0415 - the other stores do without.
+    import broker.state.valkey_opening  # noqa: F401, PLC0415 - the same.
+
+    try:
+        refused = word_of(lambda: _refusal(settings, valkey), within=_LONGEST_LOOK)
+    except WorkFailed:
+        raise StateRefused("the state store cannot be looked at") from None
+    if refused is None:
+        _log.warning("state_away", detail=f"no answer within {_LONGEST_LOOK:.0f} s")
+    elif refused:
+        raise StateRefused(refused)
+
+
+def _refusal(settings: Settings, valkey: ValkeySettings) -> str:
+    """Why the store cannot be used as it is, or nothing."""
     state = _open_valkey(settings, valkey)
     try:
         state.check_policy()
+    except StateRefused as refused:
+        return str(refused)
     finally:
         state.close()
+    return ""
 
 
 def _open_state(settings: Settings) -> "State":
@@ -256,13 +281,20 @@ def _open_allowances(settings: Settings) -> Allowances:
     if state.store == "valkey" and state.valkey is not None:
         from broker.state.valkey_allowances import ValkeyAllowances  # noqa: PLC0415 - the same.
 
-        deadline = min(_LIMIT_SECONDS, state.valkey.deadline.total_seconds())
-        primary = _primary(state.valkey, connections=_LIMIT_CONNECTIONS, deadline=deadline)
+        opening = state.valkey.deadline.total_seconds()
+        primary = _primary(
+            state.valkey,
+            connections=_LIMIT_CONNECTIONS,
+            deadline=min(_LIMIT_SECONDS, opening),
+            opening=opening,
+        )
         return ValkeyAllowances(primary, state.valkey.prefix)
     return SqliteAllowances(state.directory)
 
 
-def _primary(valkey: ValkeySettings, *, connections: int, deadline: float) -> "Primary":
+def _primary(
+    valkey: ValkeySettings, *, connections: int, deadline: float, opening: float = 0.0
+) -> "Primary":
     from broker.state.valkey_opening import Servers, primary_of  # noqa: PLC0415 - the same.
 
     sentinel, tls = valkey.sentinel, valkey.tls
@@ -277,7 +309,13 @@ def _primary(valkey: ValkeySettings, *, connections: int, deadline: float) -> "P
         ),
         database=valkey.database,
     )
-    return primary_of(servers, prefix=valkey.prefix, connections=connections, deadline=deadline)
+    return primary_of(
+        servers,
+        prefix=valkey.prefix,
+        connections=connections,
+        deadline=deadline,
+        opening=opening,
+    )
 
 
 def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:

@@ -50,7 +50,8 @@ class KeyStore(Protocol):
     Our signing keys. It never returns a key for signing that verifiers cannot see yet.
 
     ``public_keys`` is the published set as JWK members, public ones only, each with ``kid``, ``alg``
-    and ``use``. It keeps answering with the last good set while the engine behind it is away.
+    and ``use``. While the engine behind it is away it keeps answering with the last good set, until all
+    that its keys have signed is dead; from then on the set is empty.
     ``fresh_for`` is for how many seconds from now no key signs, anywhere, that is not in that set: as
     long as a verifier may keep it. ``close`` stops threads and forgets what is secret.
     """

@@ -297,13 +297,15 @@ class KeyExposure:
     Every replica has stopped by ``stopped_at``. Verifiers that keep the key set may accept the key until
     ``accepted_until``, whoever signs with it. Tokens signed before are dead by ``expired_at`` at the
     latest. A verifier that kept the key set knows the key that signs instead from ``known_from`` on;
-    before, it has to fetch the set for a key that it does not know.
+    before, it has to fetch the set for a key that it does not know. A replica that cannot read the record
+    goes on publishing the key, so that whoever asks it may accept the key until ``cut_off_until``.
     """
 
     stopped_at: int
     accepted_until: int
     expired_at: int
     known_from: int
+    cut_off_until: int
 
 
 class RequestContext(Struct, frozen=True):

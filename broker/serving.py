@@ -192,6 +192,7 @@ def _run_grpc(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) 
 
 def _run_http(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:
     from broker.web.app import OAuthApp  # noqa: PLC0415 - only this process serves HTTP.
+    from broker.web.peers import Peers  # noqa: PLC0415 - the same.
     from broker.web.server import HttpListener, serve_http  # noqa: PLC0415 - the same.
 
     configuration = accepted.configuration
@@ -206,7 +207,7 @@ def _run_http(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) 
             issuer=configuration.settings.issuer,
             max_body_bytes=settings.max_body_bytes,
             max_concurrent=settings.threads,
-            trusted_proxies=settings.trusted_proxies,
+            peers=Peers(settings.trusted_proxies, header=settings.caller_header),
         )
 
     def close() -> None:

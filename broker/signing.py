@@ -2,14 +2,13 @@
 
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 from broker.config import Settings
 from broker.config.settings import (
-    EphemeralSettings,
     KeySettings,
     RecordSettings,
     VaultAuthSettings,
@@ -29,6 +28,7 @@ from broker.keys.ephemeral import (
 )
 from broker.keys.followed import FollowedKeys
 from broker.keys.journal import KeyJournal
+from broker.keys.leaps import LeapGuard
 from broker.keys.life import Schedule
 from broker.keys.outlook import exposure_of
 from broker.keys.record import NoRecord, RecordStore
@@ -67,8 +67,12 @@ def schedule_of(settings: Settings) -> Schedule:
     )
 
 
-def open_key_store(settings: Settings) -> KeyStore:
-    """The configured key store; it starts, and recovers, while Vault is away."""
+def open_key_store(settings: Settings, *, worker: str = "") -> KeyStore:
+    """
+    The configured key store; it starts, and recovers, while Vault is away.
+
+    ``worker`` is the name of this process, by which people find a key that is in its memory.
+    """
     keys, schedule = settings.keys, schedule_of(settings)
     if keys.vault is None:
         return DevKeyStore(keys.directory, algorithms=keys.algorithms, schedule=schedule, now=_now)
@@ -79,7 +83,7 @@ def open_key_store(settings: Settings) -> KeyStore:
         return VaultTransitKeyStore(followed)
     own = EphemeralKeys(
         _board(followed.session, keys.vault.record),
-        _certifier(settings.issuer, keys.vault, keys.vault.ephemeral, session=followed.session),
+        _certifier(settings.issuer, keys.vault, followed.session, worker=worker),
         followed.book,
         algorithms=keys.algorithms,
     )
@@ -88,14 +92,17 @@ def open_key_store(settings: Settings) -> KeyStore:
 
 
 def _certifier(
-    issuer: str, vault: VaultSettings, ephemeral: EphemeralSettings, *, session: VaultSession
+    issuer: str, vault: VaultSettings, session: VaultSession, *, worker: str = ""
 ) -> Certifier:
+    ephemeral = vault.ephemeral
+    if ephemeral is None:
+        raise ValueError("no certifier is configured")
     return Certifier(
         session,
         mount=vault.mount,
         key_name=ephemeral.certifier,
         issuer=issuer,
-        replica=replica_name(socket.gethostname()),
+        replica=replica_name(socket.gethostname(), worker),
         lifetime=ephemeral.lifetime,
     )
 
@@ -136,26 +143,35 @@ def open_rotator(settings: Settings, *, auth: VaultAuth | None = None) -> Rotato
         auth=auth or _vault_auth(vault.rotator or vault.auth),
     )
 
-    def stated() -> Sequence[StatedKey]:
-        if vault.ephemeral is None or vault.record is None:
-            return ()
-        certifier = _certifier(settings.issuer, vault, vault.ephemeral, session=session)
-        latest = _now() + int(schedule.clock_difference.total_seconds())
-        return stated_keys(
-            _board(session, vault.record).read(),
-            certifiers_of(certifier.versions()),
-            issuer=settings.issuer,
-            now=latest,
-        )
-
     return Rotator(
         _vault_record(session, vault.record),
         TransitSmith(session, keys=_transit_keys(keys, vault), mount=vault.mount),
         algorithms=keys.algorithms,
         schedule=schedule,
         now=_now,
-        stated=stated,
+        stated=_stated(settings, vault, session),
     )
+
+
+def _stated(
+    settings: Settings, vault: VaultSettings, session: VaultSession
+) -> Callable[[], Sequence[StatedKey]] | None:
+    """What reads the statements of keys in memory, where keys are there."""
+    if vault.ephemeral is None or vault.record is None:
+        return None
+    board = _board(session, vault.record)
+    certifier = _certifier(settings.issuer, vault, session)
+    ahead = int(settings.keys.times.clock_difference.total_seconds())
+
+    def stated() -> Sequence[StatedKey]:
+        return stated_keys(
+            board.read(),
+            certifiers_of(certifier.versions()),
+            issuer=settings.issuer,
+            now=_now() + ahead,
+        )
+
+    return stated
 
 
 def open_journal(
@@ -168,12 +184,11 @@ def open_journal(
 
 
 def exposure_under(settings: Settings, revoked: Revoked) -> KeyExposure:
-    """What remains after a revocation that is made now, under these settings."""
+    """What remains after a revocation, under these settings."""
     tokens = settings.tokens
     longest = max(tokens.lifetime, tokens.machine_lifetime, tokens.id_jag_lifetime)
     return exposure_of(
         revoked,
-        now=_now(),
         schedule=schedule_of(settings),
         max_age=tokens.jwks_max_age,
         longest_token=longest + tokens.leeway,
@@ -192,15 +207,18 @@ def keys_looked_after(settings: Settings) -> Iterator[None]:
     rotator = open_rotator(settings)
     rotator.journal = open_journal(settings, audit, face="service")
     witness = KeyWitness(rotator, audit)
+    times = settings.keys.times
+    guard = LeapGuard(_now, allowance=times.clock_difference, patience=times.keep_published)
 
     def tend() -> None:
         try:
             if vault is None or vault.rotator is not None:
+                guard.check()
                 rotator.tend()
         finally:
             witness.look()
 
-    tender = KeyTender(tend, interval=settings.keys.times.poll.total_seconds())
+    tender = KeyTender(tend, interval=times.poll.total_seconds())
     tender.start()
     try:
         yield

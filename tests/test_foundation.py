@@ -1,11 +1,15 @@
-"""The clock by which tokens are judged, once the system's clock goes back."""
+"""What every process stands on: the clock once it goes back, and the look at a shared store before."""
 
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.foundation import OnwardClock
+from tests.e2e.setting import new_setting
 
 NOW = 1_800_000_000
 LEEWAY = timedelta(seconds=30)
@@ -59,3 +63,43 @@ def test_a_clock_that_went_back_by_more_tells_nobody_the_time_until_it_has_caugh
 
     system.at = NOW + ahead - 30
     assert clock() == system.at
+
+
+SLOW_NAME = """
+import socket, sys, threading, time
+from pathlib import Path
+from broker.cli.inputs import settings_from
+from broker.foundation import check_state
+
+socket.getaddrinfo = lambda *_args, **_options: time.sleep(60)
+check_state(settings_from(Path(sys.argv[1])))
+print(threading.active_count())
+"""
+
+
+@pytest.mark.requirement("R-40")
+def test_a_name_that_resolves_slowly_leaves_no_thread_behind_before_the_fork(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "password").write_text("x" * 32)
+    (tmp_path / "password").chmod(0o600)
+    valkey = {
+        "host": "valkey.test:6379",
+        "password_file": "password",
+        "tls": {},
+        "deadline": "100ms",
+    }
+    state = {"store": "valkey", "directory": str(tmp_path / "state"), "valkey": valkey}
+    setting = new_setting(tmp_path, state=state)
+    setting.write()
+
+    looked = subprocess.run(
+        [sys.executable, "-c", SLOW_NAME, str(setting.file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (looked.returncode, looked.stdout.splitlines()[-1:]) == (0, ["1"]), looked.stderr
+    assert "state_away" in looked.stdout + looked.stderr

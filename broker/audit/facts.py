@@ -315,6 +315,7 @@ def _exposure(value: object) -> ExposureFact:
         accepted_until=_integer(value.accepted_until),
         expired_at=_integer(value.expired_at),
         known_from=_integer(value.known_from),
+        cut_off_until=_integer(value.cut_off_until),
     )
 
 

@@ -92,6 +92,7 @@ class ExposureFact(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fiel
     """What the revocation of a key cannot undo, in moments of unix seconds."""
 
     accepted_until: int
+    cut_off_until: int | None = None
     expired_at: int
     known_from: int
     stopped_at: int

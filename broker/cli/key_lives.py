@@ -28,7 +28,7 @@ from broker.keys.journal import KeyJournal
 from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyLife, KeyState
 from broker.keys.outlook import Change, Event, next_of, upcoming
-from broker.keys.record import KeyRecord
+from broker.keys.record import KeyRecord, RecordFull
 from broker.keys.rotator import NotRotated, Rotator
 from broker.keys.vault_auth import TokenFileAuth
 from broker.signing import open_journal, open_rotator
@@ -124,7 +124,7 @@ def rotating(
         rotator = open_rotator(settings, auth=auth)
         rotator.journal = journal or KeyJournal()
         yield rotator
-    except (NotRotated, KeyFileRefused) as refused:
+    except (NotRotated, RecordFull, KeyFileRefused) as refused:
         raise Negative(str(refused)) from None
     except TemporarilyUnavailable as error:
         if error.reason == Reason.AUDIT_UNAVAILABLE:

@@ -52,7 +52,9 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
     if output == "json":
         facts = {
             "revoked": revoked.kid,
-            "algorithm": revoked.algorithm,
+            "algorithm": revoked.algorithm or None,
+            "is_known": revoked.is_known,
+            "is_repeated": revoked.is_repeated,
             "was_active": revoked.was_active,
             "replica": revoked.replica or None,
             "fault": revoked.fault or None,
@@ -72,11 +74,15 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
 
 def sentences(revoked: Revoked, exposure: KeyExposure, *, now: int) -> Iterator[str]:
     """What was done and what remains, for people."""
-    yield f"Revoked: {revoked.algorithm} key {revoked.kid}."
-    yield f"- It signs nothing and is published nowhere from {_when(exposure.stopped_at, now)}."
+    yield from _done(revoked)
+    yield (
+        "- It signs nothing, and no broker that can read the record publishes it, from"
+        f" {_when(exposure.stopped_at, now)}."
+    )
     yield (
         "- Verifiers that keep the key set may accept it, whoever signs with it, until"
-        f" {_when(exposure.accepted_until, now)}."
+        f" {_when(exposure.accepted_until, now)}; if a broker cannot read the record, those that ask it"
+        f" may until {_when(exposure.cut_off_until, now)}."
     )
     yield (
         "- Its tokens are refused by verifiers that fetched the key set since, and have expired by"
@@ -87,6 +93,22 @@ def sentences(revoked: Revoked, exposure: KeyExposure, *, now: int) -> Iterator[
             f"- It is on record, but Vault could not be told to refuse it ({revoked.fault}): run this"
             " again."
         )
+    if revoked.is_known:
+        yield from _afterwards(revoked, exposure, now=now)
+
+
+def _done(revoked: Revoked) -> Iterator[str]:
+    if not revoked.is_known:
+        yield f"Revoked: key {revoked.kid}, of which nothing is known."
+        yield "- No broker lists a key with this id, so make sure that it is the one that you mean."
+    elif revoked.is_repeated:
+        yield f"Revoked already at {moment(revoked.revoked_at)}: {revoked.algorithm} key {revoked.kid}."
+    else:
+        yield f"Revoked: {revoked.algorithm} key {revoked.kid}."
+
+
+def _afterwards(revoked: Revoked, exposure: KeyExposure, *, now: int) -> Iterator[str]:
+    """What signs instead."""
     if revoked.replica:
         replica = printable(revoked.replica)
         yield f"- Replica {replica} signs in Vault until a key of its own may again."
@@ -106,4 +128,4 @@ def sentences(revoked: Revoked, exposure: KeyExposure, *, now: int) -> Iterator[
 
 
 def _when(seconds: int, now: int) -> str:
-    return f"{moment(seconds)} (in {age(seconds - now)})"
+    return f"{moment(seconds)} ({f'in {age(seconds - now)}' if seconds > now else 'over'})"

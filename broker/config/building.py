@@ -143,6 +143,7 @@ def _http(scene: Scene) -> HttpSettings:
         tls=_tls(scene, ("http", "tls"), http.tls),
         is_behind_proxy=http.is_behind_proxy,
         trusted_proxies=tuple(http.trusted_proxies),
+        caller_header=http.caller_header,
         max_body_bytes=http.max_body_bytes,
         threads=http.threads,
     )

@@ -61,6 +61,8 @@ def _check_proxy(scene: Scene) -> Iterator[Finding]:
         yield Finding(("http", "is_behind_proxy"), "needs the proxy's address in trusted_proxies")
     if http.trusted_proxies and not http.is_behind_proxy:
         yield Finding(("http", "trusted_proxies"), "has no effect without is_behind_proxy: true")
+    if "caller_header" in http.model_fields_set and not http.trusted_proxies:
+        yield Finding(("http", "caller_header"), "has no effect without trusted_proxies")
 
 
 def _check_fetch(scene: Scene) -> Iterator[Finding]:

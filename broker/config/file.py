@@ -17,6 +17,7 @@ from broker.config.kinds import (
     ClaimName,
     Duration,
     FileName,
+    HeaderName,
     Identifier,
     ListenAddress,
     Network,
@@ -81,7 +82,14 @@ class HttpSection(Section):
         description="A proxy in front terminates TLS; it must be in `trusted_proxies`.",
     )
     trusted_proxies: Annotated[list[Network], holding(0, 64)] = Field(
-        default=[], description="Addresses or networks of the proxies whose headers are believed."
+        default=[],
+        description="Addresses or networks of the proxies whose `caller_header` is believed. They must"
+        " set it themselves, and drop `X_Forwarded_For`, or have a `caller_header` without a dash.",
+    )
+    caller_header: HeaderName = Field(
+        default="X-Forwarded-For",
+        description="Where these name the caller. One of letters and digits alone cannot be forged by"
+        " a look-alike with underscores that a proxy lets pass.",
     )
     max_body_bytes: Annotated[Size, between(1024, 1_048_576)] = Field(
         default=65_536, description="The largest request body."

@@ -113,6 +113,7 @@ VaultPath = Annotated[str, AfterValidator(values.read_vault_path), _schema("path
 ClaimName = Annotated[str, AfterValidator(values.read_claim_name), _schema("claim name")]
 FileName = Annotated[str, AfterValidator(values.read_path), _schema("path")]
 Network = Annotated[str, AfterValidator(values.read_network), _schema("address or network")]
+HeaderName = Annotated[str, AfterValidator(values.read_header_name), _schema("header name")]
 HostName = Annotated[
     str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?$")
 ]

@@ -68,11 +68,16 @@ class ListenSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """The OAuth face over HTTP. ``trusted_proxies`` are networks in CIDR form."""
+    """
+    The OAuth face over HTTP.
+
+    ``trusted_proxies`` are networks in CIDR form, and ``caller_header`` is where these name the caller.
+    """
 
     tls: TlsFiles | None
     is_behind_proxy: bool
     trusted_proxies: tuple[str, ...]
+    caller_header: str
     max_body_bytes: int
     threads: int
 

@@ -24,6 +24,7 @@ _HIGHEST_RATE: Final = 1_000_000
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})"
 )
+_HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{2,63}")
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
     r"(?:[/][!$-;=@-Z_a-z~%]*)?"
@@ -145,6 +146,13 @@ def read_network(value: str) -> str:
         raise refusal("must be an address or a network, such as 10.0.0.0/24") from None
     if network.prefixlen == 0:
         raise refusal("would trust every address; name the proxies")
+    return value
+
+
+def read_header_name(value: str) -> str:
+    """The name of a header that has no look-alike for whoever reads it, or the customary one."""
+    if value != "X-Forwarded-For" and _HEADER.fullmatch(value) is None:
+        raise refusal("must be X-Forwarded-For, or letters and digits alone, such as CallerAddress")
     return value
 
 

@@ -68,6 +68,15 @@ class KeyBook:
         """Whether what was read at that moment is too old to sign by."""
         return abs(self.now() - read_at) > self.schedule.stale_after.total_seconds()
 
+    def is_outdated(self, read_at: int) -> bool:
+        """
+        Whether what was read at that moment is too old even to be published.
+
+        Nothing that was signed by it is alive by then, and what was revoked since must not stay in any
+        key set for ever.
+        """
+        return abs(self.now() - read_at) > self.schedule.keep_published.total_seconds()
+
     def fresh_for(self, read_at: int) -> int:
         """For how many seconds no key signs that was not known at that moment; 0 at the least."""
         ahead = self.schedule.publish_ahead - self.schedule.clock_difference

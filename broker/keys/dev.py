@@ -46,7 +46,8 @@ class DevKeyStore:
     The first key of an algorithm is made where there is none. Several processes may start on one
     directory at once: one key wins and all of them use it. Later keys and the record of their lives are
     made by others; every call sees them at once, since it looks whether the directory has changed.
-    While the directory cannot be used nothing is signed, and the last good keys stay published.
+    While the directory cannot be used nothing is signed, and the last good keys stay published until
+    all that they signed is dead.
     Raises ``KeyFileRefused`` when the directory or a file in it can be read by others, belongs to
     somebody else, or holds anything but a key fit for its algorithm, or a record.
     """
@@ -68,6 +69,7 @@ class DevKeyStore:
         self._turn = threading.Lock()
         self._is_closed = False
         self._fault = ""
+        self._read_at = now()
         for algorithm in self._algorithms:
             if not self._files.numbers(algorithm):
                 self._files.make(algorithm, 1)
@@ -87,10 +89,12 @@ class DevKeyStore:
 
     def public_keys(self) -> Sequence[Mapping[str, str]]:
         chosen = self._chosen if self._is_closed else self._current()
+        if self._fault and self._book.is_outdated(self._read_at):
+            return []
         return [key.published.members() for key in chosen.published]
 
     def fresh_for(self) -> int:
-        return self._book.fresh_for(self._now())
+        return self._book.fresh_for(self._read_at if self._fault else self._now())
 
     def close(self) -> None:
         with self._turn:
@@ -100,7 +104,9 @@ class DevKeyStore:
 
     def _current(self) -> _Chosen:
         """What counts now, read anew if the directory has changed or a moment has come."""
-        if self._chosen.holds(self._now(), self._stamp()):
+        now = self._now()
+        if self._chosen.holds(now, self._stamp()):
+            self._read_at = now
             return self._chosen
         with self._turn:
             # It is looked at before it is read: a change in between is then seen at the next call.
@@ -113,7 +119,7 @@ class DevKeyStore:
         signed = {algorithm: key.kid for algorithm, key in self._chosen.signing.items()}
         try:
             self._chosen = self._choose(stamp, signed=signed)
-            self._fault = ""
+            self._fault, self._read_at = "", self._now()
         except KeyFileRefused:
             self._fault = "the directory of the keys cannot be used"
         except TemporarilyUnavailable as error:

@@ -90,15 +90,22 @@ class StatedKey:
 def stated_keys(
     listed: Sequence[Listed], certifiers: Mapping[str, PublishedKey], *, issuer: str, now: int
 ) -> Sequence[StatedKey]:
-    """What is listed and verifies, for whoever only wants to see it."""
-    found = []
+    """
+    What is listed and verifies, for whoever only wants to see it: each key once.
+
+    Of several statements of one key that counts by which it ends last, as it does for who publishes it.
+    """
+    found: dict[str, StatedKey] = {}
     for one in listed:
         with suppress(StatementRefused):
             statement = read_statement(
                 one.statement, issuer=issuer, certifiers=certifiers, latest_made_at=now
             )
-            found.append(_stated(statement, one))
-    return found
+            stated = _stated(statement, one)
+            known = found.setdefault(statement.kid, stated)
+            if stated.ended_at > known.ended_at:
+                found[statement.kid] = stated
+    return list(found.values())
 
 
 def _stated(statement: KeyStatement, listed: Listed) -> StatedKey:
@@ -164,13 +171,18 @@ class EphemeralKeys:
             self._put_up(versions[0] if versions else None)
 
     def published(self) -> Sequence[PublishedKey]:
-        """The keys of all replicas that are in use or may have signed a token that lives."""
+        """
+        The keys of all replicas that are in use or may have signed a token that lives, each once.
+
+        An ECDSA signature has a twin that verifies too, so one key may be stated by two texts.
+        """
         revoked = self._book.revoked
-        return [
-            known.statement.published
+        found = {
+            known.statement.kid: known.statement.published
             for known in self._known.values()
             if not self._is_dead(known.ended_at) and known.statement.kid not in revoked
-        ]
+        }
+        return list(found.values())
 
     def signing(self, algorithm: str) -> LocalSigningKey | None:
         """The newest own key that may sign now, if there is one."""
@@ -359,6 +371,6 @@ def _new_key(algorithm: str) -> _PrivateKey:
     return rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 
 
-def replica_name(host: str) -> str:
-    """A name for this process that no other has, by which people find it."""
-    return f"{host[:40]}-{secrets.token_hex(6)}"
+def replica_name(host: str, worker: str) -> str:
+    """A name for this process that no other has, by which people find it: its host and its worker."""
+    return "-".join(filter(None, (host[:36], worker[:14], secrets.token_hex(6))))

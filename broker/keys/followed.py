@@ -43,9 +43,10 @@ class FollowedKeys:
     """
     Follows the versions of the transit keys named, and what is on record about them.
 
-    What was read last stays when it cannot be read anew, but nothing signs by it for long. The session
-    becomes its own, which it closes. Raises ``ValueError`` for names that are not acceptable in a path,
-    and for unknown algorithms.
+    What was read last stays when it cannot be read anew, but nothing signs by it for long, and nothing is
+    published by it once all that was signed is dead (``KeyBook.is_outdated``). The session becomes its
+    own, which it closes. Raises ``ValueError`` for names that are not acceptable in a path, and for
+    unknown algorithms.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FollowedKeys:
         self._read: dict[str, _Read] = {}
         self._sets: dict[str, KeySet] = {}
         self._unread: dict[str, str] = {}
+        self._looked_at: int | None = None
         self._one_refresh = threading.Lock()
 
     def refresh(self) -> None:
@@ -79,6 +81,8 @@ class FollowedKeys:
             else:
                 found = [self._refresh_one(algorithm, at) for algorithm in self.names]
                 faults = [fault for fault in found if fault is not None]
+                if len(faults) < len(found):
+                    self._looked_at = at
             self._choose()
         if faults:
             raise faults[0]
@@ -93,7 +97,9 @@ class FollowedKeys:
         return self._sets.get(algorithm)
 
     def published(self) -> Sequence[KeyVersion]:
-        """All published versions, in the order of the algorithms."""
+        """All published versions, in the order of the algorithms; none once they are outdated."""
+        if self._looked_at is None or self.book.is_outdated(self._looked_at):
+            return []
         sets = self._sets
         return [
             version

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import AuditLog
+from broker.keys.record import RecordFull
 from broker.model import KeyChange, KeyExposure, RequestContext, new_request_id
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOGGER: Final = logging.getLogger(__name__)
 _NOT_DONE: Final = "nothing was changed: others changed the record of the keys first"
+_FULL: Final = "nothing was changed: the record of the keys would be too long to be read"
 _UNKNOWN: Final = "it is not known whether the record of the keys was changed"
 
 
@@ -85,6 +87,9 @@ class KeyJournal:
             announcement.is_recorded = False
         try:
             yield announcement
+        except RecordFull:
+            self._take_back(about, act, _FULL)
+            raise
         except BaseException:
             self._take_back(about, act, _UNKNOWN)
             raise

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 
 Moment = Annotated[int, msgspec.Meta(ge=0)]
 """Unix seconds."""
-KeyId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+KEY_ID_PATTERN: Final = "^[A-Za-z0-9_-]{43}$"
+KeyId = Annotated[str, msgspec.Meta(pattern=KEY_ID_PATTERN)]
 """A thumbprint in base64url."""
 
 

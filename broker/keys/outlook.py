@@ -75,13 +75,21 @@ def _of_succession(editor: RecordEditor, lives: Sequence[KeyLife]) -> Iterator[E
 def exposure_of(
     revoked: Revoked,
     *,
-    now: int,
     schedule: Schedule,
     max_age: timedelta,
     longest_token: timedelta,
 ) -> KeyExposure:
-    """What remains after a revocation that was made at this moment."""
+    """
+    What remains after a revocation, from the moment that it counts from.
+
+    A replica that has read the record a moment before, and not since, publishes by it for as long as it
+    keeps the key of any token published; what it tells verifiers about keeping its answer ends no later
+    than if it had been told before ``publish_ahead`` was over.
+    """
+    now = revoked.revoked_at
     stopped_at = now + _seconds(schedule.follow)
+    accepted_until = stopped_at + _seconds(max_age)
+    longest_published = max(schedule.keep_published, schedule.publish_ahead)
     known_from = (
         revoked.signing.published_at + _seconds(schedule.publish_ahead)
         if revoked.signing is not None and revoked.was_active and not revoked.replica
@@ -89,9 +97,12 @@ def exposure_of(
     )
     return KeyExposure(
         stopped_at=stopped_at,
-        accepted_until=stopped_at + _seconds(max_age),
+        accepted_until=accepted_until,
         expired_at=stopped_at + _seconds(longest_token),
         known_from=max(known_from, now),
+        cut_off_until=max(
+            accepted_until, now + _seconds(longest_published + schedule.clock_difference)
+        ),
     )
 
 
@@ -104,7 +115,7 @@ def rehearsal(rotator: Rotator) -> Rotator:
         algorithms=rotator.algorithms,
         schedule=rotator.schedule,
         now=rotator.now,
-        stated=rotator.stated,
+        stated=rotator.stated if rotator.has_keys_in_memory else None,
     )
 
 

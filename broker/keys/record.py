@@ -11,10 +11,17 @@ from broker.keys.unavailable import signer_unavailable
 
 MOST_ENTRIES: Final = 64
 MOST_REVOKED: Final = 256
+"""How many are read."""
+MOST_REVOKED_AT_ONCE: Final = 96
+"""How many are written: OpenBao refuses a request with more than a thousand strings in it."""
 
 
 class RecordUnreadable(ValueError):
     """What stands where the record should be is none; the sentence says no more than that."""
+
+
+class RecordFull(Exception):
+    """Nothing was written, because nobody could read it any more; the sentence says what has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,25 @@ class KeyRecord:
         return record
 
 
+def writable_members(record: KeyRecord) -> Mapping[str, Any]:
+    """The members to write, held against the rules of reading first; raises ``RecordFull``."""
+    for kind, number, most in (
+        ("keys", len(record.keys), MOST_ENTRIES),
+        ("revoked keys of the memory of replicas", len(record.revoked), MOST_REVOKED_AT_ONCE),
+    ):
+        if number > most:
+            raise RecordFull(
+                f"Nothing was changed: the record holds {most} {kind} at most, and this would make"
+                f" {number}. Some have to leave it first."
+            )
+    members = record.members()
+    try:
+        KeyRecord.of_members(members)
+    except RecordUnreadable as error:
+        raise RecordFull(f"Nothing was changed: {error} that could be read again.") from None
+    return members
+
+
 @dataclass(frozen=True, slots=True)
 class HeldRecord:
     """The record as it was read; ``version`` 0 says that nothing has been recorded yet."""
@@ -99,7 +125,7 @@ class RecordStore(Protocol):
 
     ``write`` replaces what had the version ``over``, and tells whether it did: of two writers over one
     version exactly one is told yes. Both raise ``TemporarilyUnavailable`` (``signer_unavailable``) when
-    it cannot be known.
+    it cannot be known. What could not be read again is not written: ``write`` raises ``RecordFull``.
     """
 
     def read(self) -> HeldRecord: ...

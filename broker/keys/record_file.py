@@ -15,7 +15,13 @@ from broker.keys.key_files import (
     read_private,
     write_private,
 )
-from broker.keys.record import HeldRecord, KeyRecord, RecordUnreadable
+from broker.keys.record import (
+    HeldRecord,
+    KeyRecord,
+    RecordFull,
+    RecordUnreadable,
+    writable_members,
+)
 from broker.strict_json import StrictJsonError, loads_strict
 
 _LARGEST: Final = 65_536
@@ -42,11 +48,12 @@ class FileRecord:
             return self._read(folder)
 
     def write(self, record: KeyRecord, *, over: int) -> bool:
+        members = writable_members(record)
         with private_directory(self._directory) as folder:
             self._lock(folder)
             if self._read(folder).version != over:
                 return False
-            self._replace(folder, {"version": over + 1, **record.members()})
+            self._replace(folder, {"version": over + 1, **members})
         return True
 
     def _lock(self, folder: int) -> None:
@@ -75,8 +82,11 @@ class FileRecord:
 
     def _replace(self, folder: int, members: dict[str, Any]) -> None:
         draft = f".{self.NAME}.{secrets.token_hex(8)}"
+        content = json.dumps(members, indent=1).encode("ascii")
+        if len(content) > _LARGEST:
+            raise RecordFull(f"Nothing was changed: {self._path} would be too long to be read.")
         try:
-            write_private(folder, draft, content=json.dumps(members, indent=1).encode("ascii"))
+            write_private(folder, draft, content=content)
             os.replace(draft, self.NAME, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         except OSError as error:

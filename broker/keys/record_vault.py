@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.keys.record import HeldRecord, KeyRecord, RecordUnreadable
+from broker.keys.record import HeldRecord, KeyRecord, RecordUnreadable, writable_members
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_http import vault_path
 from broker.keys.vault_session import VaultSession
@@ -66,4 +66,4 @@ class VaultRecord:
             raise signer_unavailable(f"vault: {error}") from None
 
     def write(self, record: KeyRecord, *, over: int) -> bool:
-        return self._document.write(record.members(), over=over)
+        return self._document.write(writable_members(record), over=over)

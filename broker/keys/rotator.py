@@ -1,9 +1,11 @@
 """Rotation and revocation: keys are made, put on record, and closed off, by one rotator at a time."""
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from broker.errors import TemporarilyUnavailable
@@ -12,8 +14,9 @@ from broker.keys.changes import RecordEditor
 from broker.keys.course import changes_between
 from broker.keys.ephemeral import StatedKey
 from broker.keys.journal import Act, KeyJournal
-from broker.keys.life import FoundKey, KeyEntry, KeyLife, KeyState, Schedule
+from broker.keys.life import KEY_ID_PATTERN, FoundKey, KeyEntry, KeyLife, KeyState, Schedule
 from broker.keys.record import MOST_ENTRIES, Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
+from broker.keys.statement import LONGEST_LIFE
 from broker.model import KeyChange
 
 _CLAIM_SECONDS: Final = 60
@@ -22,6 +25,7 @@ _ROOM: Final = 8
 """How many entries are left free, so that a key can still be revoked and succeeded."""
 
 
+_KEY_ID: Final = re.compile(KEY_ID_PATTERN)
 _PUBLISH: Final = Act("key.publish", "upkeep")
 
 
@@ -53,10 +57,12 @@ class Revoked:
     """
     What a revocation did: the record after it, the key, and the one that signs instead.
 
-    ``was_active`` tells whether the key signed until then. ``replica`` is set for a key that was in the
-    memory of one, which goes on with a key that all share. ``fault`` says why the place where the key is
-    kept could not be told; then only those who read the record know. ``is_recorded`` tells whether it is
-    in the audit log.
+    ``revoked_at`` is the moment in unix seconds from which it counts; ``is_repeated`` says that this was
+    an earlier one, by which everything is told. ``was_active`` tells whether the key signed until then.
+    ``replica`` is set for a key that was in the memory of one, which goes on with a key that all share.
+    A key of which nobody knows anything (``is_known``) has no ``algorithm``, and may yet be in the memory
+    of a replica. ``fault`` says why the place where the key is kept could not be told; then only those
+    who read the record know. ``is_recorded`` tells whether it is in the audit log.
     """
 
     record: KeyRecord
@@ -64,6 +70,9 @@ class Revoked:
     kid: str
     was_active: bool
     signing: KeyEntry | None
+    revoked_at: int
+    is_repeated: bool = False
+    is_known: bool = True
     replica: str = ""
     fault: str = ""
     is_recorded: bool = True
@@ -75,8 +84,8 @@ class Rotator:
 
     Any number of rotators may run: whoever writes a claim into the record first makes the next key,
     and the others find it made. A claim of one that died is void after a minute. ``stated`` are the
-    keys in the memory of replicas, which can be revoked as well. ``journal`` is told of every change
-    before it is made; what cannot be recorded is not done, revocations apart.
+    keys in the memory of replicas, where there are such, which can be revoked as well. ``journal`` is
+    told of every change before it is made; what cannot be recorded is not done, revocations apart.
     """
 
     def __init__(
@@ -87,9 +96,10 @@ class Rotator:
         algorithms: Sequence[str],
         schedule: Schedule,
         now: Now,
-        stated: Callable[[], Sequence[StatedKey]] = tuple,
+        stated: Callable[[], Sequence[StatedKey]] | None = None,
     ) -> None:
-        self.stated = stated
+        self.has_keys_in_memory = stated is not None
+        self.stated: Callable[[], Sequence[StatedKey]] = stated or tuple
         self.algorithms = tuple(algorithms)
         self.schedule = schedule
         self.now = now
@@ -115,16 +125,22 @@ class Rotator:
         """
         Set a successor for each of these algorithms, and keep a spare ready; the record after that.
 
-        Raises ``NotRotated`` when a successor is set already, or somebody else is at it.
+        Raises ``NotRotated`` when a successor is set already, or somebody else is at it, or the clock
+        is behind what is on record.
         """
         record = self.look()
+        self._check_clock(record)
         # Where nobody looks after the keys but those who rotate them, old ones are closed off here.
         for algorithm in self.algorithms:
             self._settle(record, algorithm)
         for algorithm in algorithms:
             waiting = self.editor(algorithm).scheduled(record)
-            if waiting is not None:
-                raise NotRotated(f"{algorithm}: key {waiting.kid} is about to sign already.")
+            if waiting is not None and waiting.activates_at is not None:
+                raise NotRotated(
+                    f"{algorithm}: key {waiting.kid} is about to sign already, from"
+                    f" {_moment(waiting.activates_at)} on"
+                    f" (in {waiting.activates_at - self.now()} s)."
+                )
             if not record.of(algorithm):
                 raise NotRotated(f"{algorithm}: there is no key yet; the broker makes the first.")
         return self._as_only_one(
@@ -136,7 +152,9 @@ class Rotator:
         """
         Take a key out of use at once and for ever; another signs at once if it was the one that did.
 
-        It waits for nobody: whoever is rotating meanwhile has to begin anew. Raises ``UnknownKey``.
+        It waits for nobody: whoever is rotating meanwhile has to begin anew. Where keys live in the
+        memory of replicas, one that nobody states any more is revoked as well, if this can be its id.
+        Raises ``UnknownKey``, and ``RecordFull`` when the record would be too long to be read.
         """
         for _ in range(_MOST_TRIES):
             on_record = self._records.read()
@@ -157,7 +175,8 @@ class Rotator:
     def _after(self, revoked: Revoked) -> Revoked:
         """See to what follows from a revocation that is on record, as far as that is possible."""
         try:
-            self._settle(revoked.record, revoked.algorithm)
+            if revoked.is_known:
+                self._settle(revoked.record, revoked.algorithm)
         except TemporarilyUnavailable as error:
             revoked = replace(revoked, fault=error.detail)
         # What else there is to do can be done by others as well.
@@ -170,9 +189,11 @@ class Rotator:
         Do what is due: adopt keys, make the spare, set the next successor, close off old keys.
 
         Called often; it writes only when there is something to do, and leaves it to whoever is at it.
+        Raises ``NotRotated`` while the clock is behind what is on record.
         """
         held = self._records.read()
         record = self._complete(held).record
+        self._check_clock(record)
         due = frozenset(
             algorithm for algorithm in self.algorithms if self.editor(algorithm).is_due(record)
         )
@@ -186,6 +207,19 @@ class Rotator:
                 return
         for algorithm in self.algorithms:
             self._settle(record, algorithm)
+
+    def _check_clock(self, record: KeyRecord) -> None:
+        """
+        Refuse to reckon by a clock that is behind moments that have passed.
+
+        A key that is set to begin by such a clock would sign elsewhere before verifiers can know it.
+        """
+        passed = [entry.published_at for entry in record.keys]
+        passed.extend(entry.revoked_at for entry in record.keys if entry.revoked_at is not None)
+        passed.extend(one.revoked_at for one in record.revoked)
+        behind = max(passed, default=0) - self.now()
+        if behind > self.schedule.clock_difference.total_seconds():
+            raise NotRotated(f"The clock is {behind} s behind what is on record; set it first.")
 
     def _changes_in_memory(self, before: KeyRecord, after: KeyRecord) -> Iterator[KeyChange]:
         """What becomes of the keys in the memory of replicas; they are on record once revoked."""
@@ -301,36 +335,87 @@ class Rotator:
         if entry is None:
             return self._revoked_in_memory(record, kid)
         editor = self.editor(entry.algorithm)
+        if entry.revoked_at is not None:
+            return self._revoked_before(record, entry, entry.revoked_at)
         was_active = entry == editor.active(record)
         successor = editor.scheduled(record)
         record = editor.revoke(record, kid)
         if was_active:
-            if successor is None:
-                # A key that somebody else may sign with is worse than none, so this does not depend on it.
-                with suppress(TemporarilyUnavailable, NotRotated):
-                    record, successor = self._with_spare(record, entry.algorithm)
-            if successor is not None:
-                record = editor.begin_at_once(record, successor)
-        return Revoked(record, entry.algorithm, kid, was_active, editor.active(record))
+            record = self._succeeded(record, entry.algorithm, successor)
+        return Revoked(
+            record, entry.algorithm, kid, was_active, editor.active(record), revoked_at=self.now()
+        )
+
+    def _succeeded(
+        self, record: KeyRecord, algorithm: str, successor: KeyEntry | None
+    ) -> KeyRecord:
+        """The record in which another key signs at once, if there is one or one can be made."""
+        if successor is None:
+            # A key that somebody else may sign with is worse than none, so this does not depend on it.
+            with suppress(TemporarilyUnavailable, NotRotated):
+                record, successor = self._with_spare(record, algorithm)
+        if successor is None:
+            return record
+        return self.editor(algorithm).begin_at_once(record, successor)
+
+    def _revoked_before(self, record: KeyRecord, entry: KeyEntry, revoked_at: int) -> Revoked:
+        """What there is to tell of a revocation that was made before, and a successor if it lacks one."""
+        editor = self.editor(entry.algorithm)
+        is_alone = entry.takes_over and editor.active(record) is None
+        if is_alone:
+            record = self._succeeded(record, entry.algorithm, editor.scheduled(record))
+        followed = (
+            one.number > entry.number and one.activates_at == revoked_at
+            for one in record.of(entry.algorithm)
+        )
+        return Revoked(
+            record,
+            entry.algorithm,
+            entry.kid,
+            # Whatever signs instead of a key that was active has begun at that very moment.
+            was_active=is_alone or any(followed),
+            signing=editor.active(record),
+            revoked_at=revoked_at,
+            is_repeated=True,
+        )
 
     def _revoked_in_memory(self, record: KeyRecord, kid: str) -> Revoked:
         found = next((one for one in self.stated() if one.statement.kid == kid), None)
-        if found is None:
+        if found is None and not (self.has_keys_in_memory and _KEY_ID.fullmatch(kid)):
             raise UnknownKey(f"No key on record has the id {kid!r}.")
-        statement, now = found.statement, self.now()
-        until = statement.ends_at + int((self.schedule.keep_published * 2).total_seconds())
-        if kid not in record.revoked_ids:
-            revoked = RevokedKey(kid, now, until)
+        before = next((one for one in record.revoked if one.kid == kid), None)
+        revoked = before or RevokedKey(kid, self.now(), self._forgotten_at(found))
+        if before is None:
             record = self._pruned(record)
             record = replace(record, revoked=(*record.revoked, revoked))
-        return Revoked(
+        told = Revoked(
             record,
-            statement.algorithm,
+            "",
             kid,
-            was_active=statement.begins_at <= now < found.ended_at,
-            signing=self.editor(statement.algorithm).active(record),
-            replica=statement.replica,
+            was_active=False,
+            signing=None,
+            revoked_at=revoked.revoked_at,
+            is_repeated=before is not None,
+            is_known=False,
         )
+        return told if found is None else self._known_in_memory(told, found)
+
+    def _known_in_memory(self, told: Revoked, found: StatedKey) -> Revoked:
+        statement = found.statement
+        return replace(
+            told,
+            algorithm=statement.algorithm,
+            was_active=statement.begins_at <= told.revoked_at < found.ended_at,
+            signing=self.editor(statement.algorithm).active(told.record),
+            replica=statement.replica,
+            is_known=True,
+        )
+
+    def _forgotten_at(self, found: StatedKey | None) -> int:
+        """When a key of a replica's memory is dead for sure, and need not be remembered as revoked."""
+        longest = self.now() + int(LONGEST_LIFE.total_seconds())
+        ends_at = longest if found is None else found.statement.ends_at
+        return ends_at + int((self.schedule.keep_published * 2).total_seconds())
 
     def _settle(self, record: KeyRecord, algorithm: str) -> None:
         """Close off what must not sign any more."""
@@ -359,6 +444,10 @@ class Rotator:
             if life.state is KeyState.REVOKED and life.entry.number < active
         ]
         return max((0, *followed, *(number + 1 for number in revoked)))
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _newest(record: KeyRecord, algorithm: str) -> int:

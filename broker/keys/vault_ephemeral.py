@@ -41,7 +41,9 @@ class VaultEphemeralKeyStore:
         if not in_vault or self._keys.read_at is None:
             # What others sign with is not known yet, and a set without it would be kept.
             return []
-        return [*in_vault, *(key.members() for key in self._keys.published())]
+        in_memory = (key.members() for key in self._keys.published())
+        # A set that names a key twice is refused by verifiers as a whole.
+        return list({jwk["kid"]: jwk for jwk in (*in_memory, *in_vault)}.values())
 
     def fresh_for(self) -> int:
         return min(self._fallback.fresh_for(), self._keys.fresh_for())

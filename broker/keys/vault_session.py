@@ -41,9 +41,10 @@ class VaultSession:
     Reads and writes in Vault, logged in.
 
     Any failure is ``TemporarilyUnavailable`` (``signer_unavailable``) whose detail names the class
-    of fault and nothing more. A refused token is replaced by one login, however many callers were
-    refused, and there is at most one login in ``login_cooldown`` seconds, save for those that find
-    nobody there. Nothing happens until the first call, and nothing happens in the background.
+    of fault and nothing more, but for the right that is missing where it is one. A refused token is
+    replaced by one login, however many callers were refused, and there is at most one login in
+    ``login_cooldown`` seconds, save for those that find nobody there. Nothing happens until the first
+    call, and nothing happens in the background.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class VaultSession:
 
     def get(self, path: str) -> Mapping[str, Any]:
         """The whole answer to a read."""
-        return self._call(lambda token: self._http.get(path, token=token))
+        return self._call(lambda token: self._http.get(path, token=token), f"read on {path}")
 
     def find(self, path: str) -> Mapping[str, Any] | None:
         """The whole answer to a read, or ``None`` when there is nothing at this path."""
@@ -78,7 +79,7 @@ class VaultSession:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The whole answer to a write, which is sent twice if its connection breaks."""
-        return self._call(lambda token: self._http.post(path, body, token=token))
+        return self._call(lambda token: self._http.post(path, body, token=token), _writing(path))
 
     def attempt(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The whole answer to such a write, or ``None`` when it was refused for what it says."""
@@ -91,14 +92,19 @@ class VaultSession:
 
     def post_once(self, path: str, body: Mapping[str, Any]) -> None:
         """A write that would do more if it were done twice: it is not, if its connection breaks."""
-        self._call(lambda token: self._http.post(path, body, token=token), is_repeatable=False)
+        self._call(
+            lambda token: self._http.post(path, body, token=token),
+            _writing(path),
+            is_repeatable=False,
+        )
 
     def close(self) -> None:
         """Forget the token and close the connections."""
         self._held = None
         self._http.close()
 
-    def _call(self, call: Call, *, is_repeatable: bool = True) -> Mapping[str, Any]:
+    def _call(self, call: Call, right: str, *, is_repeatable: bool = True) -> Mapping[str, Any]:
+        """The answer to a call, which needs a right: a capability of the policy, on a path."""
         try:
             token = self._token()
             try:
@@ -108,7 +114,8 @@ class VaultSession:
                     raise
             return call(self._replace(token, because=Fault.FORBIDDEN))
         except VaultFault as fault:
-            raise signer_unavailable(f"vault: {fault.fault.value}") from fault
+            needed = f" (needs {right})" if fault.fault is Fault.FORBIDDEN else ""
+            raise signer_unavailable(f"vault: {fault.fault.value}{needed}") from fault
 
     def _token(self) -> str:
         held, now = self._held, self._monotonic()
@@ -189,6 +196,11 @@ class VaultSession:
             renew_at = since + lease.seconds * _RENEW_AFTER
             self._held = _Held(lease, asked_seconds, renew_at, since + lease.seconds)
         return self._held
+
+
+def _writing(path: str) -> str:
+    # Vault tells these two apart by whether there is something yet.
+    return f"create or update on {path}"
 
 
 def _is(error: TemporarilyUnavailable, fault: Fault) -> bool:

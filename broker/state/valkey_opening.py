@@ -28,7 +28,9 @@ class Servers:
     database: int = 0
 
 
-def primary_of(servers: Servers, *, prefix: str, connections: int, deadline: float) -> Primary:
+def primary_of(
+    servers: Servers, *, prefix: str, connections: int, deadline: float, opening: float = 0.0
+) -> Primary:
     """The primary that holds the keys with this prefix; nobody is asked for it yet."""
     resolver = TimedResolver(resolve_by_system)
 
@@ -38,7 +40,14 @@ def primary_of(servers: Servers, *, prefix: str, connections: int, deadline: flo
     tls = None if servers.tls is None else ClientTls(*servers.tls)
     access = Access(tls, *servers.credential, servers.database)
     places = _places(servers, Access(tls, *servers.sentinel_credential), access, prefix, open_link)
-    return Primary(places, access, open_link=open_link, connections=connections, deadline=deadline)
+    return Primary(
+        places,
+        access,
+        open_link=open_link,
+        connections=connections,
+        deadline=deadline,
+        opening=opening,
+    )
 
 
 def _places(

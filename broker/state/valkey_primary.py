@@ -46,7 +46,8 @@ class Primary:
 
     At most ``connections`` are open; who finds none free before the ``deadline``, in seconds, is refused.
     Who finds the breaker open is refused at once. Nothing is asked twice: what a broken connection has
-    left undone, nobody knows.
+    left undone, nobody knows. Who has to open a connection first has until ``opening``, if that is later:
+    it takes several round trips, and with too little time for them a distant server would never be reached.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Primary:
         open_link: OpenLink,
         connections: int,
         deadline: float,
+        opening: float = 0.0,
     ) -> None:
+        self._opening = max(deadline, opening)
         self._places = places
         self._access = access
         self._open_link = open_link
@@ -79,7 +82,7 @@ class Primary:
 
         Raises ``ValkeyFault``, as what is asked over it does.
         """
-        moment = time.monotonic() + self._deadline
+        began = time.monotonic()
         if self._is_closed:
             raise ValkeyFault("closed")
         try:
@@ -91,9 +94,10 @@ class Primary:
             raise ValkeyFault("busy")
         try:
             with self._telling_breaker():
-                link = self._link(moment)
+                link = self._link(began + self._opening)
+                allowed = self._deadline if link.is_open else self._opening
                 try:
-                    yield Conversation(link, moment)
+                    yield Conversation(link, began + allowed)
                 finally:
                     self._put_back(link)
         finally:
@@ -108,7 +112,7 @@ class Primary:
         now = time.monotonic()
         if not self._places.is_told or now < self._look_at:
             return
-        found = self._places.primary(moment=now + self._deadline)
+        found = self._places.primary(moment=now + self._opening)
         self._look_at = now + _LOOK_EVERY
         if found != self._endpoint:
             self._forget()

@@ -3,7 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -50,11 +50,11 @@ class OAuthApp:
         issuer: str,
         max_body_bytes: int = 65_536,
         max_concurrent: int = 16,
-        trusted_proxies: Iterable[str] = (),
+        peers: Peers | None = None,
         request_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         self.body_reads = BodyReads()
-        self.peers = Peers(trusted_proxies)
+        self.peers = peers or Peers()
         self._endpoints = endpoints
         self._max_body_bytes = max_body_bytes
         self._places = Places(max_concurrent, patience=_QUEUE_SECONDS)

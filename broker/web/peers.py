@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from broker.web.requests import Environ
 
+FORWARDED_HEADER: Final = "X-Forwarded-For"
 _MOST_HOPS: Final = 16
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -15,22 +16,26 @@ class Peers:
     """
     Tells the caller's address.
 
-    ``X-Forwarded-For`` is believed only when it comes from one of ``trusted_proxies`` (networks in CIDR
-    form), and only as far back as addresses of such proxies reach. Nothing else that a proxy might
-    say about a caller is believed at all. A proxy must set the header itself and drop look-alikes
-    such as ``X_Forwarded_For``, which WSGI cannot tell from it.
+    ``header`` is believed only when it comes from one of ``trusted_proxies`` (networks in CIDR form),
+    and only as far back as addresses of such proxies reach. Nothing else that a proxy might say about a
+    caller is believed at all. A proxy must set the header itself. WSGI cannot tell ``X-Forwarded-For``
+    from ``X_Forwarded_For``, which a proxy that lets underscores pass takes from anybody; a header whose
+    name has no dash has no such twin.
     """
 
-    def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
+    def __init__(
+        self, trusted_proxies: Iterable[str] = (), *, header: str = FORWARDED_HEADER
+    ) -> None:
+        self._name = "HTTP_" + header.upper().replace("-", "_")
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted_proxies)
 
     def peer(self, environ: Environ) -> str:
         """The caller's address, or that of the nearest proxy that names nobody."""
         nearest: str = environ.get("REMOTE_ADDR", "")
-        if not self._trusted or "HTTP_X_FORWARDED_FOR" not in environ:
+        if not self._trusted or self._name not in environ:
             return nearest
         address = _address(nearest)
-        for hop in reversed(environ["HTTP_X_FORWARDED_FOR"].split(",")[-_MOST_HOPS:]):
+        for hop in reversed(environ[self._name].split(",")[-_MOST_HOPS:]):
             if address is None or not self._is_trusted(address):
                 break
             named = _address(_without_port(hop.strip()))

@@ -1,6 +1,7 @@
 """The commands about the lives of our own keys, with embedded keys and with keys in OpenBao."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -99,7 +100,9 @@ def test_rotating_again_before_the_successor_signs_is_refused(run: Run, store: D
     result = run("keys", "rotate")
 
     assert result.exit_code == 1
-    assert "is about to sign already" in result.stderr
+    assert re.search(
+        r"is about to sign already, from 20\d\d-\d\d-\d\dT[\d:]+Z on \(in \d+ s\)", result.stderr
+    )
     assert states(run) == ["pending", "pending", "active"]
 
 
@@ -136,6 +139,11 @@ def test_an_emergency_takes_effect_at_once_and_tells_what_remains(
     assert "may accept it, whoever signs with it, until" in lines[2]
     assert lines[4] == f"- Key {store.signing_key('ES256').kid} signs from now on."
     assert "do not fetch the key set for a key that they do not know" in lines[5]
+    assert "if a broker cannot read the record, those that ask it may until" in lines[2]
+    again = run("keys", "revoke", before).stdout.splitlines()
+    assert re.fullmatch(f"Revoked already at 20[-0-9T:]+Z: ES256 key {before}\\.", again[0])
+    told = re.compile(r"20\d\d-[-0-9T:]+Z")
+    assert [told.findall(line) for line in again[1:]] == [told.findall(line) for line in lines[1:]]
     assert states(run) == ["pending", "active", "revoked"]
 
 
@@ -342,7 +350,8 @@ def test_an_operator_rotates_with_a_token_of_their_own(
     revoked = run("keys", "revoke", listed[-1]["kid"], "--token-file", str(token_file))
 
     assert refused.exit_code == 1
-    assert refused.stderr == "The keys cannot be reached: vault: forbidden.\n"
+    right = "create or update on kv/data/broker/keys/record"
+    assert refused.stderr == f"The keys cannot be reached: vault: forbidden (needs {right}).\n"
     assert [key["state"] for key in listed] == ["pending", "pending", "active"]
     assert revoked.exit_code == 0, revoked.output
     assert states(run) == ["pending", "active", "revoked"]

@@ -60,6 +60,18 @@ def issuer_of_users(settings: str, name: str = "idp.example") -> str:
             "2:25: http.trusted_proxies: has no effect without",
         ),
         (
+            "http: {caller_header: CallerAddress}",
+            "2:23: http.caller_header: has no effect without trusted_proxies",
+        ),
+        (
+            "http: {is_behind_proxy: true, trusted_proxies: [10.0.0.1], caller_header: X-Real-IP}",
+            "2:75: http.caller_header: must be X-Forwarded-For, or letters and digits alone",
+        ),
+        (
+            "http: {is_behind_proxy: true, trusted_proxies: [10.0.0.1], caller_header: X_Caller}",
+            "2:75: http.caller_header: must be X-Forwarded-For, or letters and digits alone",
+        ),
+        (
             "http: {is_behind_proxy: true, trusted_proxies: [0.0.0.0/0]}",
             "2:49: http.trusted_proxies.0: would trust every address",
         ),

@@ -9,7 +9,16 @@ import pytest
 
 from broker.keys.key_files import KeyFileRefused
 from broker.keys.life import KeyEntry
-from broker.keys.record import Claim, KeyRecord, RecordStore
+from broker.keys.record import (
+    MOST_ENTRIES,
+    MOST_REVOKED_AT_ONCE,
+    Claim,
+    HeldRecord,
+    KeyRecord,
+    RecordFull,
+    RecordStore,
+    RevokedKey,
+)
 from broker.keys.record_file import FileRecord
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -78,6 +87,42 @@ def test_a_write_over_anything_but_the_newest_changes_nothing(
 
     assert not records.write(claimed_by("second"), over=over)
     assert records.read().record == claimed_by("first")
+
+
+def crowded(number: int) -> tuple[KeyEntry, ...]:
+    return tuple(
+        KeyEntry("ES256", n, str(n).rjust(43, "k"), 1, 2, 3, 4) for n in range(1, number + 1)
+    )
+
+
+def forgotten(number: int) -> tuple[RevokedKey, ...]:
+    return tuple(RevokedKey(str(n).rjust(43, "r"), 1, 2) for n in range(number))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        KeyRecord(crowded(MOST_ENTRIES + 1)),
+        KeyRecord(revoked=forgotten(MOST_REVOKED_AT_ONCE + 1)),
+        KeyRecord((*crowded(1), *crowded(1))),
+        KeyRecord((ENTRY,), Claim("n" * 65, 5)),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(
+    records: RecordStore, record: KeyRecord
+) -> None:
+    records.write(RECORD, over=0)
+
+    with pytest.raises(RecordFull, match="Nothing was changed"):
+        records.write(record, over=1)
+    assert records.read() == HeldRecord(RECORD, 1)
+
+
+def test_as_much_as_can_be_read_is_written(records: RecordStore) -> None:
+    full = KeyRecord(crowded(MOST_ENTRIES), Claim("n" * 64, 5), forgotten(MOST_REVOKED_AT_ONCE))
+
+    assert records.write(full, over=0)
+    assert records.read().record == full
 
 
 def test_of_many_who_write_at_once_exactly_one_is_told_yes(make_records: MakeRecords) -> None:

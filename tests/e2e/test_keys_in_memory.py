@@ -55,14 +55,14 @@ def test_every_worker_signs_with_a_key_of_its_own_that_others_know(
                 seconds=90,
                 what="keys in memory signed and were renewed",
             )
-            (own, *_) = [
-                one for one in keys(broker, "list")["in_memory"] if one["state"] == "active"
-            ]
+            (own, *_) = active = [one for one in in_memory(broker) if one["state"] == "active"]
             told = keys(broker, "plan", "--revoke", own["kid"])
 
     assert verifier.failures == []
     assert not [call for call in load.calls if not call.token]
     assert told["exposure"]["accepted_until"] > own["published_at"]
+    # A replica is named by its host, its worker, and something that no other has.
+    assert {one["replica"].rpartition("-")[0][-7:] for one in active} == {"-grpc-0", "-http-0"}
     # Who ends in order says so; what is left are keys that stay published for their tokens.
     assert {one["state"] for one in in_memory(broker)} > {"active"}
     assert broker.stop() == 0

@@ -18,6 +18,7 @@ from broker.keys.key_files import KeyFileRefused
 from broker.keys.published import KeyUnfit
 from broker.keys.record_file import FileRecord
 from broker.keys.rotator import Rotator
+from tests.harness import Clock
 
 
 @pytest.fixture
@@ -263,6 +264,28 @@ def test_a_directory_that_is_damaged_under_a_store_stops_it_and_what_it_publishe
     with pytest.raises(TemporarilyUnavailable):
         store.signing_key("ES256")
     assert store.public_keys() == published
+
+
+@pytest.mark.requirement("SGN-02")
+def test_a_store_whose_directory_stays_damaged_publishes_nothing_once_its_tokens_are_dead(
+    folder: Path,
+) -> None:
+    """What is on record since could say that a key was revoked."""
+    clock = Clock(int(time.time()))
+    store = DevKeyStore(folder, now=clock)
+    rotator(folder).tend()
+    record = (folder / "record.json").read_bytes()
+    published = store.public_keys()
+    (folder / "record.json").unlink()
+
+    clock.at += int(DEV_SCHEDULE.keep_published.total_seconds())
+    assert (store.public_keys(), store.fresh_for()) == (published, 0)
+    clock.at += 1
+    assert store.public_keys() == []
+
+    put(folder / "record.json", record)
+    assert store.public_keys() == published
+    assert store.fresh_for() > 0
 
 
 def test_a_store_signs_again_once_its_directory_is_mended(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Keys in the memory of replicas: stated, followed, renewed, revoked, and withdrawn at the end."""
 
+import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from broker.keys.board import MOST_PUT_UP, MOST_STATEMENTS, Listed, StatementBoa
 from broker.keys.ephemeral import EphemeralKeys, stated_keys
 from broker.keys.life import Schedule
 from broker.keys.rotator import Rotator, UnknownKey
-from broker.keys.statement import certifiers_of
+from broker.keys.statement import LONGEST_LIFE, certifiers_of
 from broker.keys.transit_key import read_versions
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
@@ -32,6 +33,8 @@ SCHEDULE = Schedule(
 )
 LIFETIME = timedelta(hours=1)
 INPUT = b"header.payload"
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of P-256: a signature of s has a twin of the order less s."""
 
 
 @dataclass
@@ -102,7 +105,7 @@ def site(own_transit: Transit, rotator_role: AppRole) -> Iterator[Site]:
             )
 
         rotator = own_transit.rotator(now=clock, schedule=SCHEDULE, role=rotator_role)
-        rotator.stated = stated
+        rotator.stated, rotator.has_keys_in_memory = stated, True
         rotator.tend()
         yield Site(own_transit, clock, stack, board, rotator)
 
@@ -347,11 +350,45 @@ def test_revocations_of_keys_that_are_long_dead_are_forgotten(site: Site) -> Non
     assert site.rotator.look().revoked_ids == frozenset()
 
 
-def test_a_key_that_nobody_stated_is_not_revoked(site: Site) -> None:
-    site.replica()
-
+@pytest.mark.parametrize("kid", ["", "k" * 42, "k" * 44, "k" * 42 + "=", "k" * 43 + "\n"])
+def test_what_can_be_no_key_is_not_revoked(site: Site, kid: str) -> None:
     with pytest.raises(UnknownKey):
-        site.rotator.revoke("k" * 43)
+        site.rotator.revoke(kid)
+
+
+@pytest.mark.requirement("SGN-02")
+def test_a_key_that_has_left_the_board_is_revoked_where_it_still_signs(site: Site) -> None:
+    one, other = site.replica(), site.replica()
+    site.pass_time(minutes=7)
+    kid = one.signing()
+    assert kid is not None
+    site.board.change(lambda listed: listed[1:])
+
+    revoked = site.rotator.revoke(kid)
+    again = site.rotator.revoke(kid)
+    site.pass_time(seconds=5)
+
+    assert (revoked.is_known, revoked.algorithm, revoked.is_repeated) == (False, "", False)
+    assert (again.is_repeated, again.revoked_at) == (True, revoked.revoked_at)
+    assert one.signing() is None
+    assert kid not in one.kids() | other.kids()
+    (remembered,) = site.rotator.look().revoked
+    assert remembered.until > site.clock.at + LONGEST_LIFE.total_seconds()
+
+
+@pytest.mark.requirement("ITR-06")
+def test_a_statement_whose_signature_has_a_twin_publishes_its_key_once(site: Site) -> None:
+    replica = site.replica()
+    (listed,) = site.board.read()
+    signing_input, _, encoded = listed.statement.rpartition(".")
+    raw = base64.urlsafe_b64decode(encoded + "==")
+    twin = raw[:32] + (ORDER - int.from_bytes(raw[32:])).to_bytes(32)
+
+    site.list(f"{signing_input}.{base64.urlsafe_b64encode(twin).rstrip(b'=').decode()}")
+    site.pass_time(seconds=5)
+
+    assert len(replica.keys.published()) == len(replica.kids()) == 1
+    assert len(site.rotator.stated()) == 1
 
 
 def test_replicas_that_start_at_once_all_get_their_statements_up(site: Site) -> None:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from broker.keys.journal import KeyJournal
 from broker.keys.life import Schedule
 from broker.keys.outlook import exposure_of
 from broker.keys.published import published_key
-from broker.keys.record import HeldRecord, KeyRecord
+from broker.keys.record import MOST_REVOKED_AT_ONCE, HeldRecord, KeyRecord, RecordFull, RevokedKey
 from broker.keys.record_file import FileRecord
 from broker.keys.rotator import NotRotated, Revoked, Rotator
 from broker.keys.statement import KeyStatement
@@ -85,7 +85,6 @@ class Place:
     def exposure(self, revoked: Revoked) -> KeyExposure:
         return exposure_of(
             revoked,
-            now=self.clock(),
             schedule=SCHEDULE,
             max_age=timedelta(minutes=5),
             longest_token=timedelta(minutes=10),
@@ -225,6 +224,7 @@ def test_a_revocation_is_on_disk_first_with_the_exposure_that_remains(place: Pla
         "accepted_until": exposure.accepted_until,
         "expired_at": exposure.expired_at,
         "known_from": exposure.known_from,
+        "cut_off_until": exposure.cut_off_until,
     }
     assert revoked.is_recorded
 
@@ -258,6 +258,42 @@ def test_a_change_that_others_were_faster_than_is_taken_back(place: Place) -> No
     (failed,) = place.told("key.failed")
     assert failed["about"] == first["event_id"] != second["event_id"]
     assert failed["detail"].startswith("nothing was changed")
+
+
+def test_a_revocation_that_the_record_has_no_room_for_is_not_made_and_says_so(place: Place) -> None:
+    kid, rotator = "k" * 43, place.rotator()
+    rotator.has_keys_in_memory = True
+    held = place.records.read()
+    full = [
+        RevokedKey(str(n).rjust(43, "r"), 1, place.clock() + 9) for n in range(MOST_REVOKED_AT_ONCE)
+    ]
+    assert place.records.write(replace(held.record, revoked=tuple(full)), over=held.version)
+    before = place.records.read()
+
+    with pytest.raises(RecordFull, match=r"96 revoked keys .* at most"):
+        rotator.revoke(kid)
+
+    assert place.records.read() == before
+    (announced,), (failed,) = place.told("key.revoke"), place.told("key.failed")
+    assert failed["about"] == announced["event_id"]
+    assert failed["detail"].startswith("nothing was changed")
+    # Once what it remembers is over, there is room again.
+    place.pass_time(seconds=10)
+    assert rotator.revoke(kid).record.revoked_ids == {kid}
+
+
+def test_a_second_revocation_tells_the_moments_of_the_first(place: Place) -> None:
+    kid = place.active()
+    first = place.rotator().revoke(kid)
+    place.pass_time(minutes=3)
+
+    second = place.rotator().revoke(kid)
+
+    assert (first.is_repeated, second.is_repeated) == (False, True)
+    assert place.exposure(second) == place.exposure(first)
+    assert (second.was_active, second.signing) == (True, first.signing)
+    told = [one["exposure"] for one in place.told("key.revoke")]
+    assert told[0] == told[1]
 
 
 def test_a_change_of_which_nobody_knows_whether_it_was_made_says_so(place: Place) -> None:

@@ -153,6 +153,25 @@ def test_a_rotation_on_the_way_is_not_overtaken_by_another(place: Place) -> None
     assert place.records.read().record == record
 
 
+@pytest.mark.requirement("SGN-02")
+def test_by_a_clock_that_is_behind_the_record_nothing_is_rotated_but_a_key_is_revoked(
+    dev: Place,
+) -> None:
+    rotator = dev.make_rotator()
+    rotator.tend()
+    before, active = dev.records.read(), dev.editor_lives()[-1].entry.kid
+    dev.pass_time(seconds=-31)
+
+    for act in (rotator.tend, lambda: rotator.rotate(["ES256"])):
+        with pytest.raises(NotRotated, match="The clock is 31 s behind what is on record"):
+            act()
+
+    assert dev.records.read() == before
+    assert active in rotator.revoke(active).record.revoked_ids
+    dev.pass_time(seconds=31)
+    rotator.tend()
+
+
 def test_of_many_rotators_that_find_a_key_due_exactly_one_sets_its_successor(
     place: Place,
 ) -> None:
@@ -370,6 +389,12 @@ def test_a_key_is_revoked_though_no_other_can_be_made(dev: Place, tmp_path: Path
     assert revoked.was_active
     assert revoked.signing is None
     assert dev.states() == ["revoked"]
+    # Once one can be made, the same command has it sign.
+    dev.pass_time(minutes=1)
+    again = rotator.revoke(revoked.kid)
+    assert (again.is_repeated, again.was_active) == (True, True)
+    assert again.signing is not None
+    assert dev.states() == ["active", "revoked"]
 
 
 def test_a_successor_that_is_revoked_before_it_began_changes_nothing_else(place: Place) -> None:
@@ -407,7 +432,7 @@ def test_revoking_twice_is_as_good_as_once(place: Place) -> None:
 
     again = rotator.revoke(active)
 
-    assert not again.was_active
+    assert again.is_repeated
     assert place.states() == states
 
 
@@ -526,7 +551,7 @@ def test_a_revocation_counts_though_vault_cannot_be_told(
 
     revoked = vault.make_rotator().revoke(active)
 
-    assert revoked.fault == "vault: forbidden"
+    assert revoked.fault.startswith("vault: forbidden (needs ")
     assert vault.states()[-2:] == ["active", "revoked"]
 
 
@@ -562,7 +587,7 @@ def test_a_rotator_can_neither_sign_nor_take_keys_out(
     with closing(session), pytest.raises(TemporarilyUnavailable) as refused:
         session.post(path, body)
 
-    assert refused.value.detail == "vault: forbidden"
+    assert refused.value.detail.startswith("vault: forbidden (needs ")
 
 
 @pytest.mark.openbao
@@ -571,7 +596,7 @@ def test_who_signs_can_neither_rotate_nor_write_the_record(own_transit: Transit,
     with closing(own_transit.session()) as session:
         with pytest.raises(TemporarilyUnavailable) as refused:
             session.post(path, {"data": {"keys": []}})
-        assert refused.value.detail == "vault: forbidden"
+        assert refused.value.detail.startswith("vault: forbidden (needs ")
 
 
 @pytest.mark.openbao

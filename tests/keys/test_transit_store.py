@@ -19,6 +19,7 @@ from broker.keys import vault_transit
 from broker.keys.book import KeyBook
 from broker.keys.followed import FollowedKeys
 from broker.keys.life import FoundKey, KeyLife, Schedule
+from broker.keys.outlook import exposure_of
 from broker.keys.record import NoRecord
 from broker.keys.transit_key import sign_digests
 from broker.keys.vault_auth import TokenFileAuth
@@ -26,6 +27,7 @@ from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
 from broker.tokens.own_keys import OwnKeys
+from tests.harness import Clock
 from tests.keys.pretend_vault import (
     Answer,
     PretendVault,
@@ -34,7 +36,7 @@ from tests.keys.pretend_vault import (
     refused,
     results,
 )
-from tests.openbao import LEAD, Transit, wait_until
+from tests.openbao import LEAD, SCHEDULE, Transit, wait_until
 
 HOUR = timedelta(hours=1)
 KEY, SIGN = "transit/keys/es", "transit/sign/es"
@@ -304,7 +306,7 @@ def test_a_key_that_cannot_be_read_any_more_stays_published(
     published = store.public_keys()
     vault.scripts[KEY] = lambda _: refused()
 
-    assert fault_of(store.refresh) == "vault: forbidden"
+    assert fault_of(store.refresh) == "vault: forbidden (needs read on transit/keys/es)"
     assert store.public_keys() == published
     assert len(published) == 1
 
@@ -315,7 +317,7 @@ def test_one_key_that_fails_does_not_take_the_other_with_it(
     vault.scripts["transit/keys/rs"] = lambda _: refused()
     store = make_store(keys={"RS256": "rs", "ES256": "es"})
 
-    assert fault_of(lambda: store.signing_key("RS256")) == "vault: forbidden"
+    assert fault_of(lambda: store.signing_key("RS256")).startswith("vault: forbidden (needs ")
     assert len(sign(store)) == 64
 
 
@@ -364,9 +366,8 @@ def test_published_keys_that_cannot_be_read_anew_are_logged_though_vault_signs(
     vault.scripts[KEY] = lambda _: refused()
     wait_until(lambda: bool(caplog.messages))
 
-    assert caplog.messages == [
-        "ES256 is signed, but its keys cannot be read anew: vault: forbidden"
-    ]
+    fault = "vault: forbidden (needs read on transit/keys/es)"
+    assert caplog.messages == [f"ES256 is signed, but its keys cannot be read anew: {fault}"]
     assert len(sign(store)) == 64
 
 
@@ -586,7 +587,7 @@ def test_what_a_policy_takes_away_is_refused_and_what_it_gives_back_is_signed(
 ) -> None:
     key = real_store.signing_key("ES256")
     own_transit.bao.allow("own", may_sign=())
-    assert fault_of(lambda: key.sign(b"header.payload")) == "vault: forbidden"
+    assert fault_of(lambda: key.sign(b"header.payload")).startswith("vault: forbidden (needs ")
 
     own_transit.bao.allow("own", may_sign=("own-es256",))
     wait_until(lambda: real_store._fault("ES256") is None)
@@ -605,13 +606,49 @@ def test_a_store_that_may_not_read_the_record_signs_and_publishes_nothing(
 
     store = own_transit.store(is_on_record=True)
 
-    assert fault_of(lambda: store.signing_key("ES256")) == "vault: forbidden"
+    assert fault_of(lambda: store.signing_key("ES256")).startswith("vault: forbidden (needs ")
     assert store.public_keys() == []
     assert store.fresh_for() == 0
     own_transit.bao.allow("own", may_sign=("own-es256",))
     wait_until(lambda: store._fault("ES256") is None)
     assert len(store.signing_key("ES256").sign(b"header.payload")) == 64
     store.close()
+
+
+@pytest.mark.openbao
+@pytest.mark.requirement("SGN-02")
+def test_a_replica_that_cannot_read_the_record_publishes_a_revoked_key_no_longer_than_is_told(
+    own_transit: Transit,
+) -> None:
+    clock = Clock(int(time.time()))
+    rotator = own_transit.rotator(now=clock)
+    rotator.tend()
+    followed = own_transit.followed(now=clock, is_on_record=True)
+    followed.refresh()
+    policy = 'path "transit/*" { capabilities = ["read", "update"] }'
+    own_transit.bao.call("PUT", "sys/policies/acl/own", policy=policy)
+    kid = rotator.look().keys[0].kid
+    exposure = exposure_of(
+        rotator.revoke(kid),
+        schedule=SCHEDULE,
+        max_age=timedelta(minutes=5),
+        longest_token=timedelta(minutes=5),
+    )
+
+    clock.at += int(SCHEDULE.keep_published.total_seconds())
+    assert "forbidden" in fault_of(followed.refresh)
+    assert kid in {version.kid for version in followed.published()}
+    assert clock.at < exposure.cut_off_until
+    clock.at += 1
+    assert "forbidden" in fault_of(followed.refresh)
+    assert followed.published() == []
+    assert clock.at + followed.fresh_for() <= exposure.cut_off_until
+
+    own_transit.bao.allow("own", may_sign=("own-es256",))
+    followed.refresh()
+    assert kid not in {version.kid for version in followed.published()}
+    assert followed.published()
+    followed.close()
 
 
 @pytest.mark.openbao

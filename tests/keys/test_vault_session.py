@@ -399,12 +399,12 @@ def test_a_policy_that_refuses_causes_one_login_in_a_cool_down(
     vault.scripts["a"] = lambda _: refused("1 error occurred:\n\t* permission denied")
 
     faults = [fault_of(lambda: session.get("a")) for _ in range(5)]
-    assert faults == ["forbidden"] * 5
+    assert faults == ["forbidden (needs read on a)"] * 5
     assert len(vault.paths("login")) == 1
 
     clock.seconds += COOLDOWN
-    assert fault_of(lambda: session.get("a")) == "forbidden"
-    assert fault_of(lambda: session.get("a")) == "forbidden"
+    assert fault_of(lambda: session.get("a")) == "forbidden (needs read on a)"
+    assert fault_of(lambda: session.get("a")) == "forbidden (needs read on a)"
     assert len(vault.paths("login")) == 2
 
 
@@ -727,7 +727,9 @@ def test_a_real_token_is_renewed_and_then_replaced_at_the_end_of_its_greatest_li
 
 @pytest.mark.openbao
 def test_what_the_policy_does_not_allow_is_forbidden(own_transit: Transit) -> None:
-    session = own_transit.session(login_cooldown=0.0)
+    session, path = own_transit.session(login_cooldown=0.0), "transit/keys/own-es256/rotate"
 
-    assert fault_of(lambda: session.post("transit/keys/own-es256/rotate", {})) == "forbidden"
+    assert (
+        fault_of(lambda: session.post(path, {})) == f"forbidden (needs create or update on {path})"
+    )
     session.close()

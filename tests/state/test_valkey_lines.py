@@ -12,10 +12,11 @@ import pytest
 import trustme
 
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.model import OneTimeId, Pedigree
+from broker.model import OneTimeId, Pedigree, Quota
 from broker.state.valkey import ValkeyState
+from broker.state.valkey_allowances import ValkeyAllowances
 from broker.state.valkey_keeper import StoreTerms
-from broker.state.valkey_opening import Servers
+from broker.state.valkey_opening import Servers, primary_of
 from tests.e2e.patience import until
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state
@@ -446,3 +447,25 @@ def test_a_name_that_does_not_resolve_is_said_to_be_one() -> None:
 
     assert caught.value.detail in {"state: the name does not resolve", "state: timed out"}
     state.close()
+
+
+def test_limits_are_shared_over_a_line_that_is_too_long_to_connect_within_their_own_time(
+    proxy: FaultProxy,
+) -> None:
+    proxy.delay = 0.07
+    # The number of a database takes a round trip of its own, as TLS and a password do.
+    primary = primary_of(
+        Servers([("127.0.0.1", proxy.port)], database=1),
+        prefix=new_prefix(),
+        connections=1,
+        deadline=0.1,
+        opening=2.0,
+    )
+    allowances, quota = ValkeyAllowances(primary, new_prefix()), Quota(1, 100)
+
+    assert [allowances.draw("client a", quota, 1).number for _ in range(3)] == [1, 1, 1]
+    assert proxy.accepted == 1
+    # Once it is open, nobody waits any longer for an answer than before.
+    proxy.fault = Fault.BLACKHOLE
+    assert seconds(lambda: allowances.draw("client a", quota, 1)) < 0.1 + SLACK
+    allowances.close()

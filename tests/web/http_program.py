@@ -12,6 +12,7 @@ from typing import Any, cast
 from broker.endpoints import Endpoints
 from broker.model import IssuedToken, RequestContext, TlsFiles, TokenRequest
 from broker.web.app import OAuthApp
+from broker.web.peers import Peers
 from broker.web.server import HttpListener, serve_http
 from tests.web.face_fakes import (
     CANARY,
@@ -21,6 +22,9 @@ from tests.web.face_fakes import (
     FakeExplain,
     FakeInquiries,
 )
+
+PROXY = "127.0.0.77"
+"""The one address here whose word about callers is taken."""
 
 
 class TellingToken:
@@ -58,7 +62,8 @@ def app() -> OAuthApp:
         discovery=cast("Any", FakeDiscovery()),
         explain=cast("Any", FakeExplain()),
     )
-    return OAuthApp(endpoints, issuer=ISSUER)
+    peers = Peers([PROXY], header="CallerAddress")
+    return OAuthApp(endpoints, issuer=ISSUER, peers=peers)
 
 
 def main(port: int, directory: str, most: int) -> None:

@@ -15,6 +15,7 @@ import trustme
 
 from broker.web.crowds import Crowds
 from tests.web.face_fakes import CANARY
+from tests.web.http_program import PROXY
 
 ROOT = Path(__file__).parents[2]
 HOST = b"Host: sts.test\r\n"
@@ -59,20 +60,20 @@ class Served:
             return False
         return True
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+    def connect(self, *, origin: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE, (origin, 0))
 
-    def send(self, *parts: bytes) -> bytes:
+    def send(self, *parts: bytes, origin: str = "127.0.0.1") -> bytes:
         """All that comes back until the server closes the connection."""
-        with self.connect() as connection:
+        with self.connect(origin=origin) as connection:
             with contextlib.suppress(OSError):
                 for part in parts:
                     connection.sendall(part)
             return received(connection)
 
-    def post(self, body: bytes, *, headers: bytes = b"") -> Any:
+    def post(self, body: bytes, *, headers: bytes = b"", origin: str = "127.0.0.1") -> Any:
         """What the core was asked by a well-formed request."""
-        return facts(self.send(form_request(body, headers=LAST + headers)))
+        return facts(self.send(form_request(body, headers=LAST + headers), origin=origin))
 
     def stop(self) -> str:
         """End it in order; all that it wrote."""
@@ -148,6 +149,30 @@ def test_an_authorization_header_that_is_no_text_still_counts_as_one(served: Ser
 def test_every_dpop_header_reaches_the_core(served: Served, proofs: list[str]) -> None:
     headers = "".join(f"dpop: {proof}\r\n" for proof in proofs).encode()
     assert served.post(b"a=b", headers=headers)["proofs"] == proofs
+
+
+@pytest.mark.requirement("CAU-17")
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"Caller_Address",
+        b"Caller-Address",
+        b"_CallerAddress",
+        b"X_Forwarded_For",
+        b"HTTP_CallerAddress",
+    ],
+)
+def test_a_look_alike_that_a_proxy_lets_pass_names_nobody(served: Served, forged: bytes) -> None:
+    forgery, true = forged + b": 6.6.6.6\r\n", b"callerADDRESS: 198.51.100.1\r\n"
+
+    for headers, peer in (
+        (true + forgery, "198.51.100.1"),
+        (forgery + true, "198.51.100.1"),
+        (forgery, PROXY),
+    ):
+        assert served.post(b"", headers=headers, origin=PROXY)["peer"] == peer
+    # Whoever is no proxy names nobody at all.
+    assert served.post(b"", headers=true)["peer"] == "127.0.0.1"
 
 
 def test_a_connection_serves_one_request_after_the_other(served: Served) -> None:

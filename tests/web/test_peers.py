@@ -70,7 +70,7 @@ def test_a_proxy_over_ipv4_is_known_by_a_mapped_address_too() -> None:
 @pytest.mark.requirement("CAU-17")
 def test_other_headers_of_a_proxy_say_nothing() -> None:
     token = FakeToken()
-    call = Caller(fake_endpoints(token), trusted_proxies=PROXIES)
+    call = Caller(fake_endpoints(token), peers=Peers(PROXIES))
     headers = {
         "HTTP_X_SSL_CLIENT_CERT": "cert",
         "HTTP_X_FORWARDED_CLIENT_CERT": "cert",

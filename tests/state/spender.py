@@ -13,7 +13,7 @@ directions, and wait for one another so, each wins that first id, and the rest o
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from broker.model import OneTimeId
@@ -42,18 +42,17 @@ def main(place: str, prefix: str, count: int, pace: str) -> None:
         if state.spend((one,)) is None:
             _tell(jti)
 
+    if pace.isdigit():
+        _spend_in_threads(spend, count, threads)
+    else:
+        _spend_in_rounds(spend, count, pace)
+
+
+def _spend_in_threads(spend: Callable[[int], None], count: int, threads: int) -> None:
     def spend_all(offset: int) -> None:
         for number in range(count):
             spend((number + offset) % count)
 
-    if not pace.isdigit():
-        for first, *others in _rounds(count, pace):
-            spend(first)
-            _tell(MET)
-            sys.stdin.readline()
-            for number in others:
-                spend(number)
-        return
     workers = [
         threading.Thread(target=spend_all, args=(offset * count // threads,))
         for offset in range(threads)
@@ -62,6 +61,17 @@ def main(place: str, prefix: str, count: int, pace: str) -> None:
         worker.start()
     for worker in workers:
         worker.join()
+
+
+def _spend_in_rounds(spend: Callable[[int], None], count: int, direction: str) -> None:
+    for begin in range(0, count, ROUND):
+        numbers = range(begin, min(begin + ROUND, count))
+        first, *others = numbers if direction == "upward" else numbers[::-1]
+        spend(first)
+        _tell(MET)
+        sys.stdin.readline()
+        for number in others:
+            spend(number)
 
 
 def _open(place: str, threads: int) -> SqliteState | ValkeyState:
@@ -75,12 +85,6 @@ def _open(place: str, threads: int) -> SqliteState | ValkeyState:
         deadline=10,
         connections=threads,
     )
-
-
-def _rounds(count: int, direction: str) -> Iterator[range]:
-    for begin in range(0, count, ROUND):
-        numbers = range(begin, min(begin + ROUND, count))
-        yield numbers if direction == "upward" else numbers[::-1]
 
 
 def _tell(line: str) -> None:

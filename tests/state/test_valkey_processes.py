@@ -90,10 +90,10 @@ def test_of_two_processes_that_race_for_an_id_one_wins(
         start(processes)
         for _ in range(0, RACES, ROUND):
             for process, ids in zip(processes, won, strict=True):
-                ids += until_met(process)
+                ids.extend(until_met(process))
             start(processes)
         for process, ids in zip(processes, won, strict=True):
-            ids += process.communicate()[0].split()
+            ids.extend(process.communicate()[0].split())
 
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(won[0] + won[1]) == sorted(str(number) for number in range(RACES))

@@ -6,6 +6,8 @@ PYTHON ?= python3
 T ?= tests
 WORKERS ?= auto
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
+# The tests start hundreds of interpreters; each of them would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 PART ?=
 OPTIONS ?=
 
@@ -46,7 +48,7 @@ run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
 dev: run ## The same as run
 
 test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) $(T)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
 chaos: $(VENV)/.dev ## Faults for ten minutes and the figures; `make chaos CHAOS_MINUTES=60 CHAOS_REPORT=chaos.json`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -s -p no:cacheprovider tests/chaos

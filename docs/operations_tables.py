@@ -85,9 +85,10 @@ def metrics_table() -> str:
     )
 
 
-def measures() -> list[Measure]:
+@cache
+def measures() -> tuple[Measure, ...]:
     """Every family that the broker declares."""
-    return [*_declared(_MEASURES), *_declared(_EXPOSITION)]
+    return (*_declared(_MEASURES), *_declared(_EXPOSITION))
 
 
 def is_measured(measure: Measure) -> bool:

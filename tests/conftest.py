@@ -1,3 +1,37 @@
-"""Fixtures that any test may use."""
+"""Fixtures that any test may use, and the order in which tests are begun."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
 
 pytest_plugins = ["tests.openbao", "tests.stagehands", "tests.valkey"]
+
+_ROOT: Final = Path(__file__).parent
+_SLOW: Final = (
+    "e2e",
+    "deploy",
+    "docs",
+    "keys",
+    "interop",
+    "verify_kit",
+    "supervisor",
+    "state",
+    "cli",
+)
+"""The folders whose tests start whole processes, the slowest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Begin with the slow ones.
+
+    Of several processes one goes through them while the others take quick ones from the end of the list; none
+    is left with a slow one when the others have nothing to do any more.
+    """
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.relative_to(_ROOT).parts[0]
+    return _SLOW.index(folder) if folder in _SLOW else len(_SLOW)

@@ -124,13 +124,15 @@ def test_a_program_outlives_a_moment_without_a_subject_token(
     web.answer("/token", ANSWER | {"expires_in": 2})
     subject_token = tmp_path / "subject-token"
     subject_token.write_text(TOKEN)
-    ready = tmp_path / "ready"
+    ready, told_so = tmp_path / "ready", tmp_path / "told-so"
     follow = (
         "import os, pathlib, sys, time\n"
         "end = time.monotonic() + 30\n"
         "path = os.environ['BROKER_TOKEN_FILE']\n"
-        "first = os.stat(path).st_ino\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
+        f"told_so = pathlib.Path({str(told_so)!r})\n"
+        "while not told_so.exists() and time.monotonic() < end: time.sleep(0.05)\n"
+        "first = os.stat(path).st_ino\n"
         "while os.stat(path).st_ino == first and time.monotonic() < end: time.sleep(0.05)\n"
         "sys.exit(7 if os.stat(path).st_ino != first else 1)\n"
     )
@@ -141,6 +143,8 @@ def test_a_program_outlives_a_moment_without_a_subject_token(
     subject_token.unlink()
     assert process.stderr is not None
     told = process.stderr.readline()
+    # Only now does it begin to look: a renewal from before the moment is none that it outlived.
+    told_so.touch()
     subject_token.write_text(TOKEN)
     _, errors = process.communicate(timeout=40)
 

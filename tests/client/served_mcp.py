@@ -25,6 +25,9 @@ from broker.client.verify import TokenVerifier
 from tests.e2e.patience import until
 
 Application = Any
+_SECONDS = 60.0
+"""How long a call may take on a machine that does much else; what is shown is not how fast it is."""
+
 _ANY_HOST = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
@@ -40,7 +43,10 @@ class Downstream:
     def client(self, **settings: Any) -> httpx2.AsyncClient:
         """A client for it."""
         return httpx2.AsyncClient(
-            transport=self.transport, base_url=self.resource, trust_env=False, **settings
+            transport=self.transport,
+            base_url=self.resource,
+            trust_env=False,
+            **{"timeout": _SECONDS, **settings},
         )
 
 
@@ -237,7 +243,7 @@ class Caller:
 
         hooks = {"request": [bear]}
         async with (
-            httpx2.AsyncClient(event_hooks=hooks, trust_env=False) as http,
+            httpx2.AsyncClient(event_hooks=hooks, trust_env=False, timeout=_SECONDS) as http,
             Client(
                 streamable_http_client(f"{self.address}/mcp", http_client=http), mode=self.mode
             ) as client,

@@ -12,6 +12,7 @@ import pytest
 from broker.client import asgi
 from broker.client.broker import Broker
 from broker.client.credentials import Secret
+from broker.client.patience import Patience
 from broker.client.verify import TokenVerifier
 from tests.client.served_mcp import (
     Caller,
@@ -83,7 +84,8 @@ def address(
     """The MCP server, of either framework."""
     issuer = signing_broker.setting.issuer
     verifier = TokenVerifier(issuer, SERVER, required_scopes=("tickets:read",))
-    broker = Broker(issuer, Secret(TICKETS, TICKETS_SECRET))
+    # What is not answered in time would be asked again, and each question is on record.
+    broker = Broker(issuer, Secret(TICKETS, TICKETS_SECRET), patience=Patience(deadline=60))
     downstream = Downstream(broker, API, READ, api)
     with serving(closing(request.param(verifier, downstream), downstream)) as running:
         yield running

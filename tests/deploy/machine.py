@@ -17,7 +17,7 @@ import urllib3
 
 from tests.deploy.chart import DEPLOY
 from tests.e2e.patience import until
-from tests.e2e.running import PYTHON, START_SECONDS, Session, environment, start
+from tests.e2e.running import PYTHON, START_SECONDS, Session, environment, is_ready_at, start
 from tests.e2e.setting import free_ports
 
 COMPOSE: Final = DEPLOY / "compose"
@@ -42,6 +42,7 @@ class Machine:
         self._http, self._grpc, self._admin = more.http, more.grpc, more.admin
         self.issuer = f"https://localhost:{self._http}"
         self._sessions: dict[str, Session] = {}
+        self._pool = urllib3.PoolManager(retries=False, timeout=5)
 
     @property
     def authority(self) -> Path:
@@ -143,7 +144,10 @@ class Machine:
     def _is_ready(self) -> bool:
         assert self._sessions["broker"].process.poll() is None, self._sessions["broker"].text
         admin = f"http://127.0.0.1:{self._admin}"
-        return self.run("health", "--admin", admin).returncode == 0
+        # The command is asked only when its answer is known: each try of it would start Python anew.
+        return (
+            is_ready_at(admin, self._pool) and self.run("health", "--admin", admin).returncode == 0
+        )
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """What the broker's command does in the place of a client."""
@@ -175,6 +179,7 @@ class Machine:
         """End everything."""
         for session in self._sessions.values():
             session.close()
+        self._pool.clear()
 
     def _start(self, name: str, command: list[str]) -> None:
         log = self.folder / f"{name}.log"

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import promql_parser
@@ -87,6 +88,7 @@ def _known() -> Mapping[str, frozenset[str]]:
     return {**_WHOLE_LISTS, "check": _checks()}
 
 
+@cache
 def _checks() -> frozenset[str]:
     """The names of all checks of readiness."""
     names = {

@@ -16,7 +16,7 @@ from broker.oauth import CLIENT_ASSERTION_JWT_BEARER, GRANT_CLIENT_CREDENTIALS
 from tests.deploy.chart import Document, Rendered, changed, example, render
 from tests.deploy.kubelet import Pod
 from tests.e2e.patience import until
-from tests.e2e.running import PYTHON, START_SECONDS, STOP_SECONDS, Session, start
+from tests.e2e.running import PYTHON, START_SECONDS, STOP_SECONDS, Session, is_ready_at, start
 from tests.e2e.setting import Ports, free_ports, fresh_id
 from tests.e2e.vault import KEYS
 from tests.idp import signer
@@ -125,10 +125,12 @@ class Replica:
     def wait_until_ready(self) -> None:
         """Return when the readiness probe succeeds."""
         session = self._sessions[-1]
+        admin = f"http://127.0.0.1:{self.ports.admin}"
 
         def is_ready() -> bool:
             assert session.process.poll() is None, session.text
-            return self.probe("readiness").returncode == 0
+            # The probe is asked only when its answer is known: each try of it would start Python anew.
+            return is_ready_at(admin, self._http) and self.probe("readiness").returncode == 0
 
         until(is_ready, seconds=2 * START_SECONDS, what="the replica is ready")
 

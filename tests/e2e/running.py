@@ -130,9 +130,7 @@ class RunningBroker:
 
     def is_ready(self) -> bool:
         """What ``readyz`` says; nothing is not ready."""
-        with suppress(urllib3.exceptions.HTTPError):
-            return self._http.request("GET", self._admin + "/readyz").status == 200
-        return False
+        return is_ready_at(self._admin, self._http)
 
     def page(self, path: str) -> str:
         """A page of the operators' port, or nothing when nobody answers."""
@@ -203,6 +201,13 @@ class RunningBroker:
         """End it at once, with everything that it started."""
         self.session.close()
         self._http.clear()
+
+
+def is_ready_at(admin: str, http: urllib3.PoolManager) -> bool:
+    """What ``readyz`` of an operators' port says; nothing is not ready."""
+    with suppress(urllib3.exceptions.HTTPError):
+        return http.request("GET", f"{admin}/readyz").status == 200
+    return False
 
 
 def read_records(directory: Path, event: str = "token.issue") -> list[dict[str, Any]]:

@@ -43,9 +43,17 @@ def settle(broker: RunningBroker) -> None:
 
     def is_settled() -> bool:
         events = keys(broker, "plan")["events"]
-        return not {"begins", "known"} & {event["change"] for event in events}
+        awaited = [event["at"] for event in events if event["change"] in {"begins", "known"}]
+        # The plan says when; asking before that would only start one command after another.
+        wait_for_moment(max(awaited, default=0))
+        return not awaited
 
     until(is_settled, seconds=30, what="the successor signs")
+
+
+def wait_for_moment(moment: int) -> None:
+    """Return at this second of the Unix clock."""
+    until(lambda: time.time() >= moment, seconds=30, what="the moment that the plan names")
 
 
 @pytest.mark.requirement("SGN-02", "ITR-06", "R-08")

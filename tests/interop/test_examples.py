@@ -36,10 +36,11 @@ def test_an_enterprises_user_reaches_the_server_through_two_brokers(examples: Ex
     assert drawn(examples.usual(said), of="acme|ann") in _PAGE
     issued = read_records(examples.folder / ".broker-examples" / "acme" / "audit")
     redeemed = read_records(examples.folder / ".broker-examples" / "wiki" / "audit")
-    assertion = next(one for one in issued if one.get("authorization_server") == examples.wiki)
-    assert assertion["jti"] in [
+    # A client that waits too long for an answer asks again, and leaves the first assertion unused.
+    assertions = {one["jti"] for one in issued if one.get("authorization_server") == examples.wiki}
+    assert assertions & {
         one["jti"] for record in redeemed for one in record.get("inputs", ()) if "jti" in one
-    ]
+    }
 
 
 @pytest.mark.requirement("MCPRS-02", "TX-28")

@@ -13,7 +13,7 @@ from broker.errors import Reason
 from broker.model import OneTimeId, Party, PartyKind, Withdrawal
 from broker.state.valkey import ValkeyState
 from broker.state.valkey_keeper import StoreTerms
-from tests.state.spender import NOW
+from tests.state.spender import MET, NOW, ROUND
 from tests.valkey import ValkeyServer, new_prefix, open_state, servers_at, settled_state
 
 ROOT = Path(__file__).parents[2]
@@ -45,19 +45,19 @@ def open_here(server: ValkeyServer, prefix: str) -> ValkeyState:
 
 @contextmanager
 def spenders(
-    server: ValkeyServer, prefix: str, names: Sequence[str], *, count: int, threads: int
+    server: ValkeyServer, place: str, paces: Sequence[object], *, count: int, name: str = ""
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that have all opened the store."""
-    command = [sys.executable, "-m", "tests.state.spender", f"valkey:{server.port}:{prefix}"]
+    """Processes that have all opened the store, one for each number of threads, or direction."""
+    command = [sys.executable, "-m", "tests.state.spender", f"valkey:{server.port}:{place}"]
     processes = [
         subprocess.Popen(
-            [*command, name, str(count), str(threads)],
+            [*command, name, str(count), str(pace)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for name in names
+        for pace in paces
     ]
     try:
         for process in processes:
@@ -85,21 +85,35 @@ def start(processes: Sequence[subprocess.Popen[str]]) -> None:
 def test_of_two_processes_that_race_for_an_id_one_wins(
     valkey_server: ValkeyServer, prefix: str
 ) -> None:
-    with spenders(valkey_server, prefix, ["", ""], count=RACES, threads=1) as processes:
+    with spenders(valkey_server, prefix, ["upward", "downward"], count=RACES) as processes:
+        won = [list[str](), list[str]()]
         start(processes)
-        outputs = [process.communicate()[0].split() for process in processes]
+        for _ in range(0, RACES, ROUND):
+            for process, ids in zip(processes, won, strict=True):
+                ids.extend(until_met(process))
+            start(processes)
+        for process, ids in zip(processes, won, strict=True):
+            ids.extend(process.communicate()[0].split())
 
     assert [process.returncode for process in processes] == [0, 0]
-    won = [jti for output in outputs for jti in output]
-    assert sorted(won) == sorted(str(number) for number in range(RACES))
-    assert all(outputs), "it was a race"
+    assert sorted(won[0] + won[1]) == sorted(str(number) for number in range(RACES))
+    assert min(map(len, won)) >= RACES // ROUND, "they were in every round together"
+
+
+def until_met(process: subprocess.Popen[str]) -> list[str]:
+    """The ids that a process says it won before it waits for the other."""
+    won = []
+    while (line := read_line(process)) != MET:
+        assert line, "it ended"
+        won.append(line)
+    return won
 
 
 @pytest.mark.requirement("RPL-02")
 def test_of_64_callers_in_two_processes_one_wins_each_id(
     valkey_server: ValkeyServer, prefix: str
 ) -> None:
-    with spenders(valkey_server, prefix, ["", ""], count=60, threads=32) as processes:
+    with spenders(valkey_server, prefix, [32, 32], count=60) as processes:
         start(processes)
         outputs = [process.communicate()[0].split() for process in processes]
 
@@ -113,7 +127,7 @@ def test_of_64_callers_in_two_processes_one_wins_each_id(
 def test_what_a_killed_process_had_acknowledged_stays_spent(
     valkey_server: ValkeyServer, prefix: str, acknowledged: int
 ) -> None:
-    with spenders(valkey_server, prefix, ["jti-"], count=1_000_000, threads=4) as (process,):
+    with spenders(valkey_server, prefix, [4], count=1_000_000, name="jti-") as (process,):
         start([process])
         told = [read_line(process) for _ in range(acknowledged)]
         process.kill()

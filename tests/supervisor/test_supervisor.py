@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +201,14 @@ def test_a_child_that_hangs_is_killed_when_the_grace_is_over(start: Start, scena
     hung = broker.expect("grpc", "up")
     broker.expect("control", "up")
 
-    asked_at = time.monotonic()
     with watched(hung["pid"]) as are_gone:
         broker.send(signal.SIGTERM)
         assert broker.end() == 0
         assert are_gone()
 
-    # The grace is one second; the rest is what a busy machine may take.
-    assert 0.5 < time.monotonic() - asked_at < 4
-    assert "worker_killed" in [entry["event"] for entry in broker.log()]
+    # The grace is one second, by the clock of whoever waits for it; the rest is what a busy machine may take.
+    at = {entry["event"]: datetime.fromisoformat(entry["timestamp"]) for entry in broker.log()}
+    assert 0.5 < (at["worker_killed"] - at["stopping"]).total_seconds() < 4
 
 
 def test_a_second_ctrl_c_ends_the_waiting(start: Start) -> None:

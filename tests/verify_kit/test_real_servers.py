@@ -1,9 +1,11 @@
 """Servers of the MCP packages: with our verifier nothing is found, and with others what those do not do."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from fastmcp import FastMCP
 from fastmcp.server.auth import RemoteAuthProvider
 from fastmcp.server.auth.providers.introspection import IntrospectionTokenVerifier
@@ -121,7 +123,13 @@ def test_what_a_verifier_of_any_jwt_does_not_look_at_is_found() -> None:
     }
 
 
-def test_a_server_that_introspects_refuses_what_is_withdrawn_and_may_forget_the_audience() -> None:
+def test_a_server_that_introspects_refuses_what_is_withdrawn_and_may_forget_the_audience(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # FastMCP reads all certificates of the machine anew for every token, and needs none here.
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     results = results_of(serving(by_introspection), introspects=True)
 
     assert "withdrawn" in named(results, Verdict.PASS)

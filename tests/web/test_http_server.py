@@ -495,6 +495,6 @@ def test_a_replaced_certificate_is_shown_to_whoever_connects_next(
         until(lambda: asked_over(trusting(other), served) != b"")
         assert asked_over(trusting(authority), served) == b""
         # Whoever was being served by the old one is served to the end.
-        served.go_on()
+        release(served.process.stdin)
         assert facts(received(old))["present"] == ["subject_token"]
     assert "exited" in served.stop()

@@ -89,7 +89,7 @@ def _secret(secret: Mapping[str, Any]) -> dict[str, Any]:
 
 def _client(client: dict[str, Any]) -> dict[str, Any]:
     of_auth = {name: client.pop(name) for name in _OF_AUTH}
-    auth = {
+    auth: dict[str, Any] | None = {
         "methods": of_auth["auth_methods"],
         "secrets": [_secret(one) for one in of_auth["secrets"]],
         "algorithms": of_auth["algorithms"],
@@ -97,7 +97,7 @@ def _client(client: dict[str, Any]) -> dict[str, Any]:
     }
     grants, quota = _grants(client.pop("grants")), _quota(client.pop("quota"))
     # A workload's rule is the only way in for a client without methods.
-    auth = auth if auth["methods"] else None
+    auth = auth if of_auth["auth_methods"] else None
     return {"id": client.pop("client_id"), "auth": auth, "grants": grants, **client, "limit": quota}
 
 

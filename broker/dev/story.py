@@ -253,7 +253,7 @@ class Story:
         }
 
     def _several(self, token: str, *more: str) -> token_service_pb2.ExchangeTokensRequest:
-        wanted = {CRM_RESOURCE: [_READ], CALENDAR_RESOURCE: [_FREE], **dict.fromkeys(more, [])}
+        wanted = {CRM_RESOURCE: [_READ], CALENDAR_RESOURCE: [_FREE], **{one: [] for one in more}}
         return token_service_pb2.ExchangeTokensRequest(
             subject_token=token,
             subject_token_type=token_pb2.TOKEN_TYPE_ACCESS_TOKEN,

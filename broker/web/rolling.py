@@ -18,8 +18,8 @@ _LOOK_EVERY: Final = 1.0
 
 # What granian's own worker is made of; its stubs tell less than there is.
 _new_server: Final[Any] = _granian.WSGIWorker
-_new_scheduler: Final[Any] = _futures._new_cbscheduler
-_wrap_app: Final[Any] = wsgi._callback_wrapper
+_new_scheduler: Final[Any] = _futures._new_cbscheduler  # noqa: SLF001 - see above.
+_wrap_app: Final[Any] = wsgi._callback_wrapper  # noqa: SLF001 - see above.
 _wrap_target: Final[Any] = WorkerProcess.wrap_target
 _heed: Final[Any] = _signals.set_main_signals
 
@@ -66,7 +66,7 @@ def serving_with(watched: WatchedTls) -> Callable[..., None]:
 class _Succession:
     """Servers that follow each other, of which the last one takes the connections."""
 
-    def __init__(  # noqa: PLR0913 - it is what granian hands over, and the files.
+    def __init__(
         self, worker: int, app: Any, socket: Any, loop: Any, options: _Options, watched: WatchedTls
     ) -> None:
         self._worker = worker

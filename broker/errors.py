@@ -371,16 +371,25 @@ class TemporarilyUnavailable(OAuthError):
     Something that a token needs is away; the request may be repeated.
 
     ``retry_after`` is in seconds, and by chance between two and four when not given: callers that were
-    refused together should not come back together.
+    refused together should not come back together. ``well_in`` is in how many seconds it will be there
+    again, where that is known; it is told to operators.
     """
 
     error = "temporarily_unavailable"
     http_status = 503
     grpc_status = "UNAVAILABLE"
 
-    def __init__(self, reason: Reason, *, retry_after: int | None = None, detail: str = "") -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        *,
+        retry_after: int | None = None,
+        detail: str = "",
+        well_in: int | None = None,
+    ) -> None:
         super().__init__(reason, detail=detail)
         self.retry_after = scattered(2) if retry_after is None else retry_after
+        self.well_in = well_in
 
 
 class RateLimited(TemporarilyUnavailable):

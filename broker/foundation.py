@@ -163,7 +163,7 @@ class Foundation:
         self._key_ring.keep_only(_key_sources(found.settings))
         self._is_behind = False
         if not order.problem:
-            self._record("config.loaded", "")
+            self._record("config.loaded", _not_in_force(order.needs_restart))
 
     def key_ages(self) -> Mapping[str, float]:
         """For each issuer whose keys were fetched, how many seconds ago that was."""
@@ -207,6 +207,11 @@ class Foundation:
             ),
             default=0,
         )
+
+
+def _not_in_force(sections: Sequence[str]) -> str:
+    """What a record says of changed settings that wait for a restart."""
+    return f"needs_restart: [{', '.join(sections)}]" if sections else ""
 
 
 def _key_sources(settings: Settings) -> list[KeySource]:

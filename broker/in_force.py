@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 import structlog
@@ -81,6 +81,15 @@ class Files:
         return msgspec.json.decode(encoded, type=cls)
 
 
+# The folder of the policies is read again; which folder that is belongs to the start.
+READ_AT_START: Final = tuple(
+    one.name
+    for one in fields(Settings)
+    if one.name not in {"source", *(file.name for file in fields(Files))} or one.name == "policies"
+)
+"""The sections of the settings that no reload changes, as a file names them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """
@@ -142,9 +151,9 @@ class Accepted:
 
     def reload(self) -> Order:
         """Accept what the files hold now, or keep what there is and say why. Does not raise."""
-        problem = ""
+        problem, needs_restart = "", tuple[str, ...]()
         try:
-            self._accept()
+            needs_restart = self._accept()
         except (ConfigError, PolicyLoadError) as error:
             problem = f"{type(error).__name__}: {error}"
             _log.error("reload_refused", problems=str(error))
@@ -152,15 +161,25 @@ class Accepted:
             problem = f"The files cannot be loaded: {type(error).__name__}"
             _log.exception("reload_refused")
         else:
-            _log.info("reload_accepted", policy_digest=self.configuration.policy.digest)
-        return Order(self.configuration.encoded, problem)
+            self._tell(needs_restart)
+        return Order(self.configuration.encoded, problem, needs_restart=needs_restart)
 
-    def _accept(self) -> None:
+    def _tell(self, needs_restart: Sequence[str]) -> None:
+        digest = self.configuration.policy.digest
+        if needs_restart:
+            # What an operator has just written would otherwise be believed to be in force.
+            _log.warning("reload_accepted", policy_digest=digest, needs_restart=list(needs_restart))
+        else:
+            _log.info("reload_accepted", policy_digest=digest)
+
+    def _accept(self) -> tuple[str, ...]:
+        """Accept what can be put in force, and tell which sections of the rest have changed."""
         settings = self.configuration.settings
         found = load_settings(settings.source, self._environ)
         encoded = Files.of(replace(found, policies=settings.policies)).encode()
         # A worker makes its configuration from the same bytes, so what fails there fails here.
         self.configuration = self.configuration.changed_to(encoded)
+        return tuple(_waiting(found, settings))
 
 
 class _Held(threading.local):
@@ -303,6 +322,20 @@ class _HoldingEntry:
             return self._entry.__exit__(kind, raised, trace)
         finally:
             self._in_force.let_go(self._before)
+
+
+def _waiting(found: Settings, running: Settings) -> Iterator[str]:
+    """The sections in which ``found`` differs from what runs, and which only a restart changes."""
+    hosts = running.fetch.key_hosts
+    for name in READ_AT_START:
+        before, after = getattr(running, name), getattr(found, name)
+        if name == "fetch":
+            before, after = replace(before, key_hosts={}), replace(after, key_hosts={})
+        if before != after:
+            yield name
+    # They stand with the issuers in the file, and guard what is fetched.
+    if any(hosts.get(issuer) != named for issuer, named in found.fetch.key_hosts.items()):
+        yield "issuers.key_hosts"
 
 
 def _engine(files: Files) -> CedarPolicyEngine:

@@ -39,12 +39,14 @@ class CheckStatus:
     """
     How one check of a worker stands: ``reason`` is the code of why it fails, empty while it is well.
 
-    ``since`` is the moment of the monotonic clock, in seconds, since which it has stood so.
+    ``since`` is the moment of the monotonic clock, in seconds, since which it has stood so, and
+    ``well_at`` the one at which it will be well by itself, where that is known.
     """
 
     name: Name
     reason: ReasonCode
     since: float
+    well_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,12 @@ _LONGEST_WORD = 64 * 1024
 _DEPTH_LIMIT = 4
 _ITEM_LIMIT = 64
 
+# Their warnings are about themselves: that a connection more than is kept was open for a moment.
+_NEEDLESS: Final = ("urllib3.connectionpool",)
+
+# What every entry of this process tells, by its name.
+_PROCESS: Final[dict[str, str]] = {}
+
 _SECRET_KEYS = frozenset(
     {
         "access_token",
@@ -106,8 +112,8 @@ def configure_logs(
     """
     Send all logging of this process and those it forks to ``stream``, by default standard error.
 
-    ``level`` is ours; libraries never speak below ``info``, since what they tell while debugging is
-    not made for operators. What nobody caught, and warnings, take the same way as everything else.
+    ``level`` is ours; libraries never speak below ``warning``, since how they are doing is nothing that
+    an operator asked for. What nobody caught, and warnings, take the same way as everything else.
     """
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(
@@ -118,8 +124,10 @@ def configure_logs(
         root.removeHandler(old)
     root.addHandler(handler)
     ours = logging.getLevelNamesMapping()[level.upper()]
-    root.setLevel(max(ours, logging.INFO))
+    root.setLevel(max(ours, logging.WARNING))
     logging.getLogger("broker").setLevel(ours)
+    for name in _NEEDLESS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -134,6 +142,15 @@ def configure_logs(
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
     sys.unraisablehook = _log_unraisable
+
+
+def name_process(**facts: str) -> None:
+    """
+    Have every entry of this process, and of those it forks, tell these facts, whichever thread writes it.
+
+    What an entry says itself goes before.
+    """
+    _PROCESS.update(facts)
 
 
 def redact(text: str) -> str:
@@ -218,7 +235,15 @@ def _safe(value: Any, *, has_lines: bool = False) -> Any:
     return value
 
 
+def _name_process(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Context variables would not do: threads of a library begin with none.
+    for name, fact in _PROCESS.items():
+        event.setdefault(name, fact)
+    return event
+
+
 _ENRICH: Final[tuple[Processor, ...]] = (
+    _name_process,
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,

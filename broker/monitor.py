@@ -5,12 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
-from broker.errors import OAuthError, Reason, TokenRejected
+from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.lifeline import ORPHANED, CheckStatus, Lifeline, WorkerStatus
 from broker.orders import Order
 
@@ -190,9 +190,11 @@ class WorkerMonitor:
         watch.due = now + (watch.pause if reason else every)
         watch.pause = min(watch.pause * 2, watch.check.longest.total_seconds()) if reason else every
         before = watch.status
+        well_at = _well_at(failure, now)
         if before is not None and before.reason == reason:
+            watch.status = replace(before, well_at=well_at)
             return False
-        watch.status = CheckStatus(watch.check.name, reason, now)
+        watch.status = CheckStatus(watch.check.name, reason, now, well_at)
         if failure is not None:
             self._log_failure(watch.check.name, failure)
         elif before is not None:
@@ -221,6 +223,13 @@ def _failure(run: Callable[[], None]) -> Exception | None:
         run()
     except Exception as failure:  # noqa: BLE001 - Whatever a check raises, it has failed.
         return failure
+    return None
+
+
+def _well_at(failure: Exception | None, now: float) -> float | None:
+    """When the check will pass by itself, if its failure says so."""
+    if isinstance(failure, TemporarilyUnavailable) and failure.well_in is not None:
+        return now + failure.well_in
     return None
 
 

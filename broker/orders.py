@@ -23,12 +23,14 @@ class Order:
 
     ``in_force`` is what everybody is to serve from now on, encoded. ``problem`` says why the files
     were refused, and is empty when they were not: then ``in_force`` is still what it was before.
-    ``generation`` counts the orders; 0 is the start.
+    ``generation`` counts the orders; 0 is the start. ``needs_restart`` names the sections of the
+    settings that have changed and that only a restart puts in force.
     """
 
     in_force: bytes = b""
     problem: str = ""
     generation: int = 0
+    needs_restart: tuple[str, ...] = ()
 
 
 class OrderBoard:

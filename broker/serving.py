@@ -24,7 +24,7 @@ from broker.cores import Cores, cores_for
 from broker.foundation import check_state
 from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
-from broker.logs import GRANIAN_LOGGING
+from broker.logs import GRANIAN_LOGGING, name_process
 from broker.metrics import Exposition, Metrics, prepare_directory
 from broker.monitor import Hooks, WorkerMonitor
 from broker.signing import keys_looked_after
@@ -75,6 +75,8 @@ def serve(settings: Settings, environ: dict[str, str], *, drain_delay: timedelta
     """
     with loading():
         accepted = Accepted(Configuration.load(settings), environ)
+    if settings.state.valkey is not None and settings.state.store == "valkey":
+        name_process(valkey=settings.state.valkey.where)
     _check_addresses(settings.listen)
     check_state(settings)
     # Whatever the broker writes is its owner's alone.
@@ -124,7 +126,7 @@ def _children(accepted: Accepted, metrics: Path) -> Iterator[ChildSpec]:
         run = partial(runs[name.partition("-")[0]], accepted, metrics, name)
         yield ChildSpec(name, partial(_run_held, run, cores, place))
     control = partial(_run_control, accepted, metrics, workers)
-    yield ChildSpec("control", control, is_last=True)
+    yield ChildSpec("control", partial(_run_named, control), is_last=True)
 
 
 def _workers(settings: Settings) -> tuple[str, ...]:
@@ -147,12 +149,17 @@ def _cores(settings: Settings, workers: int) -> Cores:
     return cores
 
 
+def _run_named(run: Callable[[Lifeline], None], lifeline: Lifeline) -> None:
+    name_process(worker=lifeline.name)
+    run(lifeline)
+
+
 def _run_held(
     run: Callable[[Lifeline], None], cores: Cores, place: int, lifeline: Lifeline
 ) -> None:
     # Before anything is imported that starts a thread: what runs already would not be held.
     cores.hold(place)
-    run(lifeline)
+    _run_named(run, lifeline)
 
 
 def _run_grpc(accepted: Accepted, metrics: Path, name: str, lifeline: Lifeline) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import rich_click as click
 from ruamel.yaml import YAML
 
-from broker.cli.inputs import config_option
+from broker.cli.inputs import config_option, wrong_settings
 from broker.cli.output import echo_json, output_option
 from broker.cli.stop import Misconfigured
 from broker.config import ConfigError, Problem, Settings, load_settings
 from broker.config.problems import printable
+from broker.config.shown import shown
 from broker.policy.named import known_names, slips
 from broker.policy.problems import Problem as PolicyProblem
 from broker.policy.tables import Findings
@@ -34,7 +35,7 @@ def check(config: Path, output: str) -> None:
         if output == "json":
             echo_json({"problems": [_members(problem) for problem in error.problems]})
             sys.exit(Misconfigured.exit_code)
-        raise Misconfigured(str(error)) from None
+        raise wrong_settings(config, error) from None
     found = check_policies(settings.policies)
     faults = [f"{settings.policies}/{fault}" for fault in found.problems]
     _print(settings, faults, output=output)
@@ -55,11 +56,11 @@ def _slips(settings: Settings, found: Findings) -> list[PolicyProblem]:
 
 def _print(settings: Settings, faults: Sequence[str], *, output: str) -> None:
     if output == "json":
-        echo_json({"problems": faults, "settings": settings.masked()})
+        echo_json({"problems": faults, "settings": shown(settings)})
         return
     yaml = YAML(pure=True)
     yaml.default_flow_style = False
-    yaml.dump(settings.masked(), sys.stdout)
+    yaml.dump(shown(settings), sys.stdout)
 
 
 def _members(problem: Problem) -> dict[str, str | int]:

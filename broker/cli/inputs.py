@@ -13,6 +13,10 @@ from broker.config import ConfigError, Settings, load_settings
 
 _LONGEST_TOKEN: Final = 65_536
 _LONGEST_SECRET: Final = 1024
+_NO_SETTINGS: Final = (
+    "Name the settings file with --config FILE or in BROKER_CONFIG; `broker dev` writes one to "
+    ".broker-dev/broker.yaml."
+)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -35,7 +39,13 @@ def settings_from(config: Path, *, is_single_process: bool = False) -> Settings:
     try:
         return load_settings(config, os.environ, is_single_process=is_single_process)
     except ConfigError as error:
-        raise Misconfigured(str(error)) from None
+        raise wrong_settings(config, error) from None
+
+
+def wrong_settings(config: Path, error: ConfigError) -> Misconfigured:
+    """How a command ends that was given wrong settings, or found none."""
+    hint = "" if config.exists() else f"\n{_NO_SETTINGS}"
+    return Misconfigured(f"{error}{hint}")
 
 
 def read_token(argument: str, *, name: str) -> str:

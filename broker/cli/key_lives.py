@@ -1,28 +1,20 @@
 """What the commands about our own keys share: reaching the keys, and showing their lives."""
 
-import logging
-import os
-import pwd
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import rich_click as click
-import structlog
 from rich.text import Text
 
-from broker.audit.log import FileAuditLog
-from broker.audit.segments import AuditLogRefused, WriterBusy
 from broker.cli.output import plain, print_columns
 from broker.cli.stop import Negative
 from broker.config import Settings
 from broker.config.durations import write_duration
 from broker.config.files import UnusableFile, check_secret
 from broker.errors import Reason, TemporarilyUnavailable
-from broker.foundation import open_audit_log
 from broker.keys.ephemeral import StatedKey
 from broker.keys.journal import KeyJournal
 from broker.keys.key_files import KeyFileRefused
@@ -31,11 +23,9 @@ from broker.keys.outlook import Change, Event, next_of, upcoming
 from broker.keys.record import KeyRecord, RecordFull
 from broker.keys.rotator import NotRotated, Rotator
 from broker.keys.vault_auth import TokenFileAuth
-from broker.signing import open_journal, open_rotator
+from broker.signing import open_rotator
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_WRITER: Final = "operator"
-_TURN_SECONDS: Final = 5.0
 _UNRECORDED: Final = "Nothing was changed, because it cannot be recorded in `audit.directory`"
 _STYLES: Final[Mapping[KeyState, str]] = {KeyState.ACTIVE: "green", KeyState.REVOKED: "red"}
 
@@ -47,58 +37,6 @@ def token_file_option(function: _Function) -> _Function:
         type=click.Path(path_type=Path),
         help="A file with a Vault token to do it with; else it is done as `keys.vault.rotator`.",
     )(function)
-
-
-@contextmanager
-def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJournal | None]:
-    """
-    What records a change of the keys, in the chain of the commands; they take turns to write it.
-
-    Where it cannot be written the command ends, unless it goes on without (``None``).
-    """
-    with _without_logs(), ExitStack() as closing:
-        try:
-            audit = _open_audit(settings)
-        except AuditLogRefused as refused:
-            if is_required:
-                raise Negative(f"{_UNRECORDED}: {refused}.") from None
-            yield None
-            return
-        closing.callback(audit.close)
-        yield open_journal(settings, audit, face="command", operator=_account())
-
-
-@contextmanager
-def _without_logs() -> Iterator[None]:
-    """What the audit log would tell in a log, which a command does not have, the command tells itself."""
-    if structlog.is_configured():
-        yield
-        return
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.reset_defaults()
-
-
-def _open_audit(settings: Settings) -> FileAuditLog:
-    deadline = time.monotonic() + _TURN_SECONDS
-    while True:
-        try:
-            return open_audit_log(settings, writer=_WRITER)
-        except WriterBusy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def _account() -> str:
-    """Whoever gives the command, as the system knows them."""
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"uid {number}"
 
 
 @contextmanager

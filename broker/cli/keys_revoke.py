@@ -9,8 +9,9 @@ from typing import Final
 import rich_click as click
 
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.key_lives import age, moment, recording, rotating, token_file_option
+from broker.cli.key_lives import age, moment, rotating, token_file_option
 from broker.cli.output import echo_json, output_option
+from broker.cli.recording import recording
 from broker.config.problems import printable
 from broker.keys.rotator import Revoked
 from broker.model import KeyExposure
@@ -46,7 +47,7 @@ def revoke(kid: str, token_file: Path | None, config: Path, output: str) -> None
         rotating(settings, token_file, journal=journal) as rotator,
     ):
         revoked = rotator.revoke(kid)
-    is_recorded = journal is not None and revoked.is_recorded
+    is_recorded = revoked.is_recorded
     exposure = exposure_under(settings, revoked)
     signing = revoked.signing
     if output == "json":

@@ -8,11 +8,11 @@ from broker.cli.inputs import config_option, settings_from
 from broker.cli.key_lives import (
     facts_of,
     print_lives,
-    recording,
     rotating,
     token_file_option,
 )
 from broker.cli.output import echo_json, output_option
+from broker.cli.recording import recording
 
 
 @click.command()

@@ -24,7 +24,7 @@ _STYLES = {Verdict.PERMIT: "bold green", Verdict.ERROR: "bold white on red"}
 @click.command()
 @click.option("--client", required=True, help="The client that would ask.")
 @click.option("--resource", required=True, help="The resource it would ask for.")
-@click.option("--subject", default="alice", show_default=True, help="Whom it would ask for.")
+@click.option("--subject", required=True, help="Whom it would ask for, as tokens name them.")
 @click.option("--issuer", help="Who vouches for the subject; the only issuer registered if unset.")
 @click.option(
     "--scope", "scopes", multiple=True, help="A scope asked for; all if unset. Repeatable."

@@ -239,6 +239,14 @@ class ValkeySettings:
     deadline: timedelta
     connections: int
 
+    @property
+    def where(self) -> str:
+        """Where it is asked, or who is asked where it is, for logs."""
+        if self.sentinel is not None:
+            named = ",".join(map(str, self.sentinel.hosts))
+            return f"{self.sentinel.service} of sentinels {named}"
+        return ",".join(map(str, self.cluster or (self.host,)))
+
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:

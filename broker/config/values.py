@@ -77,6 +77,8 @@ def read_size(value: Any) -> int:
 def read_rate(value: Any) -> str:
     """A number in a second, a minute or an hour."""
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and int(match[1]) == 0:
+        raise refusal("would let nothing pass; the least is 1/h, and a limit of null is no limit")
     if match is None or not 0 < int(match[1]) <= _HIGHEST_RATE:
         raise refusal("must be a number in a second, a minute or an hour, such as 20/s or 10/m")
     return match[0]

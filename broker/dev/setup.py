@@ -15,6 +15,7 @@ NIGHTLY: Final = "agent-nightly"
 DESK_AT_WIKI: Final = "agent-desk-at-wiki"
 TICKETS_RESOURCE: Final = "https://tickets.mcp.example/mcp"
 CRM_RESOURCE: Final = "https://api.crm.example/v2"
+CALENDAR_RESOURCE: Final = "https://api.calendar.example/v1"
 LEDGER_RESOURCE: Final = "https://ledger.example/v1"
 WIKI_RESOURCE: Final = "https://wiki.mcp.example/mcp"
 _CLIENTS: Final = (DESK, TICKETS, NIGHTLY, OPERATOR, DESK_AT_WIKI)
@@ -62,6 +63,9 @@ resources:
     scopes:
       crm.contacts.read: {{from: ["tickets:read"]}}
       crm.contacts.write: {{from: ["tickets:comment"]}}
+  - resource: {calendar_resource}
+    scopes: {{calendar.free.read: {{from: ["tickets:read"]}}}}
+  # No policy permits anything here.
   - resource: {ledger_resource}
     scopes: {{ledger.read: {{from: ["tickets:read"]}}}}
 
@@ -180,6 +184,7 @@ def prepare(directory: Path, *, policies: Path | None, has_usual_ports: bool = T
         "operator_hash": _hash(made[OPERATOR]),
         "tickets_resource": TICKETS_RESOURCE,
         "crm_resource": CRM_RESOURCE,
+        "calendar_resource": CALENDAR_RESOURCE,
         "ledger_resource": LEDGER_RESOURCE,
         "wiki_resource": WIKI_RESOURCE,
     }

@@ -14,9 +14,11 @@ from broker.audit.reader import verify_directory
 from broker.dev.caller import TIMEOUT, Caller
 from broker.dev.failure import StoryFailed
 from broker.dev.setup import (
+    CALENDAR_RESOURCE,
     CRM_RESOURCE,
     DESK,
     DESK_AT_WIKI,
+    LEDGER_RESOURCE,
     NIGHTLY,
     OPERATOR,
     TICKETS,
@@ -43,6 +45,7 @@ from broker.v1 import (
 )
 
 _READ: Final = "crm.contacts.read"
+_FREE: Final = "calendar.free.read"
 _WRITE: Final = "crm.contacts.write"
 
 
@@ -71,6 +74,7 @@ class Story:
             received = self.reach_the_server(id_token)
             exchanged = self.exchange_over_grpc(received, channel)
             self.exchange_over_http(received)
+            self.exchange_for_several(received, channel)
             self.ask_for_too_much(received, channel)
         self.work_at_night()
         self.await_wiki()
@@ -116,6 +120,23 @@ class Story:
         token = self.caller.token(TICKETS, self._exchange(received, _READ))
         claims = self.caller.verified(token, CRM_RESOURCE)
         self._say(f"the same person, the same chain, {claims['exp'] - claims['iat']} s")
+
+    def exchange_for_several(self, received: str, channel: grpc.Channel) -> None:
+        """Tokens for two APIs in one call, and none at all where one of three is refused."""
+        self._step(f"{TICKETS} needs two APIs at once. One call, two tokens, or none.")
+        stub = token_service_pb2_grpc.TokenServiceStub(channel)
+        response = stub.ExchangeTokens(self._several(received), timeout=TIMEOUT)
+        resources = (CRM_RESOURCE, CALENDAR_RESOURCE)
+        for issued, resource in zip(response.issued_tokens, resources, strict=True):
+            claims = self.caller.verified(issued.access_token, resource)
+            self._say(f"{claims['aud']}   {claims['scope']}, {claims['exp'] - claims['iat']} s")
+        try:
+            stub.ExchangeTokens(self._several(received, LEDGER_RESOURCE), timeout=TIMEOUT)
+        except grpc.RpcError as refusal:
+            self._say(f"with {LEDGER_RESOURCE} among them: refused, all three")
+            self._say(f"{visible(refusal.details())}")
+        else:
+            raise StoryFailed("Tokens were issued that should have been refused.")
 
     def ask_for_too_much(self, received: str, channel: grpc.Channel) -> None:
         """A request that policy refuses: what the caller sees, and what an operator can find out."""
@@ -186,11 +207,14 @@ class Story:
     def verify_the_audit_logs(self) -> None:
         """Whoever reviews the logs finds them whole."""
         self._step("Every decision above is in the audit log. Is the log whole?")
-        for broker in (self.setup.main, self.setup.wiki):
+        brokers = {"the broker": self.setup.main, "the wiki's own": self.setup.wiki}
+        for name, broker in brokers.items():
             report = verify_directory(broker.directory / "audit")
             if not report.is_intact:
                 raise StoryFailed("The audit log does not verify.")
-            self._say(f"{report.records} records in {len(report.chains)} chains, all intact")
+            self._say(
+                f"{name}: {report.records} records in {len(report.chains)} chains, all intact"
+            )
 
     def _step(self, sentence: str) -> None:
         self.number += 1
@@ -228,6 +252,23 @@ class Story:
             "scope": scope,
         }
 
+    def _several(self, token: str, *more: str) -> token_service_pb2.ExchangeTokensRequest:
+        wanted = {CRM_RESOURCE: [_READ], CALENDAR_RESOURCE: [_FREE], **{one: [] for one in more}}
+        return token_service_pb2.ExchangeTokensRequest(
+            subject_token=token,
+            subject_token_type=token_pb2.TOKEN_TYPE_ACCESS_TOKEN,
+            targets=[
+                token_service_pb2.ExchangeTarget(resource=resource, scopes=scopes)
+                for resource, scopes in wanted.items()
+            ],
+            client_authentication=self._authentication(TICKETS),
+        )
+
+    def _authentication(self, client: str) -> token_pb2.ClientAuthentication:
+        return token_pb2.ClientAuthentication(
+            client_id=client, client_secret=self.setup.client_secrets[client]
+        )
+
     def _message(
         self, token: str, scope: str, client: str
     ) -> token_service_pb2.ExchangeTokenRequest:
@@ -236,9 +277,7 @@ class Story:
             subject_token_type=token_pb2.TOKEN_TYPE_ACCESS_TOKEN,
             resources=[CRM_RESOURCE],
             scopes=[scope],
-            client_authentication=token_pb2.ClientAuthentication(
-                client_id=client, client_secret=self.setup.client_secrets[client]
-            ),
+            client_authentication=self._authentication(client),
         )
 
 

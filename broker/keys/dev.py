@@ -1,5 +1,6 @@
 """The embedded key store: private keys in files of one machine, for development and small sites."""
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ DEV_SCHEDULE: Final = Schedule(
     publish_ahead=timedelta(minutes=5, seconds=45), keep_published=timedelta(minutes=20)
 )
 """What fits the settings as they are when nothing is set."""
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 _Stamp = tuple[int, ...] | None
 
@@ -116,10 +119,12 @@ class DevKeyStore:
             return self._chosen
 
     def _refresh(self, stamp: _Stamp) -> None:
-        signed = {algorithm: key.kid for algorithm, key in self._chosen.signing.items()}
+        before = self._chosen
+        signed = {algorithm: key.kid for algorithm, key in before.signing.items()}
         try:
             self._chosen = self._choose(stamp, signed=signed)
             self._fault, self._read_at = "", self._now()
+            _tell_changes(before, self._chosen)
         except KeyFileRefused:
             self._fault = "the directory of the keys cannot be used"
         except TemporarilyUnavailable as error:
@@ -167,6 +172,19 @@ class DevKeyStore:
             for number in numbers
         )
         return {key.kid: key for key in known if key is not None}
+
+
+def _tell_changes(before: _Chosen, after: _Chosen) -> None:
+    """Log which keys have come and gone, and which sign now."""
+    was, now = ({key.kid for key in one.published} for one in (before, after))
+    for kid in sorted(now - was):
+        _LOGGER.info("key %s is published", kid)
+    for kid in sorted(was - now):
+        _LOGGER.info("key %s is published no more", kid)
+    for algorithm, key in after.signing.items():
+        former = before.signing.get(algorithm)
+        if former is None or former.kid != key.kid:
+            _LOGGER.info("%s is signed with key %s", algorithm, key.kid)
 
 
 def _moments(life: KeyLife) -> list[int]:

@@ -104,9 +104,9 @@ def _framed(part: str) -> bytes:
 _EVERYTHING: Final = _key("withdrawn")
 
 
-def replay_store_unavailable(detail: str) -> TemporarilyUnavailable:
+def replay_store_unavailable(detail: str, *, well_in: int | None = None) -> TemporarilyUnavailable:
     """The answer while nobody knows what has been spent."""
-    return TemporarilyUnavailable(Reason.REPLAY_STORE_UNAVAILABLE, detail=detail)
+    return TemporarilyUnavailable(Reason.REPLAY_STORE_UNAVAILABLE, detail=detail, well_in=well_in)
 
 
 def revocation_unavailable(detail: str) -> TemporarilyUnavailable:

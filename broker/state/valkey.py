@@ -26,7 +26,7 @@ from broker.state.entries import (
 from broker.state.valkey_keeper import PAGE, Keeper, StoreTerms, read_revocations
 from broker.state.valkey_link import ValkeyFault, reading
 from broker.state.valkey_primary import Conversation, Primary
-from broker.state.valkey_scripts import ASK, REFUSALS, SETTLING, SPEND, TELL
+from broker.state.valkey_scripts import ASK, REFUSALS, SPEND, TELL, settled_after
 
 # The server looks ten times a second whether somebody has waited for long enough, in seconds.
 _ROUNDING: Final = 0.15
@@ -146,8 +146,10 @@ class ValkeyState:
         difference = abs(tended.now - self._now()) if self._is_server_time else 0
         if difference > max(self._leeway, _LEAST_TOLERANCE):
             raise replay_store_unavailable(f"state: its clock differs by {difference} s")
-        if tended.now <= tended.began + max(self._leeway, SETTLING - 1):
-            raise replay_store_unavailable(REFUSALS["settling"])
+        left = tended.began + settled_after(self._leeway) - tended.now
+        if left > 0:
+            detail = f"{REFUSALS['settling']}, and is ready in {left} s"
+            raise replay_store_unavailable(detail, well_in=left)
 
     def check_policy(self) -> None:
         """Raise ``StateRefused`` when the server was found to forget on purpose."""

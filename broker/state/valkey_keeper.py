@@ -16,7 +16,17 @@ from broker.state.copied import RevocationCopy
 from broker.state.entries import REVOCATION_GRACE, everything_key, revocation_unavailable
 from broker.state.valkey_link import Reply, ValkeyFault, reading
 from broker.state.valkey_primary import Conversation, Primary
-from broker.state.valkey_scripts import BEGIN, REFUSALS, REVOKE, TELL, TEND, VOUCH, WRITE, Script
+from broker.state.valkey_scripts import (
+    BEGIN,
+    REFUSALS,
+    REVOKE,
+    TELL,
+    TEND,
+    VOUCH,
+    WRITE,
+    Script,
+    settled_after,
+)
 
 DEFAULT_CAPACITY: Final = 10_000_000
 PAGE: Final = 500
@@ -26,6 +36,12 @@ _NO_EVICTION: Final = "noeviction"
 _POLICY: Final = "maxmemory-policy"
 _CHANGED: Final = frozenset({"lost", "moved", "older", "other"})
 """What a script says when the store may not remember what it did."""
+_WHY: Final = {
+    "lost": "something of ours is missing there, as at a first start, or after a flush",
+    "moved": "the server started again, or another one leads",
+    "older": "it knows less than it did, as after a restored backup",
+}
+"""Why the state begins anew, by the words of the scripts."""
 
 _log = structlog.get_logger("broker.state")
 
@@ -208,7 +224,14 @@ class Keeper:
         epoch, cause = found[0].decode(), found[1].decode()
         held, is_whole = self._copy.entries(), self._copy.is_whole
         if cause:
-            _log.warning("state_began_anew", cause=cause, known=len(held), is_whole=is_whole)
+            _log.warning(
+                "state_began_anew",
+                cause=cause,
+                why=_WHY.get(cause, ""),
+                ready_in=f"{settled_after(self._leeway)} s",
+                known=len(held),
+                is_whole=is_whole,
+            )
         known = Known(epoch, before.seen)
         self._give(held, known)
         if is_whole:

@@ -19,6 +19,12 @@ from broker.state.entries import CLOCK_WENT_BACK, PURGE_STEP, REVOCATION_GRACE
 SETTLING: Final = 10
 """How long, in seconds, after an epoch began the other processes may add what they know."""
 
+
+def settled_after(leeway: int) -> int:
+    """The seconds after which everything is answered that was issued since an epoch began."""
+    return max(leeway + 1, SETTLING)
+
+
 REFUSALS: Final = {
     "clock": CLOCK_WENT_BACK,
     "fenced": "state: it was issued before the store began anew",

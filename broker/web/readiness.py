@@ -1,6 +1,7 @@
 """Whether the broker can do its work: what its workers say, and what its own ports answer."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,20 +49,23 @@ class Finding:
     """
     One line of the answer. ``failure`` comes from a closed list and is empty when all is well.
 
-    ``seconds`` is for how long it has failed, where that is known. ``worker`` is the worker that said
-    so, and is empty for what was found here.
+    ``seconds`` is for how long it has failed, where that is known, and ``well_in`` in how many it will
+    be well by itself. ``worker`` is the worker that said so, and is empty for what was found here.
     """
 
     name: str
     failure: str = ""
     seconds: int | None = None
     worker: str = ""
+    well_in: int | None = None
 
     def __str__(self) -> str:
         if not self.failure:
             return f"[+]{self.name} ok"
-        age = "" if self.seconds is None else f" (for {self.seconds} s)"
-        return f"[-]{self.name} failed: {self.failure}{age}"
+        age = "" if self.seconds is None else f"for {self.seconds} s"
+        rest = "" if self.well_in is None else f", well by itself in {self.well_in} s"
+        times = f" ({age}{rest})" if age else ""
+        return f"[-]{self.name} failed: {self.failure}{times}"
 
     @property
     def check(self) -> tuple[str, str]:
@@ -135,7 +139,8 @@ class Readiness:
                     yield Finding(name, worker=worker)
                     continue
                 reason = check.reason if check.reason in _REASONS else Reason.INTERNAL_ERROR.code
-                yield Finding(name, reason, max(0, int(now - check.since)), worker)
+                left = None if check.well_at is None else max(0, math.ceil(check.well_at - now))
+                yield Finding(name, reason, max(0, int(now - check.since)), worker, left)
 
     async def _probe(self) -> tuple[Finding, ...]:
         # However often readiness is asked for, the ports are asked no more often than this.

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from broker.model import TlsFiles
+from broker.tls_files import WatchedTls
 from broker.web.app import OAuthApp
 from broker.web.crowds import Crowds
 from broker.web.overdue import OverdueBodies
+from broker.web.rolling import serving_with
 
 _MOST_HEADER_BYTES: Final = 32 * 1024
 _OTHER_DESCRIPTORS: Final = 512
@@ -84,7 +87,11 @@ def serve_http(
     _allow_descriptors(listener.max_connections + _OTHER_DESCRIPTORS)
     # What ``factory`` closes over need not be fit for pickling: it passes through a fork.
     multiprocessing.set_start_method("fork", force=True)
-    Granian("broker", **_options(listener)).serve(target_loader=load, wrap_loader=False)
+    target = None
+    if listener.tls is not None and sys.platform == "linux":
+        # Elsewhere there are no files in memory, and a new certificate takes a restart.
+        target = serving_with(WatchedTls(listener.tls))
+    Granian("broker", **_options(listener)).serve(target, load, wrap_loader=False)
 
 
 def _heed_signals() -> None:

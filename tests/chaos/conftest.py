@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.reporting import MINUTES, Report, tell
+from tests.chaos.ending import end_in_order
+from tests.chaos.reporting import MINUTES, Report, minutes_left, next_case, tell
 from tests.chaos.stands import Stand, stand
 
 _REPORT = pytest.StashKey[Report]()
@@ -16,7 +17,34 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin the report of this run."""
     named = os.environ.get("CHAOS_REPORT", "")
     config.stash[_REPORT] = Report(Path(named) if named else None)
-    tell(f"chaos: about {MINUTES:g} minutes; CHAOS_MINUTES sets how many")
+    end_in_order()
+    tell(f"chaos: {MINUTES:g} minutes; CHAOS_MINUTES sets how many")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what wants most of the time; what there is no time for comes last."""
+    items.sort(key=share_of, reverse=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell how far the run is, and what the case may take of the time that is left."""
+    items = item.session.items
+    at = items.index(item)
+    next_case([weight(one) for one in items[at:]])
+    if minutes_left() <= 0:
+        pytest.skip("the time is over")
+    tell(f"case {at + 1} of {len(items)}, {minutes_left():.1f} minutes left: {item.name}")
+
+
+def weight(item: pytest.Item) -> float:
+    """The share of its file in percent, divided among the cases in it."""
+    beside = sum(one.path == item.path for one in item.session.items)
+    return share_of(item) / beside
+
+
+def share_of(item: pytest.Item) -> float:
+    """The share of its file."""
+    return float(getattr(getattr(item, "module", None), "SHARE", 1))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,23 +4,45 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 MINUTES: Final = float(os.environ.get("CHAOS_MINUTES") or "10")
-"""How long the whole run shall take, about."""
+"""How long the whole run may take."""
 
 _TELL_EVERY: Final = 2.0
+_STARTING: Final = 25.0
+"""The seconds in which the servers of a case start and end, about."""
+
+_began: Final = time.monotonic()
+_weights: Final = [1.0]
+"""How much of the time each case wants that is not over yet, the present one first."""
 
 Figure = float | int | str
 
 
-def share(percent: float) -> float:
-    """The seconds that a case may take which has this share of the run."""
-    return MINUTES * 60 * percent / 100
+def next_case(weights: Sequence[float]) -> None:
+    """Give the present case its part of what is left, beside those that come after it."""
+    _weights[:] = weights
+
+
+def minutes_left() -> float:
+    """What is left of the run."""
+    return MINUTES - (time.monotonic() - _began) / 60
+
+
+def budget() -> float:
+    """
+    The seconds that the present case may go on for.
+
+    That is its part of the time that is left, so that the run ends in time however long servers take to
+    start. What a case has to do once, it does without a budget as well.
+    """
+    left = minutes_left() * 60 - _STARTING * (len(_weights) - 1)
+    return max(0.0, left * _weights[0] / sum(_weights))
 
 
 @dataclass
@@ -40,7 +62,8 @@ class Report:
         for name, figure in figures.items():
             tell(f"{case}: {name} = {figure}")
         if self.file is not None:
-            document = {"minutes": MINUTES, "cases": self.figures}
+            took = round((time.monotonic() - _began) / 60, 1)
+            document = {"minutes": MINUTES, "minutes_taken": took, "cases": self.figures}
             self.file.write_text(json.dumps(document, indent=2) + "\n")
 
     def summary(self) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +9,16 @@ import pytest
 
 from broker.oauth import GRANT_CLIENT_CREDENTIALS
 from broker.v1 import token_service_pb2
+from tests.chaos.reporting import budget
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import SERVER, Setting, new_setting
 from tests.e2e.torrent import Stretch, Torrent, pour
 
-SECONDS: Final = max(5.0, float(os.environ.get("CHAOS_MINUTES") or "10") * 60 * 0.02)
-"""How long each load lasts, of which there are up to eight for each face."""
+SHARE: Final = 8
+LEAST_SECONDS: Final = 3.0
+MOST_LOADS: Final = 8
+"""For each face."""
+
 LOADS: Final = (100, 200, 400, 800, 1600, 3200)
 KEEPS_UP: Final = 0.9
 CLIENT: Final = "agent-nightly"
@@ -45,13 +48,18 @@ def torrent(face: str, setting: Setting, *rates: float, connections: int) -> Tor
         message = token_service_pb2.IssueClientTokenRequest(resources=[SERVER], scopes=[SCOPE])
         head = f"/broker.v1.TokenService/IssueClientToken\n{authorization}"
         body = message.SerializeToString().decode("latin-1")
-        return Torrent(face, setting.ports.grpc, head, body, rates, SECONDS, connections)
+        return Torrent(face, setting.ports.grpc, head, body, rates, seconds(), connections)
     head = (
         f"POST /token HTTP/1.1\r\nHost: 127.0.0.1:{setting.ports.http}\r\n"
         f"Content-Type: application/x-www-form-urlencoded\r\nAuthorization: {authorization}\r\n"
     )
     body = f"grant_type={GRANT_CLIENT_CREDENTIALS}&resource={SERVER}&scope={SCOPE}"
-    return Torrent(face, setting.ports.http, head, body, rates, SECONDS, connections)
+    return Torrent(face, setting.ports.http, head, body, rates, seconds(), connections)
+
+
+def seconds() -> float:
+    """How long each load lasts."""
+    return max(LEAST_SECONDS, budget() / MOST_LOADS)
 
 
 def tell(face: str, connections: int, stretch: Stretch) -> None:

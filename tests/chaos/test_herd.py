@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.reporting import Report, progress, share
+from tests.chaos.reporting import Report, budget, progress
 from tests.chaos.stands import Stand
 from tests.e2e.load import Load
 from tests.e2e.patience import until
@@ -31,7 +31,7 @@ def test_a_herd_that_comes_back_after_an_outage_is_served(
     full_stand: Stand, report: Report
 ) -> None:
     case, line = "a herd", full_stand.lines["valkey"]
-    window = max(2.0, share(SHARE) / 5)
+    window = max(2.0, budget() / 5)
     with (
         Load(full_stand.setting, callers=CALLERS, pause=PAUSE) as load,
         progress(case, lambda: f"{load.granted()} tokens"),

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.reporting import Report, progress, share
+from tests.chaos.reporting import Report, budget, progress
 from tests.chaos.stands import WORKERS, Stand, embedded
 from tests.e2e.load import Load
 from tests.e2e.oracle import evidence_of, spent_in_sqlite
@@ -26,9 +26,9 @@ def rage(broker: RunningBroker, report: Report, case: str) -> Load:
         # Who dies before it was steady, again and again, ends the broker.
         with progress(case, lambda: f"{storm.kills} kills, {load.granted()} tokens"):
             broker.wait_until_steady()
-            until = time.monotonic() + share(SHARE)
+            until = time.monotonic() + budget()
             turn = 0
-            while time.monotonic() < until:
+            while turn < STRIKES_AT_ANSWERS or time.monotonic() < until:
                 turn += 1
                 if turn % STRIKES_AT_ANSWERS:
                     storm.strike_at_any_moment(within_calls=10)

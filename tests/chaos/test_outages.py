@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.reporting import Report, p99, progress, rounded, share
+from tests.chaos.reporting import Report, budget, p99, progress, rounded
 from tests.chaos.stands import Stand
 from tests.e2e.load import Load
 from tests.e2e.patience import until
@@ -16,6 +16,9 @@ from tests.fault_proxy import Fault, FaultProxy
 SHARE: Final = 18
 FAULTS: Final = (Fault.CUT, Fault.BLACKHOLE, Fault.LOST_ANSWERS, Fault.DRIP, Fault.RESET)
 FLAPS: Final = 3
+LONGEST: Final = 60.0
+"""Of one fault."""
+
 RECOVERY: Final = 5.0
 SLOWEST: Final = 3.0
 """No caller waits longer: two deadlines, one after the other, and what a busy machine takes."""
@@ -47,7 +50,7 @@ def test_an_outage_is_told_fast_and_ends_by_itself(
 ) -> None:
     broker, line = full_stand.broker, full_stand.lines[name]
     case = f"outages of {name}"
-    seconds = share(SHARE) / 2 / KINDS / 2
+    seconds = min(LONGEST, budget() / KINDS / 2)
     recovered: dict[str, float] = {}
     with (
         Load(broker.setting, callers=6, pause=0.05) as load,

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import pytest
 
-from tests.chaos.reporting import MINUTES, Report, progress, share
+from tests.chaos.reporting import Report, budget, progress
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, exchange
@@ -21,10 +21,9 @@ from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.valkey import ValkeyServer
 from tests.world import Parameters
 
-RACES: Final = int(2_000 * MINUTES)
 SHARE: Final = 22
-MOST_SHARES: Final = 3
-"""A busy machine may take so many times as long."""
+LEAST: Final = 50
+"""Races before each failover, however short the time is."""
 
 FAILOVERS: Final = 3
 LANES: Final = 4
@@ -94,8 +93,13 @@ class Races:
 
     def wait_for(self, count: int) -> None:
         """Return when there were so many."""
-        seconds = max(PATIENCE, share(SHARE) * MOST_SHARES)
-        until(lambda: self.run >= count, seconds=seconds, what=f"{count} races")
+        until(lambda: self.run >= count, seconds=PATIENCE, what=f"{count} races")
+
+    def go_on(self, seconds: float) -> None:
+        """Return after so many seconds, and not before there were a few more."""
+        count, end = self.run + LEAST, time.monotonic() + seconds
+        until(lambda: time.monotonic() >= end, seconds=seconds + PATIENCE, what="the time is over")
+        self.wait_for(count)
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -197,11 +201,11 @@ def test_no_assertion_works_twice_at_two_brokers_whatever_becomes_of_the_store(
     began = time.monotonic()
 
     def state() -> str:
-        return f"{races.run} of {RACES} races, {failovers} failovers, won {dict(races.won)}"
+        return f"{races.run} races, {failovers} failovers, won {dict(races.won)}"
 
     with progress(case, state), races.on():
         for number in range(1, FAILOVERS + 1):
-            races.wait_for(RACES * number // (FAILOVERS + 1))
+            races.go_on(budget() / (FAILOVERS + 2 - number))
             twins.fail_over()
             failovers += 1
             lost_at = time.monotonic()
@@ -209,7 +213,7 @@ def test_no_assertion_works_twice_at_two_brokers_whatever_becomes_of_the_store(
             races.wait_for(races.run + 8)
             served_after.append(time.monotonic() - lost_at)
             again += used_again(races, twins)
-        races.wait_for(RACES)
+        races.go_on(budget() / 2)
     again += used_again(races, twins)
 
     report.add(

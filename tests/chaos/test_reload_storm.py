@@ -6,14 +6,15 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.reporting import MINUTES, Report, progress
+from tests.chaos.reporting import Report, budget, progress
 from tests.e2e.load import Load
 from tests.e2e.reloading import Operator, groups, reloadable
 from tests.e2e.running import RunningBroker
 from tests.e2e.wires import UNABLE
 
-RELOADS: Final = int(200 * MINUTES)
-WARM_UP: Final = RELOADS // 5
+SHARE: Final = 6
+LEAST: Final = 50
+WARM_UP_PART: Final = 0.2
 PAUSE: Final = 0.02
 MOST_GROWTH: Final = 1.15
 
@@ -37,15 +38,17 @@ def test_a_thousand_reloads_mix_no_two_configurations(tmp_path: Path, report: Re
     with (
         reloadable(tmp_path) as broker,
         Load(broker.setting, callers=4, pause=0.02) as load,
-        progress(case, lambda: f"{done} of {RELOADS}, {load.granted()} tokens"),
+        progress(case, lambda: f"{done} reloads, {load.granted()} tokens"),
     ):
         operator = Operator(broker)
         load.wait_for(20)
-        while done < RELOADS:
+        seconds, start = budget(), time.monotonic()
+        while done < LEAST or time.monotonic() < start + seconds:
             operator.change(groups(("odd", "even")[done % 2]))
             done += 1
             time.sleep(PAUSE)
-            if done == WARM_UP:
+            is_warm = done >= LEAST // 2 and time.monotonic() >= start + seconds * WARM_UP_PART
+            if is_warm and not before:
                 before = memory(broker)
         load.wait_for(20)
         after = memory(broker)
@@ -53,7 +56,7 @@ def test_a_thousand_reloads_mix_no_two_configurations(tmp_path: Path, report: Re
     mixed = [c for c in load.calls if c.answer is None or c.answer.error not in {"", UNABLE}]
     report.add(
         case,
-        ordered=RELOADS,
+        ordered=done,
         taken_by_workers=taken,
         tokens=load.granted(),
         mixed_decisions=len(mixed),

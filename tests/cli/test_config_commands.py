@@ -35,7 +35,7 @@ def test_sound_settings_are_printed_with_secrets_masked(run: Run, tmp_path: Path
     assert result.exit_code == 0, result.stderr
     shown = YAML(typ="safe", pure=True).load(result.stdout)
     assert shown["tokens"]["lifetime"] == "5m"
-    assert shown["clients"][0]["secrets"][0]["hash"] == "sha256:…"
+    assert shown["clients"][0]["auth"]["secrets"][0]["hash"] == "sha256:…"
     assert HASH not in result.output
 
 
@@ -131,6 +131,17 @@ def test_a_file_that_cannot_be_read_ends_in_one_clear_line(
 
     assert result.exit_code == 3
     assert result.stderr.startswith("broker.yaml:")
+    assert ("--config" in result.stderr) == (content is None)
+
+
+@pytest.mark.parametrize("command", [("serve",), ("keys", "list"), ("keys", "rotate")])
+def test_a_command_that_finds_no_settings_says_how_to_name_them(
+    run: Run, command: tuple[str, ...]
+) -> None:
+    result = run(*command)
+
+    assert result.exit_code == 3
+    assert "Name the settings file with --config FILE or in BROKER_CONFIG" in result.stderr
 
 
 def test_the_schema_is_printed_for_editors(run: Run) -> None:

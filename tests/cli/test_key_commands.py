@@ -239,9 +239,14 @@ def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
     kid = store.signing_key("ES256").kid
     run("keys", "list")
     run("keys", "plan", "--rotate")
+    run("config", "check")
+    # Nothing was changed by whom the answer was no.
+    assert run("keys", "rotate", "-a", "RS256").exit_code == 2
+    assert run("keys", "revoke", "nobody").exit_code == 1
     assert not (tmp_path / ".broker" / "audit").exists()
 
     run("keys", "rotate")
+    assert "about to sign already" in run("keys", "rotate").stderr
     run("keys", "revoke", kid)
 
     audit = tmp_path / ".broker" / "audit"
@@ -252,6 +257,8 @@ def test_commands_that_change_keys_leave_a_record_and_verify_finds_it_whole(
     verified = run("audit", "verify")
     assert verified.exit_code == 0
     assert "operator" in verified.stdout
+    # One for each of the two that changed something.
+    assert len(list(audit.glob("operator.*.jsonl"))) == 2
 
 
 def test_what_cannot_be_recorded_is_not_rotated_but_a_key_can_be_revoked(

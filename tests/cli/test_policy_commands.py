@@ -28,7 +28,7 @@ resources:
 issuers:
   - {{issuer: https://idp.example, purposes: [user], algorithms: [ES256]}}
 """
-ASK = ("policy", "explain", "--client", "mcp-tickets", "--resource", CRM)
+ASK = ("policy", "explain", "--client", "mcp-tickets", "--resource", CRM, "--subject", "ann")
 
 
 @pytest.fixture
@@ -198,10 +198,17 @@ def test_a_client_acts_on_what_was_issued_to_it_through_earlier_actors(run: Run)
 def test_a_question_about_what_is_not_registered_is_refused(
     run: Run, changed: dict[str, str], sentence: str
 ) -> None:
-    asked = {"--client": "mcp-tickets", "--resource": CRM} | changed
+    asked = {"--client": "mcp-tickets", "--resource": CRM, "--subject": "ann"} | changed
     arguments = [part for pair in asked.items() for part in pair]
 
     result = run("policy", "explain", *arguments)
 
     assert result.exit_code == 2
     assert sentence in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_nobody_is_asked_about_unless_named(run: Run) -> None:
+    result = run(*ASK[:-2])
+
+    assert result.exit_code == 2
+    assert "--subject" in result.stderr

@@ -229,7 +229,10 @@ def rotator(folder: Path) -> Rotator:
 
 
 @pytest.mark.requirement("SGN-02")
-def test_a_store_sees_a_change_of_its_directory_at_the_next_call(folder: Path) -> None:
+def test_a_store_sees_a_change_of_its_directory_at_the_next_call(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     store = DevKeyStore(folder)
     first = store.signing_key("ES256").kid
 
@@ -240,6 +243,12 @@ def test_a_store_sees_a_change_of_its_directory_at_the_next_call(folder: Path) -
     rotator(folder).revoke(first)
     assert store.signing_key("ES256").kid != first
     assert first not in [key["kid"] for key in store.public_keys()]
+    successor = store.signing_key("ES256").kid
+    assert [line for line in caplog.messages if "published" not in line] == [
+        f"ES256 is signed with key {successor}"
+    ]
+    assert f"key {successor} is published" in caplog.messages
+    assert f"key {first} is published no more" in caplog.messages
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

@@ -19,7 +19,7 @@ from granian.log import LOGGING_CONFIG
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.logs import GRANIAN_LOGGING, configure_logs, neutralise, redact
+from broker.logs import GRANIAN_LOGGING, configure_logs, name_process, neutralise, redact
 
 CANARY = "CANARYcanary0123456789abcdefghijklmnop"
 JWS = ".".join(
@@ -375,16 +375,35 @@ def test_libraries_take_the_same_way_and_never_debug(
     for name in names:
         logging.getLogger(name).debug("secret things")
         logging.getLogger(name).info("started")
+        logging.getLogger(name).error("failed")
     structlog.get_logger("broker.test").debug("ours")
 
     events = [json.loads(line)["event"] for line in out.getvalue().splitlines()]
-    assert events == ["started"] * 4 + ["ours"]
+    assert events == ["failed"] * 4 + ["ours"]
+
+
+def test_every_entry_names_its_process_in_every_thread(
+    stream: Callable[..., io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.logs._PROCESS", {})
+    out = stream()
+    name_process(worker="grpc-1", valkey="127.0.0.1:6379")
+
+    thread = threading.Thread(target=structlog.get_logger("broker.test").info, args=("ours",))
+    thread.start()
+    thread.join()
+    logging.getLogger("some.library").warning("theirs")
+    structlog.get_logger("broker.test").info("of another", worker="http-0")
+
+    entries = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [entry["worker"] for entry in entries] == ["grpc-1", "grpc-1", "http-0"]
+    assert {entry["valkey"] for entry in entries} == {"127.0.0.1:6379"}
 
 
 def test_a_quiet_level_keeps_libraries_quiet_too(stream: Callable[..., io.StringIO]) -> None:
     out = stream("json", "error")
 
-    logging.getLogger("uvicorn.error").info("started")
+    logging.getLogger("uvicorn.error").warning("started")
     structlog.get_logger("broker.test").warning("ours")
 
     assert out.getvalue() == ""
@@ -397,7 +416,7 @@ def test_granian_takes_the_same_way_although_it_configures_logging_in_its_worker
 
     # What granian.log.configure_logging does with log_dictconfig.
     logging.config.dictConfig({**LOGGING_CONFIG, **GRANIAN_LOGGING})
-    logging.getLogger("_granian").info("Spawning worker-1 with PID: 7")
+    logging.getLogger("_granian").error("Spawning worker-1 with PID: 7")
 
     assert json.loads(out.getvalue())["event"] == "Spawning worker-1 with PID: 7"
     assert capfd.readouterr().out == ""

@@ -448,8 +448,9 @@ def test_readiness_is_down_until_fresh_tokens_are_taken(
     look_after(state)
 
     for clock.at in (began, began + SETTLING, began + SECONDS):
-        with pytest.raises(TemporarilyUnavailable, match="replay_store_unavailable"):
+        with pytest.raises(TemporarilyUnavailable, match="replay_store_unavailable") as told:
             state.check()
+        assert told.value.well_in == began + SECONDS + 1 - clock.at
         assert is_refused(state, one_time_id(clock, "fresh"))
 
     clock.at = began + SECONDS + 1

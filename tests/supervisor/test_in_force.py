@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import structlog
 
 from broker.app import Process
 from broker.config import load_settings
@@ -562,3 +563,58 @@ def test_a_policy_that_is_not_there_cannot_be_switched_off(setting: Setting) -> 
     assert supervisor.configuration is before
     with pytest.raises(PolicyLoadError, match="The policy to disable, al, does not exist"):
         Configuration.load(load_settings(setting.file, {}))
+
+
+def widen_what_waits(document: Document) -> None:
+    """Change what a reload takes, and what it does not."""
+    disable_client(document)
+    document["limits"] = {"per_client": {"rate": "7/s"}}
+    document["workers"] = {"http": 3}
+    document["log"] = {"level": "debug"}
+    document["policies"] = str(POLICIES)
+    document["issuers"][0]["key_hosts"] = ["keys.idp.example"]
+    document["issuers"][0] |= {"jwks_uri": "https://keys.idp.example/jwks"}
+    del document["issuers"][0]["jwks"]
+
+
+def test_a_reload_says_which_changes_wait_for_a_restart(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    rewrite(setting, widen_what_waits)
+
+    with structlog.testing.capture_logs() as logs:
+        order = supervisor.reload()
+
+    waiting = ("workers", "limits", "log", "policies", "issuers.key_hosts")
+    assert (order.problem, order.needs_restart) == ("", waiting)
+    assert [line.get("needs_restart") for line in logs] == [list(waiting)]
+    assert is_disabled(supervisor.configuration)
+    # They wait for as long as they are not in force, and are told of each time.
+    assert supervisor.reload().needs_restart == waiting
+
+
+def test_a_reload_of_what_can_be_reloaded_waits_for_nothing(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    rewrite(setting, declare_everything)
+
+    with structlog.testing.capture_logs() as logs:
+        assert supervisor.reload().needs_restart == ()
+
+    assert [(line["event"], "needs_restart" in line) for line in logs] == [
+        ("reload_accepted", False)
+    ]
+
+
+def test_what_waits_for_a_restart_is_on_record(setting: Setting) -> None:
+    supervisor = accepted(setting)
+    folder = setting.directory / "state" / "metrics"
+    os.makedirs(folder, mode=0o700)  # noqa: PTH103 - The mode counts for the folder above, too.
+    prepare_directory(folder)
+    measured = Metrics(folder, "http-0", issuers=[IDP])
+    process = Process(supervisor.configuration, writer="http-0", metrics=measured)
+    try:
+        waiting = ("workers", "limits")
+        process.reload(Order(supervisor.reload().in_force, generation=1, needs_restart=waiting))
+    finally:
+        process.close()
+    [loaded] = read_records(setting.audit_directory, "config.loaded")
+    assert loaded["detail"] == "needs_restart: [workers, limits]"

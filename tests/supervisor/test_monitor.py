@@ -320,3 +320,22 @@ def test_everything_due_is_done_before_the_worker_serves(
 
     assert seen == ["reload", "check"]
     assert reports(lifeline)[0].pid == os.getpid()
+
+
+def test_a_report_says_when_a_check_will_be_well_by_itself(
+    lifeline: Lifeline, clock: Clock
+) -> None:
+    state = Dependency()
+    state.failure = TemporarilyUnavailable(Reason.REPLAY_STORE_UNAVAILABLE)
+    monitor = WorkerMonitor(lifeline, [Check("state", state.check)], clock=clock)
+    run(monitor, clock, seconds=1)
+    # It was away at first, for the same reason, and nobody knew for how long.
+    state.failure = TemporarilyUnavailable(Reason.REPLAY_STORE_UNAVAILABLE, well_in=30)
+    run(monitor, clock, seconds=6)
+
+    first, *_, last = (report.checks[0] for report in reports(lifeline))
+
+    assert first.well_at is None
+    assert last.well_at is not None
+    assert 30 <= last.well_at - first.since < 40
+    assert last.since == first.since

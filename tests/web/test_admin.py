@@ -56,10 +56,17 @@ class World:
 
         return probe
 
-    def say(self, worker: str, *, at: float | None = None, **checks: str) -> None:
-        """Let a worker report, each of its checks with the reason it fails for, if any."""
+    def say(
+        self, worker: str, left: float | None = None, *, at: float | None = None, **checks: str
+    ) -> None:
+        """
+        Let a worker report, each of its checks with the reason it fails for, if any.
+
+        ``left`` is in how many seconds they will be well, where they know.
+        """
         at = self.now if at is None else at
-        stand = tuple(CheckStatus(name, reason, at - 3) for name, reason in checks.items())
+        well_at = None if left is None else at + left
+        stand = tuple(CheckStatus(name, reason, at - 3, well_at) for name, reason in checks.items())
         status = WorkerStatus(worker=worker, pid=1, at=at, generation=0, checks=stand)
         self.readiness.hear(status.encode())
 
@@ -113,6 +120,10 @@ TRUTHS: dict[str, tuple[Change, str]] = {
     "keys out of reach": (
         lambda world: world.say("http", audit="", keys="signer_unavailable"),
         "[-]http/keys failed: signer_unavailable (for 3 s)",
+    ),
+    "a state that settles": (
+        lambda world: world.say("grpc", 27.5, state="replay_store_unavailable"),
+        "[-]grpc/state failed: replay_store_unavailable (for 3 s, well by itself in 28 s)",
     ),
     "a face that refuses": (
         fail("face/grpc", ProbeFailed(Unready.UNREACHABLE)),

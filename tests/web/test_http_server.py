@@ -500,3 +500,26 @@ def asked_over(context: ssl.SSLContext, served: Served) -> bytes:
             return received(connection)
     except OSError:
         return b""
+
+
+@pytest.mark.requirement("R-29")
+def test_a_replaced_certificate_is_shown_to_whoever_connects_next(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    served = Served(tmp_path / "log", directory=put_certificate(authority, tmp_path))
+    asked = form_request(b"subject_token=wait", headers=LAST)
+    with trusting(authority).wrap_socket(served.connect(), server_hostname="127.0.0.1") as old:
+        old.sendall(asked)
+        until(lambda: "waiting" in served.log.read_text())
+        # First what is no pair, which nobody is shown; then another authority's.
+        (tmp_path / "key.pem").write_text("nonsense")
+        until(lambda: "certificate_not_reloaded" in served.log.read_text())
+        assert asked_over(trusting(authority), served)
+        other = trustme.CA()
+        put_certificate(other, tmp_path)
+        until(lambda: asked_over(trusting(other), served) != b"")
+        assert asked_over(trusting(authority), served) == b""
+        # Whoever was being served by the old one is served to the end.
+        release(served.process.stdin)
+        assert facts(received(old))["present"] == ["subject_token"]
+    assert "exited" in served.stop()

@@ -12,7 +12,7 @@ from broker.endpoints.allowances import LocalAllowances
 from broker.endpoints.limits import Limits, LimitTerms
 from broker.endpoints.purses import MOST_PURSES, PORTIONS, Purses
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
-from broker.model import Client, Portion, Quota
+from broker.model import AuthenticatedClient, Client, Portion, Quota
 from broker.state.sqlite_allowances import SqliteAllowances, begin_allowances
 
 WIDE = Quota(rate=100, burst=1280)
@@ -36,11 +36,11 @@ class Shared:
         self.asked = 0
         self.is_away = False
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion:
         self.asked += 1
         if self.is_away:
             raise TemporarilyUnavailable(Reason.OVERLOADED, detail="limits: away")
-        return self.inner.draw(party, quota, wanted)
+        return self.inner.draw(party, quota, wanted, least=least)
 
     def close(self) -> None:
         self.inner.close()
@@ -183,7 +183,9 @@ def test_a_file_that_cannot_be_used_does_not_lift_the_limit(tmp_path: Path) -> N
 def test_ten_thousand_clients_cost_less_than_four_kilobytes_each() -> None:
     limits = Limits(LocalAllowances(), LimitTerms(per_client=Quota(rate=1 / 3600, burst=1)))
     clients = [
-        Client(f"https://agent-{number}.example/client.json", frozenset(), frozenset())
+        AuthenticatedClient(
+            Client(f"https://agent-{number}.example/client.json", frozenset(), frozenset()), "none"
+        )
         for number in range(10_000)
     ]
     tracemalloc.start()

@@ -110,11 +110,12 @@ class Purses:
         return 0.0
 
     def give_back(self, party: str, number: int = 1) -> None:
-        """Put back what was taken for nothing."""
+        """Put back what was taken for nothing, up to a burst."""
         purse = self._purses.get(party)
         if purse is not None:
             with purse.lock:
-                purse.number += number
+                most = number if purse.quota is None else purse.quota.burst
+                purse.number = min(purse.number + number, most)
 
     def wait_of(self, party: str) -> float:
         """For how many seconds the party is known to have nothing left; nothing is asked or taken."""

@@ -221,6 +221,52 @@ def test_beyond_a_number_of_parties_those_are_forgotten_that_came_longest_ago(
     assert MOST_PURSES > 10_000
 
 
+def test_many_are_taken_together_or_none(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    every = [Purses(shared, monotonic=ticking) for _ in range(2)]
+    small = Quota(rate=1, burst=10)
+    assert every[0].take("a", small, 7) == 0
+
+    assert every[0].take("a", small, 4) == pytest.approx(1)
+    assert every[1].take("a", small, 10) == pytest.approx(7)
+    assert shared.asked == 3
+    # Who gets none has taken none, here or elsewhere, and single ones are there for both.
+    assert taken(every[1], 1, quota=small) == 1
+    assert every[0].take("a", small, 2) == 0
+    assert taken(every[0], 1, quota=small) == 0
+    assert every[0].take("a", small, 3) == pytest.approx(3)
+    assert shared.asked == 6, "who knows that there is none does not ask"
+
+    ticking.at += 3
+    assert every[0].take("a", small, 3) == 0
+
+
+def test_what_a_purse_holds_counts_for_many(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    purses = Purses(shared, monotonic=ticking)
+    assert purses.take("a", WIDE) == 0
+    assert purses.take("a", WIDE, 9) == 0
+    assert shared.asked == 1
+
+    assert purses.take("a", WIDE, 16) == 0
+    assert shared.asked == 2
+    purses.give_back("a", 16)
+    assert purses.take("a", WIDE, 16) == 0
+    assert shared.asked == 2
+    assert taken(purses, WIDE.burst) == WIDE.burst - 26
+
+
+def test_apart_too_many_are_taken_together_or_none(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    shared.is_away = True
+    purses = Purses(shared, monotonic=ticking)
+    small = Quota(rate=1, burst=10)
+
+    assert purses.take("a", small, 7) == 0
+    assert purses.take("a", small, 4) > 0
+    assert purses.take("a", small, 3) == 0
+
+
 def test_what_was_taken_for_nothing_can_be_given_back(ticking: Ticking) -> None:
     purses = Purses(Shared(ticking), monotonic=ticking)
     small = Quota(rate=1 / 3600, burst=2)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from broker.endpoints import Endpoints
-from broker.model import IssuedToken, RequestContext, TlsFiles, TokenRequest
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms
+from broker.model import IssuedToken, Quota, RequestContext, TlsFiles, TokenRequest
 from broker.web.app import OAuthApp
 from broker.web.server import HttpListener, serve_http
 from tests.web.face_fakes import (
@@ -22,6 +24,8 @@ from tests.web.face_fakes import (
     FakeInquiries,
 )
 
+QUOTAS = Limits(LocalAllowances(), LimitTerms(per_source=Quota(rate=1 / 3600, burst=1)))
+
 
 class TellingToken:
     """Answers with what it was asked, where the resource would stand."""
@@ -32,6 +36,8 @@ class TellingToken:
             # Until a byte arrives from the test.
             tell("waiting")
             os.read(0, 1)
+        if request.subject_token == "charge":
+            QUOTAS.charge(context.source)
         if request.subject_token == "fail":
             raise ValueError(CANARY)
         facts = {
@@ -57,6 +63,7 @@ def app() -> OAuthApp:
         withdrawal=cast("Any", FakeInquiries()),
         discovery=cast("Any", FakeDiscovery()),
         explain=cast("Any", FakeExplain()),
+        limits=QUOTAS,
     )
     return OAuthApp(endpoints, issuer=ISSUER)
 

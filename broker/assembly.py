@@ -87,7 +87,7 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
         tuple(GRANTS),
         rules.jwks_max_age,
     )
-    audit = ChargingAuditLog(parts.audit, parts.limits)
+    audit = ChargingAuditLog(parts.audit, parts.limits, parts.replay)
     callers = _callers(rules.issuer, parts, leeway=rules.leeway)
     standing = Standing(rules.issuer, parts.registry, parts.revocations, rules.mcp_claim)
     tools = GrantTools(
@@ -141,7 +141,7 @@ def assemble_watch(issuer: str, parts: CallerParts, *, leeway: timedelta) -> Wat
     return WatchEndpoint(
         _callers(issuer, parts, leeway=leeway),
         registry=parts.registry,
-        audit=ChargingAuditLog(parts.audit, parts.limits),
+        audit=ChargingAuditLog(parts.audit, parts.limits, parts.replay),
     )
 
 

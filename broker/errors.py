@@ -125,6 +125,9 @@ class Reason(Enum):
     TARGET_CONFLICT = _NO_TARGET
     SINGLE_TARGET_ONLY = "Ask for one target per token."
     TOO_MANY_TARGETS = "Ask for 16 targets at most in one call."
+    BATCH_BEYOND_BURST = (
+        "Ask for fewer targets in one call: the client may never ask for so many at once."
+    )
     TARGET_REPEATED = "Two of the targets are the same resource."
 
     # Identity assertions (ID-JAG).

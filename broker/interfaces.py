@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from broker.errors import Reason
 from broker.model import (
+    Admission,
     Client,
     ClientDocument,
     Decision,
@@ -131,11 +132,13 @@ class ReplayGuard(Protocol):
 
     ``spend`` is atomic over all ids given, across threads and processes: of two callers with one id
     exactly one is told yes. It returns the first id that was spent before, having spent none, or
-    ``None`` when all are spent now. A guard that cannot answer raises ``TemporarilyUnavailable``
-    (``replay_store_unavailable``); it never guesses. ``check`` raises likewise when it could not.
+    ``None`` when all are spent now. ``is_spent`` tells, and spends nothing. A guard that cannot answer
+    raises ``TemporarilyUnavailable`` (``replay_store_unavailable``); it never guesses. ``check`` raises
+    likewise when it could not.
     """
 
     def spend(self, one_time_ids: Sequence[OneTimeId]) -> OneTimeId | None: ...
+    def is_spent(self, one_time_id: OneTimeId) -> bool: ...
     def check(self) -> None: ...
     def close(self) -> None: ...
 
@@ -172,12 +175,13 @@ class Allowances(Protocol):
     What is left for each party of what it gets by the second, which several processes draw on.
 
     ``draw`` gives up to ``wanted`` out of a party's quota, atomically across threads and processes: over
-    any time a party gets no more than its burst and what its rate brings meanwhile. When there is nothing,
-    the portion says how long that lasts. Raises ``TemporarilyUnavailable`` when it cannot know. What is
-    full is forgotten, so it keeps as much as was drawn on lately.
+    any time a party gets no more than its burst and what its rate brings meanwhile. Where there are fewer
+    than ``least`` it gives nothing, and the portion says how long that lasts. Raises
+    ``TemporarilyUnavailable`` when it cannot know. What is full is forgotten, so it keeps as much as was
+    drawn on lately.
     """
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion: ...
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion: ...
     def close(self) -> None: ...
 
 
@@ -204,13 +208,16 @@ class AuditEntry(Protocol):
 
     ``note`` adds facts by their field names, which come from a closed list; a later value replaces
     an earlier one. No fact may hold a token or a secret. ``noted`` tells a fact again while the entry is
-    open, or ``None`` where there is none.
+    open, or ``None`` where there is none. ``admitted`` is no fact: it is what the request was counted as,
+    once it was, for whoever looks after quotas.
 
     ``part`` opens a part of a request that asks for several tokens; it knows what was noted until then,
     and can be noted in until the entry is closed. Each part has a record of its own, written together
     with the others as one group. When the block of a part raises, its facts become the entry's, and the
     entry that is then denied is the only record.
     """
+
+    admitted: Admission | None
 
     def note(self, **facts: Any) -> None: ...
     def noted(self, name: str) -> Any: ...

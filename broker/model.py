@@ -499,6 +499,18 @@ class AuthenticatedClient(Struct, frozen=True):
         return None if self.key is None else self.key.thumbprint
 
 
+class Admission(Struct, frozen=True):
+    """
+    What a proved client was counted for: so many requests of its quota.
+
+    ``one_time_id`` is what its proof is spent by, where there is such an id.
+    """
+
+    client_id: str
+    number: int = 1
+    one_time_id: OneTimeId | None = None
+
+
 class Relation(StrEnum):
     """Why the authenticated client is entitled to present a subject token."""
 

@@ -25,7 +25,7 @@ from broker.audit.record import (
 )
 from broker.audit.text import is_plain, safe_text
 from broker.errors import Reason
-from broker.model import InputToken, KeyChange, KeyExposure, ScopeDecision
+from broker.model import Admission, InputToken, KeyChange, KeyExposure, ScopeDecision
 
 _OBJECT_DEPTH: Final = 3
 _SEQUENCES: Final = (list, tuple)
@@ -46,11 +46,13 @@ class Facts:
     the record is closed. So a fact of text is kept as it is noted. ``loose`` has those facts that are
     still to be looked at, and ``texts`` what is text in those that are no text themselves. Only when one
     text is not plain is each bounded by itself. A fact in an unusual form is bounded when it is noted.
+    ``admitted`` is carried along, and not in the record.
     """
 
-    __slots__ = ("held", "loose", "texts")
+    __slots__ = ("admitted", "held", "loose", "texts")
 
     def __init__(self, told: dict[str, Any]) -> None:
+        self.admitted: Admission | None = None
         self.held = told
         self.loose = told.copy()
         self.texts: list[str] = []

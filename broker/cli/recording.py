@@ -17,7 +17,7 @@ from broker.errors import Reason, TemporarilyUnavailable
 from broker.foundation import open_audit_log
 from broker.interfaces import AuditEntry
 from broker.keys.journal import KeyJournal
-from broker.model import RequestContext
+from broker.model import Admission, RequestContext
 from broker.signing import open_journal
 
 _WRITER: Final = "operator"
@@ -80,6 +80,8 @@ class _AuditWhenNeeded:
 
 class _Unwritten:
     """An entry that nobody writes."""
+
+    admitted: Admission | None = None
 
     def note(self, **_facts: Any) -> None:
         return

@@ -3,13 +3,15 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from broker.client import asks
 from broker.client.answers import Token
 from broker.client.asks import Ask, Target
 from broker.client.cache import Key, TokenCache, key_of
 from broker.client.failures import Refused
+
+_INVALID_REQUEST: Final = "invalid_request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,13 @@ class Together:
             cache.put(key, token, subject_token=self.subject_token, asked_at=asked_at)
 
     def note_refusal(self, cache: TokenCache, refusal: Refused) -> None:
-        """Remember the refusal of one target, which alone would have been refused the same way."""
+        """
+        Remember the refusal of one target, which alone would have been refused the same way.
+
+        Not so an invalid request: one that is the same resource as another, say, is a good target alone.
+        """
+        if refusal.code == _INVALID_REQUEST:
+            return
         if refusal.target is not None and refusal.target < len(self.key):
             alone = copy.copy(refusal)
             alone.target = None

@@ -16,10 +16,13 @@ PURGE_STEP: Final = 20
 """How many parties are let go of with one draw at most; more go than come."""
 
 
-def draw_from(full_at: float, quota: Quota, wanted: int, *, now: float) -> tuple[float, Portion]:
+def draw_from(
+    full_at: float, quota: Quota, wanted: int, *, now: float, least: int = 1
+) -> tuple[float, Portion]:
     """
     What a party gets that has its whole burst again at ``full_at``, and when that will be from now on.
 
+    Where there are fewer than ``least``, which is no more than the burst, it gets nothing.
     Moments are seconds of any one clock (the generic cell rate algorithm, ITU-T I.371). A moment that the
     burst cannot explain is one of another quota, or of a clock that went back, and counts as none left.
     """
@@ -28,8 +31,8 @@ def draw_from(full_at: float, quota: Quota, wanted: int, *, now: float) -> tuple
     # Sums of what cannot be written exactly fall a little short of whole numbers.
     left = math.floor((now + burst - full_at) / each + 1e-6)
     number = min(wanted, left)
-    if number <= 0:
-        return full_at, Portion(0, max(0.0, full_at + each - burst - now))
+    if number < least:
+        return full_at, Portion(0, max(0.0, full_at + least * each - burst - now))
     return full_at + number * each, Portion(number)
 
 
@@ -48,10 +51,11 @@ class LocalAllowances:
         """How many parties are remembered."""
         return len(self._full_at)
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion:
         with self._lock:
             now = self._now()
-            full_at, portion = draw_from(self._full_at.get(party, now), quota, wanted, now=now)
+            found = self._full_at.get(party, now)
+            full_at, portion = draw_from(found, quota, wanted, now=now, least=least)
             self._full_at[party] = full_at
             self._full_at.move_to_end(party)
             self._forget(now)

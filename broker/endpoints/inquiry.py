@@ -31,7 +31,7 @@ class Callers:
         entry.note(unverified_client_id=credential.client_id)
         caller = self.authenticator.authenticate(credential)
         entry.note(client_id=caller.client.client_id, auth_method=caller.method)
-        self.limits.admit(caller.client)
+        entry.admitted = self.limits.admit(caller)
         return caller
 
     def spend(self, caller: AuthenticatedClient) -> None:

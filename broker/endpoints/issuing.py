@@ -93,18 +93,21 @@ class Issuing:
     default_resource: str | None
     limits: Limits
 
-    def authenticate(self, request: TokenRequest, entry: AuditEntry) -> AuthenticatedClient:
+    def authenticate(
+        self, request: TokenRequest, entry: AuditEntry, *, number: int = 1
+    ) -> AuthenticatedClient:
         """
         The caller, by its credential or as the workload that the request's assertion speaks for.
 
-        Raises as ``ClientAuthenticator`` does, and ``RateLimited`` when the client asks too often.
+        It is counted for so many requests. Raises as ``ClientAuthenticator`` does, and ``RateLimited`` when
+        the client asks too often.
         """
         if is_workloads(request):
             authenticated = self.authenticator.authenticate_workload(request)
         else:
             authenticated = self.authenticator.authenticate(request.credential)
         entry.note(client_id=authenticated.client.client_id, auth_method=authenticated.method)
-        self.limits.admit(authenticated.client)
+        entry.admitted = self.limits.admit(authenticated, number=number)
         return authenticated
 
     def prove(

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import TracebackType
 from typing import Final
 
@@ -22,10 +22,11 @@ from broker.errors import (
     TemporarilyUnavailable,
     scattered,
 )
-from broker.interfaces import Allowances, AuditEntry, AuditLog
-from broker.model import Client, Quota, RequestContext
+from broker.interfaces import Allowances, AuditEntry, AuditLog, ReplayGuard
+from broker.model import Admission, AuthenticatedClient, Quota, RequestContext
 
 _SECONDS_BETWEEN_RECORDS: Final = 10.0
+_TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 
 Observer = Callable[[str, str], None]
 """Is told the face and the reason of each request that was turned away without a record."""
@@ -89,26 +90,27 @@ class Limits:
         if source and self._terms.per_source is not None:
             self._purses.take(_source(source), self._terms.per_source)
 
-    def admit(self, client: Client, *, number: int = 1) -> None:
+    def admit(self, caller: AuthenticatedClient, *, number: int = 1) -> Admission:
         """
         Count a request of a proved client, or as many as it asks for together, all or none.
 
-        Raises ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client;
-        it says how many there were since the one before.
+        For more than the client may ever ask for at once, one is counted, as the value then says. Raises
+        ``RateLimited`` (``client_limit``). Of these one is recorded in ten seconds for each client; it says
+        how many there were since the one before.
         """
+        client = caller.client
         quota = client.quota or self._terms.per_client
-        if quota is None:
-            return
-        for taken in range(number):
-            wait = self._purses.take(_client(client.client_id), quota)
+        if quota is not None:
+            if number > quota.burst:
+                number = 1
+            wait = self._purses.take(_client(client.client_id), quota, number)
             if wait > 0:
-                for _ in range(taken):
-                    self.give_back(client.client_id)
                 raise self._refusals.next_for(client.client_id, wait)
+        return Admission(client.client_id, number, caller.one_time_id)
 
-    def give_back(self, client_id: str) -> None:
-        """Count a request of a client no more: somebody else had only repeated what the client once sent."""
-        self._purses.give_back(_client(client_id))
+    def give_back(self, admitted: Admission) -> None:
+        """Count a client for a request no more: somebody else had only repeated what the client once sent."""
+        self._purses.give_back(_client(admitted.client_id), admitted.number)
 
     def count(self, face: str, error: OAuthError) -> None:
         """Tell the observer of a request that was turned away without a record."""
@@ -152,14 +154,17 @@ class ChargingAuditLog:
     """
     An audit log whose entries hold requests against their sources that end without a proved client.
 
-    Every request has an entry, from before it is read to the end, and notes in it how its client was proved.
+    Every request has an entry, from before it is read to the end, and notes in it how its client was proved
+    and what it was counted as. A proof whose one-time id ``replay`` knows as spent proves nothing of who
+    repeats it; that is asked only when a request is refused, since a refused request spends nothing.
     """
 
     inner: AuditLog
     limits: Limits
+    replay: ReplayGuard
 
     def entry(self, event: str, context: RequestContext) -> AbstractContextManager[AuditEntry]:
-        return _ChargingEntry(self.inner.entry(event, context), self.limits, context.source)
+        return _ChargingEntry(self.inner.entry(event, context), self, context.source)
 
     def check(self) -> None:
         self.inner.check()
@@ -169,13 +174,13 @@ class ChargingAuditLog:
 
 
 class _ChargingEntry:
-    __slots__ = ("_entry", "_inner", "_limits", "_source")
+    __slots__ = ("_entry", "_inner", "_log", "_source")
 
     def __init__(
-        self, inner: AbstractContextManager[AuditEntry], limits: Limits, source: str
+        self, inner: AbstractContextManager[AuditEntry], log: ChargingAuditLog, source: str
     ) -> None:
         self._inner = inner
-        self._limits = limits
+        self._log = log
         self._source = source
 
     def __enter__(self) -> AuditEntry:
@@ -193,22 +198,35 @@ class _ChargingEntry:
         return self._inner.__exit__(kind, raised, trace)
 
     def _settle(self, refusal: OAuthError) -> None:
+        if not _is_callers_fault(refusal):
+            return
+        limits, admitted = self._log.limits, self._entry.admitted
         # Who proved nothing has no method of proof in the record, whatever it claims to be.
         if self._entry.noted("auth_method") is None:
-            if _is_callers_fault(refusal):
-                self._limits.charge(self._source)
-        elif isinstance(refusal, InvalidClient):
+            limits.charge(self._source)
+        elif admitted is not None and self._is_repeated(refusal, admitted):
             # A proof that is shown again may be in anybody's hands.
-            self._limits.give_back(self._entry.noted("client_id"))
-            self._limits.charge(self._source)
+            limits.give_back(admitted)
+            limits.charge(self._source)
+
+    def _is_repeated(self, refusal: OAuthError, admitted: Admission) -> bool:
+        """Whether the proof was spent before; while nobody knows, it counts as the client's own."""
+        if isinstance(refusal, InvalidClient):
+            return True
+        if admitted.one_time_id is None:
+            return False
+        try:
+            return self._log.replay.is_spent(admitted.one_time_id)
+        except TemporarilyUnavailable:
+            return False
 
 
 def source_of(address: str) -> str:
     """
     Whom requests from an address are held against: the address, or the network of an IPv6 address.
 
-    Whoever has one IPv6 address has 2^64 of them (RFC 6177), and counts as one. What is no address is
-    nobody's.
+    Whoever has one IPv6 address has 2^64 of them (RFC 6177), and counts as one. An address that stands for
+    an IPv4 address is that: behind one such network is everybody. What is no address is nobody's.
     """
     if ":" not in address:
         return address
@@ -218,9 +236,24 @@ def source_of(address: str) -> str:
         return ""
     if not isinstance(found, IPv6Address):
         return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
+    embedded = _embedded(found)
+    if embedded is not None:
+        return str(embedded)
     return str(IPv6Address(int(found) >> 64 << 64)) + "/64"
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    """
+    The IPv4 address that it is reached by.
+
+    It may be mapped (RFC 4291 2.5.5.2), translated under the well-known prefix (RFC 6052 2.1), or tunnelled
+    by 6to4 (RFC 3056) or Teredo (RFC 4380), whose networks are those of a relay or a server.
+    """
+    if address in _TRANSLATED:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _is_callers_fault(refusal: OAuthError) -> bool:

@@ -76,31 +76,46 @@ class Purses:
         """How many parties are remembered."""
         return len(self._purses)
 
-    def take(self, party: str, quota: Quota) -> float:
-        """Take one for the party: 0, or how many seconds it takes until there is one."""
+    def take(self, party: str, quota: Quota, number: int = 1) -> float:
+        """
+        Take one for the party, or a ``number`` that is no more than its burst, all or none.
+
+        The value is 0, or how many seconds it takes until there are so many.
+        """
         purse = self._purse(party)
         # The first to find it empty draws, and the others wait for that.
         with purse.lock:
             purse.follow(quota)
-            if purse.number == 0:
-                now = self._monotonic()
-                if now < purse.empty_until:
-                    return purse.empty_until - now
-                portion = self._draw(party, quota, max(1, quota.burst // PORTIONS))
-                if portion.number == 0:
-                    purse.empty_until = now + portion.wait
-                    # What comes back at once is still nothing now.
-                    return max(portion.wait, 1e-6)
-                purse.number = portion.number
-            purse.number -= 1
+            missing = number - purse.number
+            if missing > 0:
+                wait = self._fill(party, purse, quota, missing)
+                if wait > 0:
+                    return wait
+            purse.number -= number
             return 0.0
 
-    def give_back(self, party: str) -> None:
-        """Put one back that was taken for nothing."""
+    def _fill(self, party: str, purse: _Purse, quota: Quota, missing: int) -> float:
+        """Draw what is missing, and a portion if that is more: 0, or how many seconds that takes."""
+        now = self._monotonic()
+        further = (missing - 1) / quota.rate
+        if now < purse.empty_until:
+            return purse.empty_until - now + further
+        portion = self._draw(party, quota, missing)
+        if portion.number == 0:
+            # Where there are too few for many there may still be one.
+            purse.empty_until = now + max(0.0, portion.wait - further)
+            # What comes back at once is still nothing now.
+            return max(portion.wait, 1e-6)
+        purse.number += portion.number
+        return 0.0
+
+    def give_back(self, party: str, number: int = 1) -> None:
+        """Put back what was taken for nothing, up to a burst."""
         purse = self._purses.get(party)
         if purse is not None:
             with purse.lock:
-                purse.number += 1
+                most = number if purse.quota is None else purse.quota.burst
+                purse.number = min(purse.number + number, most)
 
     def wait_of(self, party: str) -> float:
         """For how many seconds the party is known to have nothing left; nothing is asked or taken."""
@@ -124,16 +139,17 @@ class Purses:
                 self._purses.move_to_end(party)
             return purse
 
-    def _draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def _draw(self, party: str, quota: Quota, least: int) -> Portion:
         if self._may_ask():
+            wanted = max(least, quota.burst // PORTIONS)
             try:
-                portion = self._shared.draw(party, quota, wanted)
+                portion = self._shared.draw(party, quota, wanted, least=least)
             except TemporarilyUnavailable as failure:
                 self._go_apart(failure.detail)
             else:
                 self._come_together()
                 return portion
-        return self._apart.draw(party, quota, 1)
+        return self._apart.draw(party, quota, least, least=least)
 
     def _may_ask(self) -> bool:
         """Whether to ask the store: always while it answers, and one thread a second while it does not."""

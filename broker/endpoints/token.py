@@ -15,7 +15,7 @@ from broker.errors import (
     TemporarilyUnavailable,
 )
 from broker.interfaces import AuditEntry, AuditLog, ReplayGuard
-from broker.model import BatchRequest, IssuedToken, RequestContext, TokenRequest
+from broker.model import Admission, BatchRequest, IssuedToken, RequestContext, TokenRequest
 from broker.tokens.minter import Unsigned
 
 MOST_TARGETS: Final = 16
@@ -68,12 +68,10 @@ class TokenEndpoint:
         with self.audit.entry("token.issue", context) as entry:
             batch = read()
             note_batch(entry, batch)
-            authenticated = self.issuing.authenticate(batch.common, entry)
-            _check_number(batch)
+            number = len(batch.targets) if len(batch.targets) <= MOST_TARGETS else 1
+            authenticated = self.issuing.authenticate(batch.common, entry, number=max(1, number))
+            _check_number(batch, entry.admitted)
             proved = self.issuing.prove(batch.common, authenticated, entry)
-            # The call itself is counted already; each further token is as good as a call of its own. An
-            # assertion that somebody repeats beside a bad token takes no more of its client's quota.
-            self.issuing.limits.admit(authenticated.client, number=len(batch.targets) - 1)
             prepared = self._prepare_all(proved, batch, entry)
             _check_deadline(context)
             self._spend(proved)
@@ -129,11 +127,14 @@ class TokenEndpoint:
         raise error(Reason.REPLAY)
 
 
-def _check_number(batch: BatchRequest) -> None:
+def _check_number(batch: BatchRequest, admitted: Admission | None) -> None:
     if not batch.targets:
         raise InvalidRequest(Reason.PARAM_MISSING, parameter="targets")
     if len(batch.targets) > MOST_TARGETS:
         raise InvalidRequest(Reason.TOO_MANY_TARGETS, parameter="targets")
+    if admitted is not None and admitted.number < len(batch.targets):
+        detail = f"{len(batch.targets)} targets, more than the burst of the client's limit"
+        raise InvalidRequest(Reason.BATCH_BEYOND_BURST, parameter="targets", detail=detail)
 
 
 def _check_deadline(context: RequestContext) -> None:

@@ -92,6 +92,8 @@ class Boundary:
             try:
                 # What is to be turned away is so before its message is waited for.
                 self._working.check()
+                if not rpc.is_open:
+                    self._check_source(context)
             except OAuthError as error:
                 return self._refuse(context, error, "")
             request_id = new_request_id()
@@ -112,6 +114,10 @@ class Boundary:
             return answer
 
         return behave
+
+    def _check_source(self, context: grpc.ServicerContext) -> None:
+        source = source_of(peer_address(context.peer()))
+        self._door.enter(RequestContext("grpc", "", source=source))
 
     def _refuse(self, context: grpc.ServicerContext, error: OAuthError, request_id: str) -> bytes:
         if error.is_recorded:

@@ -63,6 +63,16 @@ class MemoryState:
                 self._spent.add(key, until)
         return None
 
+    def is_spent(self, one_time_id: OneTimeId) -> bool:
+        with self._lock:
+            self.check()
+            last = min(self._now(), one_time_id.until)
+            if self._spent.holds(spent_key(one_time_id), at=last):
+                return True
+            if one_time_id.until <= self._spent.forgotten:
+                raise replay_store_unavailable(CLOCK_WENT_BACK)
+        return False
+
     def revoke(self, jti: str, until: int) -> None:
         self._withdraw(revoked_key(jti), until, issued=_ALWAYS)
 

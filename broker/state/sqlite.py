@@ -165,6 +165,16 @@ class SqliteState:
         connection.executemany(_SPEND, fresh.items())
         return None, ""
 
+    def is_spent(self, one_time_id: OneTimeId) -> bool:
+        with self._reader.use(replay_store_unavailable) as connection:
+            row = connection.execute(_SPENT_UNTIL, (spent_key(one_time_id),)).fetchone()
+            (forgotten,) = connection.execute(_FORGOTTEN, ("spent",)).fetchone()
+        if row is not None and row[0] >= min(self._now(), one_time_id.until):
+            return True
+        if one_time_id.until <= forgotten:
+            raise replay_store_unavailable(CLOCK_WENT_BACK)
+        return False
+
     def revoke(self, jti: str, until: int) -> None:
         self._withdraw(revoked_key(jti), until, issued=(0, LAST_SECOND))
 

@@ -73,13 +73,13 @@ class SqliteAllowances:
         self._purge_at = 0.0
         self._is_closed = False
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion:
         with self._transaction() as connection:
             # Only whoever has the file alone may say what time it is, or time would run both ways.
             now = self._now()
             row = connection.execute(_FIND, (party,)).fetchone()
             found = now if row is None else row[0]
-            full_at, portion = draw_from(found, quota, wanted, now=now)
+            full_at, portion = draw_from(found, quota, wanted, now=now, least=least)
             connection.execute(_KEEP, (party, full_at))
             self._purge(connection, now)
         return portion

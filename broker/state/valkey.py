@@ -26,7 +26,7 @@ from broker.state.entries import (
 from broker.state.valkey_keeper import PAGE, Keeper, StoreTerms, read_revocations
 from broker.state.valkey_link import ValkeyFault, reading
 from broker.state.valkey_primary import Conversation, Primary
-from broker.state.valkey_scripts import ASK, REFUSALS, SPEND, TELL, settled_after
+from broker.state.valkey_scripts import ASK, FIND, REFUSALS, SPEND, TELL, settled_after
 
 # The server looks ten times a second whether somebody has waited for long enough, in seconds.
 _ROUNDING: Final = 0.15
@@ -84,6 +84,14 @@ class ValkeyState:
                 raise replay_store_unavailable(REFUSALS[word])
             self._confirm(talk)
         return None
+
+    def is_spent(self, one_time_id: OneTimeId) -> bool:
+        asked = (spent_key(one_time_id), one_time_id.until, one_time_id.since)
+        with self._talking(replay_store_unavailable) as talk:
+            word, _ = self._keeper.run(talk, FIND, *asked)
+        if word in {"spent", "well"}:
+            return word == "spent"
+        raise replay_store_unavailable(REFUSALS[word])
 
     def revoke(self, jti: str, until: int) -> None:
         self._withdraw(Revocation(0, revoked_key(jti), 0, LAST_SECOND, until + REVOCATION_GRACE))

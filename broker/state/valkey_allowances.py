@@ -16,10 +16,11 @@ MOST_SHARED: Final = 1_000_000
 # The rule is that of ``draw_from``. Moments are in microseconds by the server's clock, durations too.
 _DRAW: Final = Script.of(
     f"""
--- After the key: the party, the time that one takes to come back, the burst, how many are wanted, and how
--- many parties are held at most.
+-- After the key: the party, the time that one takes to come back, the burst, how many are wanted, how many
+-- parties are held at most, and how many are wanted at least.
 local held, party = KEYS[1], ARGV[1]
 local each, burst, wanted = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local least = tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
@@ -33,8 +34,8 @@ if not known and redis.call('ZCARD', held) >= tonumber(ARGV[5]) then return {{'f
 local full_at = math.min(math.max(tonumber(known or now), now), now + burst * each)
 local left = math.floor((now + burst * each - full_at) / each + 0.000001)
 local number = math.min(wanted, left)
-if number <= 0 then
-  local wait = math.max(0, full_at + each - burst * each - now)
+if number < least then
+  local wait = math.max(0, full_at + least * each - burst * each - now)
   return {{'well', 0, string.format('%.0f', wait)}}
 end
 full_at = full_at + number * each
@@ -58,10 +59,10 @@ class ValkeyAllowances:
         self._key = f"{{{prefix}}}:limits"
         self._most = most
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion:
         name = hashlib.sha256(party.encode("utf-8", "surrogatepass")).digest()[:16]
         each = f"{1_000_000 / quota.rate:.6f}"
-        asked = (1, self._key, name, each, quota.burst, wanted, self._most)
+        asked = (1, self._key, name, each, quota.burst, wanted, self._most, least)
         try:
             with self._primary.conversation() as talk, reading():
                 word, *rest = _run(talk, asked)

@@ -178,6 +178,21 @@ return {'well'}
 """,
 )
 
+FIND: Final = Script.of(
+    _HEAD,
+    _CHECKED,
+    """
+-- After the caller's epoch: the key of an id, its last second and its first.
+local last = tonumber(ARGV[5])
+local known = redis.call('ZSCORE', spent, ARGV[4])
+if known and tonumber(known) >= math.min(now, last) then return {'spent'} end
+if last <= fact.spent_forgotten then return {'clock'} end
+if tonumber(ARGV[6]) <= fact.began then return {'fenced'} end
+return {'well'}
+""",
+    flags="flags=no-writes",
+)
+
 REVOKE: Final = Script.of(
     _HEAD,
     _CHECKED,

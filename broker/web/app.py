@@ -146,8 +146,10 @@ class OAuthApp:
             # A proxy that names nobody speaks for everybody behind it.
             source="" if self.peers.is_proxy(peer) else source_of(peer),
         )
+        self._endpoints.limits.enter(context)
         with self.body_reads:
             body = take_body(environ, self._max_body_bytes)
+        # Once more, or whoever holds many bodies back gets them all in together.
         self._endpoints.limits.enter(context)
         return context, body
 

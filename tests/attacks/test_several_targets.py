@@ -557,6 +557,44 @@ def test_each_target_takes_one_of_the_client_s_quota_and_a_batch_beyond_it_takes
         refusal = batches.refuse(*map(part, range(4)), reason="client_limit")
         assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
-        # What is refused has cost the call itself, and none of its targets.
-        batches.grant(part(0), part(1))
+        # What is refused has cost nothing.
+        batches.grant(part(0), part(1), part(2))
         assert batches.single(part(0)).status == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.requirement("CAU-16")
+def test_a_spent_assertion_takes_nothing_of_the_quota_whatever_number_it_is_repeated_for(
+    quick_path: Path, engine: PolicyEngine
+) -> None:
+    terms = LimitTerms(per_client=Quota(rate=1, burst=20))
+    limits = Limits(LocalAllowances(now=lambda: 0.0), terms, monotonic=lambda: 0.0)
+    with staged(quick_path, engine, limits) as batches:
+        seen = good()
+        batches.grant(part(0), common=seen)
+
+        batches.refuse(*map(part, range(16)), common=seen, reason="replay")
+        bad = {**seen, "subject_token": "x"}
+        batches.refuse(*map(part, range(16)), common=bad, reason="malformed_token")
+        batches.refuse(*map(part, range(16)), part(0), common=bad, reason="too_many_targets")
+        batches.refuse(common=bad, reason="param_missing")
+
+        batches.grant(*map(part, range(16)))
+        batches.grant(*map(part, range(3)))
+        batches.refuse(part(0), reason="client_limit")
+
+
+def test_more_targets_than_the_client_s_burst_are_refused_and_told_as_that(
+    quick_path: Path, engine: PolicyEngine
+) -> None:
+    """Not as asked too often: to come back later would never help."""
+    terms = LimitTerms(per_client=Quota(rate=1, burst=5))
+    limits = Limits(LocalAllowances(now=lambda: 0.0), terms, monotonic=lambda: 0.0)
+    with staged(quick_path, engine, limits) as batches:
+        refusal = batches.refuse(*map(part, range(6)), reason="batch_beyond_burst")
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "fewer targets" in refusal.everything
+        assert [one["parameter"] for one in batches.broker.records()] == ["targets"]
+
+        # It counts as one, or somebody in a loop fills the disk.
+        batches.grant(*map(part, range(4)))
+        batches.refuse(*map(part, range(6)), reason="client_limit")

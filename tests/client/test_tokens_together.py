@@ -162,6 +162,19 @@ def test_nothing_is_remembered_of_a_batch_but_the_refusal_of_the_one(
     assert len(scripted.asked) == 3
 
 
+@pytest.mark.parametrize("way", OVER_GRPC)
+def test_a_real_broker_refuses_a_repeated_resource_and_gives_it_alone_at_once(
+    holding: Holding,
+) -> None:
+    hand, subject = holding(Secret(TICKETS, TICKETS_SECRET)), subject_token()
+
+    with pytest.raises(Refused) as raised:
+        together(hand, Target(API, [READ]), Target(API), subject=subject)
+
+    assert (raised.value.code, raised.value.target) == ("invalid_request", 1)
+    assert alone(hand, Target(API), subject).resource == API
+
+
 def test_a_refusal_of_the_whole_is_nobodys_in_particular(
     holder: Hand, scripted: ScriptedGrpc
 ) -> None:

@@ -87,6 +87,18 @@ def test_a_portion_is_what_is_left_at_most(allowances: Allowances) -> None:
     assert [drawn(allowances, "a", wanted=15) for _ in range(4)] == [15, 15, 10, 0]
 
 
+def test_fewer_than_the_least_are_none_and_stay_where_they_are(allowances: Allowances) -> None:
+    assert allowances.draw("a", SLOW, 16, least=16).number == 16
+    assert allowances.draw("a", SLOW, 30, least=16).number == 24
+
+    other = allowances.draw("b", SLOW, 30)
+    assert other.number == 30
+    refused = allowances.draw("b", SLOW, 16, least=12)
+    assert refused.number == 0
+    assert 2 * 3590 < refused.wait <= 2 * 3600
+    assert drawn(allowances, "b", wanted=99) == 10
+
+
 def test_parties_have_nothing_to_do_with_each_other(allowances: Allowances) -> None:
     assert drawn(allowances, "a", wanted=99) == 40
     assert drawn(allowances, "b", wanted=99) == 40

@@ -138,6 +138,47 @@ def test_of_64_callers_at_once_one_is_told_yes(state: State) -> None:
     assert sorted(answers, key=lambda answer: answer is not None) == [None, *[one] * 63]
 
 
+def test_whether_an_id_is_spent_is_told_without_spending_it(state: State) -> None:
+    one, other = one_time_id(), one_time_id("jti-2")
+
+    assert not state.is_spent(one)
+    assert state.spend((one,)) is None
+
+    assert state.is_spent(one)
+    assert not state.is_spent(other)
+    assert not state.is_spent(one_time_id(kind="id_jag"))
+    assert state.spent_count() == 1
+
+
+def test_a_spent_id_is_told_as_spent_in_its_last_second_and_after(
+    state: State, clock: Clock
+) -> None:
+    one = one_time_id(until=NOW + 10)
+    state.spend((one,))
+    clock.at = NOW + 10
+    assert state.is_spent(one)
+
+    clock.at = NOW + 11
+    assert state.is_spent(one)
+
+
+def test_whether_an_id_is_spent_is_not_guessed(state: State, clock: Clock) -> None:
+    """Not when the clock has gone back behind what was forgotten, nor when the store is closed."""
+    forgotten = one_time_id(until=NOW + 10)
+    state.spend((forgotten,))
+    clock.at = NOW + 100
+    state.spend((one_time_id("later", until=NOW + 500),))
+    clock.at = NOW
+
+    with pytest.raises(TemporarilyUnavailable) as refused:
+        state.is_spent(forgotten)
+    assert refused.value.reason is Reason.REPLAY_STORE_UNAVAILABLE
+
+    state.close()
+    with pytest.raises(TemporarilyUnavailable):
+        state.is_spent(one_time_id("another"))
+
+
 def test_callers_with_different_ids_do_not_hinder_each_other(state: State) -> None:
     answers = spend_at_once(state, [one_time_id(f"jti-{number}") for number in range(32)])
 

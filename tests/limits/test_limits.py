@@ -167,6 +167,82 @@ def test_nobody_uses_up_a_quota_by_repeating_what_a_client_once_sent(setting: Se
     assert sum(world.ask().is_granted for _ in range(9)) == 4
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """What a client was granted once, repeated with something else that is wrong, in a way of asking."""
+
+    method: str
+    changes: dict[str, str | None]
+    reason: str
+
+
+REPEATED = [
+    Repeated("exchange", {"subject_token": "x"}, "malformed_token"),
+    Repeated("exchange", {"scope": "no-such-scope"}, "scope_unknown"),
+    Repeated("introspect", {"token": None}, "param_missing"),
+    Repeated("revoke", {"token": None}, "param_missing"),
+]
+
+
+@pytest.mark.parametrize("repeated", REPEATED, ids=lambda one: f"{one.method}-{one.reason}")
+@pytest.mark.requirement("CAU-16", "DOS-01")
+def test_a_spent_proof_beside_what_is_wrong_counts_for_who_repeats_it(
+    setting: Setting, repeated: Repeated
+) -> None:
+    """A refused request spends nothing, so what it is repeated beside is never told as a replay."""
+    world = setting(per_client=FEW, per_source=Quota(rate=1000, burst=5))
+    seen = exchange_parameters(good_access_token()) | by_assertion("mcp1-srv")
+    assert world.stage.ask(seen).is_granted
+    changed = {**seen, **repeated.changes}
+    sent = {name: value for name, value in changed.items() if value is not None}
+
+    ask = getattr(world.stage.face, repeated.method)
+    answers = [ask(sent) for _ in range(9)]
+
+    assert world.reasons() == [None] + [repeated.reason] * 6
+    assert all(world.is_refused(one) for one in answers[6:])
+    assert world.turned_away == {(world.stage.face.name, "source_limit"): 3}
+    world.ticking.at += 0.01
+    assert [world.ask().is_granted for _ in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_a_client_pays_for_its_own_mistakes(setting: Setting) -> None:
+    """Its assertion is not spent, and so nobody can have seen it granted."""
+    world = setting(per_client=FEW, per_source=FEW)
+    wrong = {**exchange_parameters(good_access_token()), "subject_token": "x"}
+    own = wrong | by_assertion("mcp1-srv")
+
+    assert [world.stage.ask(own).error for _ in range(4)] == ["invalid_request"] * 4
+    assert world.stage.ask(wrong | by_assertion("mcp1-srv")).error == "invalid_request"
+
+    assert world.is_refused(world.ask())
+    assert world.turned_away.total() == 0
+
+
+def test_what_nobody_knows_to_be_spent_is_the_client_s_own(
+    setting: Setting,
+) -> None:
+    world = setting(per_client=FEW, per_source=FEW)
+    seen = exchange_parameters(good_access_token()) | by_assertion("mcp1-srv")
+    assert world.stage.ask(seen).is_granted
+    world.stage.broker.state.close()
+
+    for _ in range(4):
+        assert world.stage.ask({**seen, "subject_token": "x"}).error == "invalid_request"
+
+    assert world.is_refused(world.stage.ask({**seen, "subject_token": "x"}))
+    assert world.reasons()[-1] == "client_limit"
+
+
+def test_what_is_granted_asks_nothing_more_of_the_state(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = setting(per_client=FEW, per_source=FEW)
+    monkeypatch.delattr("broker.state.memory.MemoryState.is_spent")
+
+    assert world.ask().is_granted
+
+
 @pytest.mark.requirement("DOS-01", "CAU-16")
 def test_a_source_of_bad_proofs_is_turned_away_unread(setting: Setting) -> None:
     world = setting(per_source=FEW)
@@ -252,6 +328,11 @@ def test_who_is_refused_together_does_not_come_back_together(setting: Setting) -
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("64:ff9b::c000:207", "192.0.2.7"),
+        ("64:ff9b::1:c000:207", "64:ff9b::/64"),
+        ("64:ff9b:1::c000:207", "64:ff9b:1::/64"),
+        ("2002:c000:207:5::1", "192.0.2.7"),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdf8", "192.0.2.7"),
         ("::1", "::/64"),
         ("", ""),
         ("a:b", ""),

@@ -12,7 +12,7 @@ from broker.endpoints.allowances import LocalAllowances
 from broker.endpoints.limits import Limits, LimitTerms
 from broker.endpoints.purses import MOST_PURSES, PORTIONS, Purses
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
-from broker.model import Client, Portion, Quota
+from broker.model import AuthenticatedClient, Client, Portion, Quota
 from broker.state.sqlite_allowances import SqliteAllowances, begin_allowances
 
 WIDE = Quota(rate=100, burst=1280)
@@ -36,11 +36,11 @@ class Shared:
         self.asked = 0
         self.is_away = False
 
-    def draw(self, party: str, quota: Quota, wanted: int) -> Portion:
+    def draw(self, party: str, quota: Quota, wanted: int, *, least: int = 1) -> Portion:
         self.asked += 1
         if self.is_away:
             raise TemporarilyUnavailable(Reason.OVERLOADED, detail="limits: away")
-        return self.inner.draw(party, quota, wanted)
+        return self.inner.draw(party, quota, wanted, least=least)
 
     def close(self) -> None:
         self.inner.close()
@@ -183,7 +183,9 @@ def test_a_file_that_cannot_be_used_does_not_lift_the_limit(tmp_path: Path) -> N
 def test_ten_thousand_clients_cost_less_than_four_kilobytes_each() -> None:
     limits = Limits(LocalAllowances(), LimitTerms(per_client=Quota(rate=1 / 3600, burst=1)))
     clients = [
-        Client(f"https://agent-{number}.example/client.json", frozenset(), frozenset())
+        AuthenticatedClient(
+            Client(f"https://agent-{number}.example/client.json", frozenset(), frozenset()), "none"
+        )
         for number in range(10_000)
     ]
     tracemalloc.start()
@@ -217,6 +219,52 @@ def test_beyond_a_number_of_parties_those_are_forgotten_that_came_longest_ago(
     # The store still knows what the process does not.
     assert purses.take("party 0", small) > 0
     assert MOST_PURSES > 10_000
+
+
+def test_many_are_taken_together_or_none(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    every = [Purses(shared, monotonic=ticking) for _ in range(2)]
+    small = Quota(rate=1, burst=10)
+    assert every[0].take("a", small, 7) == 0
+
+    assert every[0].take("a", small, 4) == pytest.approx(1)
+    assert every[1].take("a", small, 10) == pytest.approx(7)
+    assert shared.asked == 3
+    # Who gets none has taken none, here or elsewhere, and single ones are there for both.
+    assert taken(every[1], 1, quota=small) == 1
+    assert every[0].take("a", small, 2) == 0
+    assert taken(every[0], 1, quota=small) == 0
+    assert every[0].take("a", small, 3) == pytest.approx(3)
+    assert shared.asked == 6, "who knows that there is none does not ask"
+
+    ticking.at += 3
+    assert every[0].take("a", small, 3) == 0
+
+
+def test_what_a_purse_holds_counts_for_many(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    purses = Purses(shared, monotonic=ticking)
+    assert purses.take("a", WIDE) == 0
+    assert purses.take("a", WIDE, 9) == 0
+    assert shared.asked == 1
+
+    assert purses.take("a", WIDE, 16) == 0
+    assert shared.asked == 2
+    purses.give_back("a", 16)
+    assert purses.take("a", WIDE, 16) == 0
+    assert shared.asked == 2
+    assert taken(purses, WIDE.burst) == WIDE.burst - 26
+
+
+def test_apart_too_many_are_taken_together_or_none(ticking: Ticking) -> None:
+    shared = Shared(ticking)
+    shared.is_away = True
+    purses = Purses(shared, monotonic=ticking)
+    small = Quota(rate=1, burst=10)
+
+    assert purses.take("a", small, 7) == 0
+    assert purses.take("a", small, 4) > 0
+    assert purses.take("a", small, 3) == 0
 
 
 def test_what_was_taken_for_nothing_can_be_given_back(ticking: Ticking) -> None:

@@ -28,7 +28,7 @@ from broker.metrics import (
     prepare_directory,
 )
 from broker.metrics.measures import EVENTS
-from broker.model import RequestContext
+from broker.model import Admission, RequestContext
 
 PERMIT = {"face": "grpc", "event": "token.issue", "decision": "permit"}
 CHECKS = {("grpc", "audit"): True, ("", "shutdown"): True}
@@ -364,6 +364,7 @@ class Sink:
     def __init__(self) -> None:
         self.is_full = False
         self.events: list[str] = []
+        self.admitted: Admission | None = None
 
     @contextlib.contextmanager
     def entry(self, event: str, _context: RequestContext) -> Iterator[AuditEntry]:

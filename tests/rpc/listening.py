@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from broker.assembly import CallerParts, assemble_watch
+from broker.endpoints.limits import Limits, no_limits
 from broker.endpoints.watching import StreamLimits, StreamPlaces
 from broker.fetch import GuardedFetcher
 from broker.interfaces import RevocationJournal
@@ -67,6 +68,7 @@ class Streaming:
     cast: Cast = field(default_factory=Cast)
     listener: StreamListener = field(default_factory=lambda: StreamListener("127.0.0.1:0"))
     port: int = 0
+    quotas: Limits = field(default_factory=no_limits)
 
     def __post_init__(self) -> None:
         self.state = MemoryState(now=lambda: NOW)
@@ -84,6 +86,7 @@ class Streaming:
             audit=self.audit,
             now=lambda: NOW,
             most_chosen_secrets=lambda: 0,
+            limits=self.quotas,
         )
         endpoint = assemble_watch(ISS, parts, leeway=timedelta(seconds=30))
         self.endpoint = replace(endpoint, places=self.places)

@@ -11,7 +11,8 @@ import grpc
 import pytest
 import structlog
 
-from broker.endpoints.limits import no_limits
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms, no_limits
 from broker.errors import (
     InsufficientUserAuthentication,
     InvalidClient,
@@ -31,6 +32,7 @@ from broker.model import (
     Explanation,
     NearestMiss,
     PolicyReference,
+    Quota,
     ScopeExplanation,
     TokenInquiry,
     TokenRequest,
@@ -477,6 +479,24 @@ def test_calls_that_never_send_their_message_hold_nobody_up_and_are_given_up(met
             codes = {call.exception(timeout=10).code() for call in silent}
             assert codes == {grpc.StatusCode.CANCELLED}
     assert len(token.contexts) == 1
+
+
+@pytest.mark.requirement("DOS-01")
+def test_a_source_beyond_its_quota_is_turned_away_before_its_message_comes() -> None:
+    quotas = Limits(LocalAllowances(), LimitTerms(per_source=Quota(rate=1 / 3600, burst=1)))
+    token = FakeToken()
+    endpoints = replace(fake_endpoints(token), limits=quotas)
+    for _ in range(2):
+        quotas.charge("127.0.0.1")
+    with (
+        serving(endpoints) as (_, client),
+        calls_without_a_message(client, EXCHANGE, 3) as silent,
+    ):
+        codes = {call.exception(timeout=4).code() for call in silent}
+        assert client.discovery.GetServerMetadata(GetServerMetadataRequest()).issuer
+
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert not token.contexts
 
 
 def test_a_call_that_ends_without_a_message_is_refused_and_recorded(

@@ -12,9 +12,11 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms
 from broker.endpoints.watching import StreamLimits
 from broker.errors import Reason
-from broker.model import KeySource, Party, PartyKind, Withdrawal
+from broker.model import KeySource, Party, PartyKind, Quota, Withdrawal
 from broker.oauth import CLIENT_ASSERTION_JWT_BEARER
 from broker.rpc.streams import StreamListener
 from broker.state.entries import revocation_unavailable, revoked_key, withdrawn_key
@@ -309,6 +311,25 @@ def test_a_client_holds_so_many_streams_and_no_more() -> None:
         until(lambda: streaming.places_taken() == 1)
         with streaming.listening() as third:
             third.next()
+
+
+@pytest.mark.requirement("CAU-16")
+def test_a_spent_assertion_beside_a_stream_too_many_takes_nothing_of_its_client_s_quota() -> None:
+    terms = LimitTerms(per_client=Quota(rate=1 / 3600, burst=3))
+    quotas = Limits(LocalAllowances(now=lambda: 0.0), terms, monotonic=lambda: 0.0)
+    seen = by_assertion()
+    with (
+        Streaming(StreamLimits(of_one=1), quotas=quotas).running() as streaming,
+        streaming.listening(seen) as first,
+    ):
+        first.next()
+        for _ in range(4):
+            streaming.refused(seen)
+        for _ in range(3):
+            streaming.refused(by_assertion())
+
+        denied = [one["reason"] for one in streaming.audit.records if one["decision"] == "deny"]
+    assert denied == ["stream_limit"] * 6 + ["client_limit"]
 
 
 def test_all_together_hold_so_many_streams_and_no_more() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from broker.endpoints import Endpoints
-from broker.model import IssuedToken, RequestContext, TlsFiles, TokenRequest
+from broker.endpoints.allowances import LocalAllowances
+from broker.endpoints.limits import Limits, LimitTerms
+from broker.model import IssuedToken, Quota, RequestContext, TlsFiles, TokenRequest
 from broker.web.app import OAuthApp
 from broker.web.peers import Peers
 from broker.web.server import HttpListener, serve_http
@@ -25,6 +27,7 @@ from tests.web.face_fakes import (
 
 PROXY = "127.0.0.77"
 """The one address here whose word about callers is taken."""
+QUOTAS = Limits(LocalAllowances(), LimitTerms(per_source=Quota(rate=1 / 3600, burst=1)))
 
 
 class TellingToken:
@@ -36,6 +39,8 @@ class TellingToken:
             # Until a byte arrives from the test.
             tell("waiting")
             os.read(0, 1)
+        if request.subject_token == "charge":
+            QUOTAS.charge(context.source)
         if request.subject_token == "fail":
             raise ValueError(CANARY)
         facts = {
@@ -61,6 +66,7 @@ def app() -> OAuthApp:
         withdrawal=cast("Any", FakeInquiries()),
         discovery=cast("Any", FakeDiscovery()),
         explain=cast("Any", FakeExplain()),
+        limits=QUOTAS,
     )
     peers = Peers([PROXY], header="CallerAddress")
     return OAuthApp(endpoints, issuer=ISSUER, peers=peers)

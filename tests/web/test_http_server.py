@@ -356,6 +356,33 @@ def test_slow_senders_do_not_hold_up_others_and_are_cut_off(served: Served) -> N
     assert served.post(b"a=b")["present"] == ["a"]
 
 
+@pytest.mark.requirement("DOS-01", "HTP-13")
+@pytest.mark.parametrize("framing", [b"Content-Length: 60000", CHUNKED])
+def test_a_source_beyond_its_quota_is_answered_before_its_body_and_not_waited_for(
+    served: Served, framing: bytes
+) -> None:
+    source = "127.0.0.2" if framing == CHUNKED else "127.0.0.3"
+    for _ in range(2):
+        with served.connect(origin=source) as connection:
+            connection.sendall(form_request(b"subject_token=charge"))
+            received(connection)
+    head = b"POST /token HTTP/1.1\r\n" + HOST + FORM + framing + b"\r\n\r\n"
+
+    began = time.monotonic()
+    with served.connect(origin=source) as connection:
+        connection.sendall(head)
+        answer = connection.recv(4096)
+        answered = time.monotonic() - began
+        rest = received(connection)
+    ended = time.monotonic() - began
+
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert answered < 0.9, "before the time for a body is over"
+    assert rest.endswith(b"<closed>")
+    assert ended < 4
+    assert served.post(b"a=b")["present"] == ["a"]
+
+
 @pytest.mark.requirement("HTP-13")
 @pytest.mark.parametrize(
     "sent", [b"", b"P", b"POST /token HTTP/1.1\r\n" + HOST, form_request(b"a=b")]

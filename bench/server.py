@@ -177,7 +177,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    own = {name: text for name, text in os.environ.items() if not name.startswith("BROKER_")}
+    # Whoever installs the broker has it compiled, whatever is usual on the machine that measures.
+    own = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("BROKER_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return {**own, "PYTHONPATH": str(ROOT)}
 
 

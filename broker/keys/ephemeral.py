@@ -16,10 +16,9 @@ from broker.jws import read_token
 from broker.keys.board import Listed, StatementBoard
 from broker.keys.book import KeyBook
 from broker.keys.key_files import LocalSigningKey
-from broker.keys.life import KeyState
+from broker.keys.life import LONGEST_STATED_LIFE, KeyState
 from broker.keys.published import PublishedKey, published_key
 from broker.keys.statement import (
-    LONGEST_LIFE,
     KeyStatement,
     StatementRefused,
     certifiers_of,
@@ -353,7 +352,7 @@ def _end_of(listed: Listed, now: int) -> int:
     except TokenRejected:
         return 0
     ends_at = claims.get("exp")
-    if type(ends_at) is not int or ends_at > now + LONGEST_LIFE.total_seconds():
+    if type(ends_at) is not int or ends_at > now + LONGEST_STATED_LIFE.total_seconds():
         return 0
     return ends_at if listed.ended_at is None else min(ends_at, listed.ended_at)
 

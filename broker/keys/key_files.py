@@ -205,7 +205,10 @@ def _parse(
     pem: bytes, algorithm: str, *, number: int, created_at: int, path: Path
 ) -> LocalSigningKey:
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        # To prove the primes of an RSA key anew takes as long as to make one, at every start of a process.
+        key = serialization.load_pem_private_key(
+            pem, password=None, unsafe_skip_rsa_key_validation=True
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileRefused(f"{path} does not hold a private key in PEM form") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
@@ -214,4 +217,20 @@ def _parse(
         published = published_key(key.public_key(), algorithm)
     except KeyUnfit as error:
         raise KeyFileRefused(f"{path}: {error}") from None
+    if isinstance(key, rsa.RSAPrivateKey) and not _is_whole(key):
+        raise KeyFileRefused(f"{path} holds a damaged key")
     return LocalSigningKey(published, algorithm, number, created_at, key)
+
+
+def _is_whole(key: rsa.RSAPrivateKey) -> bool:
+    """Whether its numbers belong together (RFC 8017 3.2), and what it signs is right."""
+    numbers = key.private_numbers()
+    p, q, d = numbers.p, numbers.q, numbers.d
+    return (
+        min(p, q) > 1
+        and p * q == numbers.public_numbers.n
+        and numbers.dmp1 == d % (p - 1)
+        and numbers.dmq1 == d % (q - 1)
+        and numbers.iqmp * q % p == 1
+        and _RS256.verify(b"proof", key.public_key(), _RS256.sign(b"proof", key))
+    )

@@ -11,6 +11,8 @@ import msgspec
 Moment = Annotated[int, msgspec.Meta(ge=0)]
 """Unix seconds."""
 KEY_ID_PATTERN: Final = "^[A-Za-z0-9_-]{43}$"
+LONGEST_STATED_LIFE: Final = timedelta(days=8)
+"""From the statement of a key in memory until it signs for the last time; nobody states more."""
 KeyId = Annotated[str, msgspec.Meta(pattern=KEY_ID_PATTERN)]
 """A thumbprint in base64url."""
 

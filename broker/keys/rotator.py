@@ -6,18 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import Now
 from broker.keys.changes import RecordEditor
 from broker.keys.course import changes_between
-from broker.keys.ephemeral import StatedKey
 from broker.keys.journal import Act, KeyJournal
-from broker.keys.life import KEY_ID_PATTERN, FoundKey, KeyEntry, KeyLife, KeyState, Schedule
+from broker.keys.life import (
+    KEY_ID_PATTERN,
+    LONGEST_STATED_LIFE,
+    FoundKey,
+    KeyEntry,
+    KeyLife,
+    KeyState,
+    Schedule,
+)
 from broker.keys.record import MOST_ENTRIES, Claim, HeldRecord, KeyRecord, RecordStore, RevokedKey
-from broker.keys.statement import LONGEST_LIFE
 from broker.model import KeyChange
+
+if TYPE_CHECKING:
+    from broker.keys.ephemeral import StatedKey
 
 _CLAIM_SECONDS: Final = 60
 _MOST_TRIES: Final = 10
@@ -96,7 +105,7 @@ class Rotator:
         algorithms: Sequence[str],
         schedule: Schedule,
         now: Now,
-        stated: Callable[[], Sequence[StatedKey]] | None = None,
+        stated: Callable[[], Sequence["StatedKey"]] | None = None,
     ) -> None:
         self.has_keys_in_memory = stated is not None
         self.stated: Callable[[], Sequence[StatedKey]] = stated or tuple
@@ -400,7 +409,7 @@ class Rotator:
         )
         return told if found is None else self._known_in_memory(told, found)
 
-    def _known_in_memory(self, told: Revoked, found: StatedKey) -> Revoked:
+    def _known_in_memory(self, told: Revoked, found: "StatedKey") -> Revoked:
         statement = found.statement
         return replace(
             told,
@@ -411,9 +420,9 @@ class Rotator:
             is_known=True,
         )
 
-    def _forgotten_at(self, found: StatedKey | None) -> int:
+    def _forgotten_at(self, found: "StatedKey | None") -> int:
         """When a key of a replica's memory is dead for sure, and need not be remembered as revoked."""
-        longest = self.now() + int(LONGEST_LIFE.total_seconds())
+        longest = self.now() + int(LONGEST_STATED_LIFE.total_seconds())
         ends_at = longest if found is None else found.statement.ends_at
         return ends_at + int((self.schedule.keep_published * 2).total_seconds())
 

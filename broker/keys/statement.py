@@ -5,19 +5,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from broker.errors import TokenRejected
 from broker.jws import UnverifiedToken, read_token
+from broker.keys.life import LONGEST_STATED_LIFE
 from broker.keys.published import KeyUnfit, PublishedKey, key_of_jwk
 from broker.keys.transit_key import TRANSIT_ALGORITHMS, KeyVersion, sign_digests
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_session import VaultSession
 
 STATEMENT_TYPE: Final = "broker-key-statement+jwt"
-LONGEST_LIFE: Final = timedelta(days=8)
-"""From a statement's making until its key signs for the last time; nobody states more."""
 
 _ALGORITHM: Final = "ES256"
 
@@ -94,7 +92,7 @@ def read_statement(
     if claims.get("iss") != issuer:
         raise StatementRefused("it is of another issuer")
     made_at, begins_at, ends_at = (_moment(claims, name) for name in ("iat", "nbf", "exp"))
-    if not made_at <= begins_at <= ends_at <= made_at + LONGEST_LIFE.total_seconds():
+    if not made_at <= begins_at <= ends_at <= made_at + LONGEST_STATED_LIFE.total_seconds():
         raise StatementRefused("its moments make no sense")
     if made_at > latest_made_at:
         raise StatementRefused("it is from the future")

@@ -1,5 +1,6 @@
 """The embedded key store: one key wins, and nobody else may read it."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -163,6 +164,25 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
         DevKeyStore(tmp_path / "keys")
 
 
+def damaged(*names: str) -> bytes:
+    """An RSA key in whose file some of its numbers have a wrong bit."""
+    key = rsa.generate_private_key(65537, 2048)
+    numbers = key.private_numbers()
+    der = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    for name in names:
+        right = getattr(numbers, name)
+        size = (right.bit_length() + 7) // 8
+        wrong = right ^ 16
+        assert der.count(right.to_bytes(size, "big")) == 1
+        der = der.replace(right.to_bytes(size, "big"), wrong.to_bytes(size, "big"))
+    text = base64.encodebytes(der)
+    return b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"
+
+
 UNFIT: dict[str, tuple[str, bytes]] = {
     "nothing": ("ES256", b""),
     "no PEM": ("ES256", b"secret"),
@@ -175,6 +195,10 @@ UNFIT: dict[str, tuple[str, bytes]] = {
     "RSA for ES256": ("ES256", pem(rsa.generate_private_key(65537, 2048))),
     "EC for RS256": ("RS256", pem(ec.generate_private_key(ec.SECP256R1()))),
     "RSA of 1024 bits": ("RS256", pem(rsa.generate_private_key(65537, 1024))),  # noqa: S505 -- it is to be refused.
+    "RSA with a wrong prime": ("RS256", damaged("p")),
+    "RSA with wrong primes": ("RS256", damaged("p", "q")),
+    "RSA with wrong exponents": ("RS256", damaged("d", "dmp1")),
+    "RSA with nothing right": ("RS256", damaged("p", "q", "d", "dmp1", "dmq1", "iqmp")),
     "RSA with a small exponent": ("RS256", pem(rsa.generate_private_key(3, 2048))),
 }
 

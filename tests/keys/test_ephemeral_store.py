@@ -13,9 +13,9 @@ import pytest
 from broker.errors import TemporarilyUnavailable
 from broker.keys.board import MOST_PUT_UP, MOST_STATEMENTS, Listed, StatementBoard
 from broker.keys.ephemeral import EphemeralKeys, stated_keys
-from broker.keys.life import Schedule
+from broker.keys.life import LONGEST_STATED_LIFE, Schedule
 from broker.keys.rotator import Rotator, UnknownKey
-from broker.keys.statement import LONGEST_LIFE, certifiers_of
+from broker.keys.statement import certifiers_of
 from broker.keys.transit_key import read_versions
 from broker.keys.unavailable import signer_unavailable
 from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
@@ -373,7 +373,7 @@ def test_a_key_that_has_left_the_board_is_revoked_where_it_still_signs(site: Sit
     assert one.signing() is None
     assert kid not in one.kids() | other.kids()
     (remembered,) = site.rotator.look().revoked
-    assert remembered.until > site.clock.at + LONGEST_LIFE.total_seconds()
+    assert remembered.until > site.clock.at + LONGEST_STATED_LIFE.total_seconds()
 
 
 @pytest.mark.requirement("ITR-06")

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker.jws import read_token
+from broker.keys.life import LONGEST_STATED_LIFE
 from broker.keys.published import PublishedKey, key_of_jwk, published_key
 from broker.keys.statement import (
-    LONGEST_LIFE,
     KeyStatement,
     StatementRefused,
     certifiers_of,
@@ -106,7 +106,7 @@ REFUSED: dict[str, Callable[[], str]] = {
     "an end before the beginning": lambda: statement(exp=NOW + 344),
     "a beginning before it was made": lambda: statement(nbf=NOW - 1),
     "the future": lambda: statement(iat=NOW + 31, nbf=NOW + 400),
-    "a life without end": lambda: statement(exp=NOW + int(LONGEST_LIFE.total_seconds()) + 1),
+    "a life without end": lambda: statement(exp=NOW + int(LONGEST_STATED_LIFE.total_seconds()) + 1),
 }
 
 

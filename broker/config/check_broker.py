@@ -17,6 +17,7 @@ from broker.config.findings import Finding, Scene
 from broker.config.key_sections import AppRoleSection, KubernetesSection, TokenFileSection
 from broker.config.problems import Path
 from broker.fetch.addresses import read_private_networks
+from broker.web.peers import FORWARDED_HEADER
 
 Check = Callable[[Scene], Iterator[Finding]]
 
@@ -61,7 +62,7 @@ def _check_proxy(scene: Scene) -> Iterator[Finding]:
         yield Finding(("http", "is_behind_proxy"), "needs the proxy's address in trusted_proxies")
     if http.trusted_proxies and not http.is_behind_proxy:
         yield Finding(("http", "trusted_proxies"), "has no effect without is_behind_proxy: true")
-    if "caller_header" in http.model_fields_set and not http.trusted_proxies:
+    if http.caller_header != FORWARDED_HEADER and not http.trusted_proxies:
         yield Finding(("http", "caller_header"), "has no effect without trusted_proxies")
 
 

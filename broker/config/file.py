@@ -33,6 +33,7 @@ from broker.config.limit_sections import LimitsSection
 from broker.config.section import Section
 from broker.config.settings import Address
 from broker.config.state_sections import StateSection
+from broker.web.peers import FORWARDED_HEADER
 
 
 class ListenSection(Section):
@@ -87,7 +88,7 @@ class HttpSection(Section):
         " set it themselves, and drop `X_Forwarded_For`, or have a `caller_header` without a dash.",
     )
     caller_header: HeaderName = Field(
-        default="X-Forwarded-For",
+        default=FORWARDED_HEADER,
         description="Where these name the caller. One of letters and digits alone cannot be forged by"
         " a look-alike with underscores that a proxy lets pass.",
     )

@@ -15,6 +15,7 @@ from broker.errors import InvalidTarget
 from broker.oauth import CLIENT_SUBJECT_PREFIX, VERIFICATION_ALGORITHMS
 from broker.tokens.resource_uri import normalise_resource
 from broker.tokens.spiffe_id import TRUST_DOMAIN_SCHEME, is_trust_domain
+from broker.web.peers import FORWARDED_HEADER
 
 _SIZE: Final = re.compile(r"([0-9]{1,12})(|KiB|MiB|GiB)")
 _SIZE_UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -153,8 +154,10 @@ def read_network(value: str) -> str:
 
 def read_header_name(value: str) -> str:
     """The name of a header that has no look-alike for whoever reads it, or the customary one."""
-    if value != "X-Forwarded-For" and _HEADER.fullmatch(value) is None:
-        raise refusal("must be X-Forwarded-For, or letters and digits alone, such as CallerAddress")
+    if value != FORWARDED_HEADER and _HEADER.fullmatch(value) is None:
+        raise refusal(
+            f"must be {FORWARDED_HEADER}, or letters and digits alone, such as CallerAddress"
+        )
     return value
 
 

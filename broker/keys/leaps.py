@@ -31,7 +31,8 @@ class LeapGuard:
     ) -> None:
         self._now = now
         self._steady = steady
-        self._allowance = allowance.total_seconds()
+        # A clock of whole seconds is up to one behind the time, and at every look by another part of it.
+        self._least_leap = allowance.total_seconds() + 1
         self._patience = patience.total_seconds()
         self._believed = self._difference()
         self._leapt_to = self._believed
@@ -40,9 +41,9 @@ class LeapGuard:
     def check(self) -> None:
         """Raise ``ClockLeapt`` while the clock is not to be acted upon."""
         found = self._difference()
-        if abs(found - self._believed) <= self._allowance:
+        if abs(found - self._believed) < self._least_leap:
             return
-        if abs(found - self._leapt_to) > self._allowance:
+        if abs(found - self._leapt_to) >= self._least_leap:
             self._leapt_to, self._leapt_at = found, self._steady()
         waited = self._steady() - self._leapt_at
         if waited < self._patience:

@@ -51,14 +51,6 @@ permit (
 )
 when {{ context.relation == "asserted" && context.subject_scopes.contains(resource.name) }};
 
-@id("tickets-reads-free-times")
-permit (
-  principal == Client::"mcp-tickets",
-  action == Action::"exchange",
-  resource == Scope::"{CALENDAR}#{FREE}"
-)
-when {{ context.relation == "audience" }};
-
 @id("workloads-read-tickets")
 permit (
   principal in ClientGroup::"workloads",

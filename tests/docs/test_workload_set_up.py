@@ -29,15 +29,21 @@ VAULT = {
 }
 
 
-def page() -> list[str]:
-    """The settings and the volume that the page shows."""
-    return [one.text for one in blocks(ROOT / "docs" / "operations.md") if one.language == "yaml"]
+def shown(start: str) -> str:
+    """The block of the page that begins with this line and speaks of workloads."""
+    page = blocks(ROOT / "docs" / "operations.md")
+    (block,) = (
+        one.text
+        for one in page
+        if one.text.startswith(start) and ("workloads:" in one.text or "serviceAccount" in one.text)
+    )
+    return block
 
 
 def settings(folder: Path) -> Settings:
     (folder / "cluster.jwks").write_text(json.dumps(CLUSTER.jwks))
     file = folder / "broker.yaml"
-    file.write_text(f"issuer: {OWN}\nkeys: {json.dumps(VAULT)}\n{page()[0]}")
+    file.write_text(f"issuer: {OWN}\nkeys: {json.dumps(VAULT)}\n{shown('clients:')}")
     return load_settings(file, {})
 
 
@@ -58,7 +64,7 @@ def pod_token(audience: str, lifetime: int) -> str:
 @pytest.mark.requirement("WIF-01", "WIF-02")
 def test_a_pod_with_the_volume_is_the_client_of_the_rule(tmp_path: Path) -> None:
     loaded = settings(tmp_path)
-    (volume,) = YAML(typ="safe", pure=True).load(page()[1])["volumes"]
+    (volume,) = YAML(typ="safe", pure=True).load(shown("volumes:"))["volumes"]
     (source,) = volume["projected"]["sources"]
     projected = source["serviceAccountToken"]
     ring = IssuerKeyRing(GuardedFetcher())

@@ -43,6 +43,17 @@ def test_a_clock_that_is_set_a_little_is_believed(machine: Machine, leap: int) -
     guard.check()
 
 
+def test_a_clock_of_whole_seconds_never_leaps_by_what_it_leaves_out() -> None:
+    """Settings may allow for no difference between clocks at all."""
+    passed = 1000.9
+    guard = LeapGuard(
+        lambda: int(passed), allowance=timedelta(0), patience=PATIENCE, steady=lambda: passed
+    )
+    for _ in range(40):
+        passed += 0.37
+        guard.check()
+
+
 @pytest.mark.requirement("SGN-02")
 @pytest.mark.parametrize("leap", [31, -31, 86_400, -86_400])
 def test_a_clock_that_leapt_is_not_acted_upon_until_it_is_back(machine: Machine, leap: int) -> None:

@@ -572,7 +572,7 @@ def test_a_whole_broker_tells_the_truth_from_start_to_stop(
     assert running.get("/livez") == (200, "ok\n")
     assert running.process.wait(PATIENCE) == 0
     log = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    assert {"_granian", "uvicorn.error", "broker.supervisor"} <= {entry["logger"] for entry in log}
+    assert {"_granian", "broker.supervisor"} <= {entry["logger"] for entry in log}
     assert not [entry for entry in log if entry["level"] in {"error", "critical"}]
 
 

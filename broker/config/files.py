@@ -22,13 +22,7 @@ class UnusableFile(Exception):
 
 def check_readable(path: Path) -> None:
     """Raise ``UnusableFile`` unless the path is a file that can be opened."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UnusableFile("is not a file")
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise UnusableFile(f"cannot be read: {error.strerror}") from None
+    _read(path, 0)
 
 
 def check_secret(path: Path) -> None:
@@ -82,9 +76,7 @@ def check_directory(path: Path) -> None:
 
 def read_key_set(path: Path, *, is_bundle: bool = False) -> Mapping[str, Any]:
     """The key set, or SPIFFE bundle, in a file. Raises ``UnusableFile`` for anything but public keys."""
-    check_readable(path)
-    with path.open("rb") as file:
-        raw = file.read(_LARGEST_KEY_SET + 1)
+    raw = _read(path, _LARGEST_KEY_SET + 1)
     if len(raw) > _LARGEST_KEY_SET:
         raise UnusableFile(f"is larger than {_LARGEST_KEY_SET} bytes")
     try:
@@ -103,3 +95,18 @@ def check_key_set(document: Any, *, is_bundle: bool = False) -> None:
         raise UnusableFile(f"is not a key set with 1 to {_MOST_KEYS} entries in 'keys'") from None
     if keys.rejected:
         raise UnusableFile(f"holds a key that is not usable: {keys.rejected[0].replace('_', ' ')}")
+
+
+def _read(path: Path, size: int) -> bytes:
+    """The first bytes of a file, which is opened once: there may be one for each of many clients."""
+    try:
+        # Without O_NONBLOCK, a named pipe would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnusableFile("is not a file")
+            return os.read(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnusableFile(f"cannot be read: {error.strerror}") from None

@@ -49,13 +49,13 @@ run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
 dev: run ## The same as run
 
 test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
 
 chaos: $(VENV)/.dev ## Faults for ten minutes and the figures; `make chaos CHAOS_MINUTES=60 CHAOS_REPORT=chaos.json`
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -s -p no:cacheprovider tests/chaos
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -s -p no:cacheprovider tests/chaos
 
 integration: $(VENV)/.dev ## Only the tests against a real OpenBao
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m openbao
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -m openbao
 
 lint: $(VENV)/.dev ## ruff, codespell, buf lint
 	@$(BIN)/ruff check .

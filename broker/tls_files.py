@@ -1,23 +1,41 @@
 """A certificate and its key, in files that may be replaced while they are in use."""
 
 import os
+import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import Certificate, load_pem_x509_certificates
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509 import Certificate, InvalidVersion, load_pem_x509_certificates
 
 from broker.model import TlsFiles
+
+_BEGINS: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 _log = structlog.get_logger("broker.tls")
 
 _Stamps = tuple[tuple[int, int, int], ...]
 
+Fitness = Callable[[Certificate], None]
+"""Raises ``ValueError`` for a certificate that a face cannot use, with the reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a face shows, and whose client certificates it accepts, in PEM; the two belong together."""
+    """
+    What a face shows, and whose client certificates it accepts, in PEM; the two belong together.
+
+    It is written anew from what was read, so that whoever reads it next finds the same.
+    """
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -28,12 +46,15 @@ class WatchedTls:
     """
     What the files hold, looked at again whenever ``newer`` is asked.
 
-    What does not fit together is not taken up: the old pair stays in use until a good one is there.
-    Raises ``ValueError`` or ``OSError`` when there is none to begin with.
+    What does not fit together, or is not whole, is not taken up: the old pair stays in use until a good one
+    is there. What is in its way is logged once. ``is_fit`` says what else the face asks of each certificate.
+    Raises ``ValueError`` or ``OSError`` when there is no good pair to begin with.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, *, is_fit: Fitness | None = None) -> None:
         self._files = files
+        self._is_fit = is_fit
+        self._failure = ""
         self._lock = threading.Lock()
         self._stamps = self._look()
         self.first = self._load()
@@ -49,8 +70,11 @@ class WatchedTls:
                 self._stamps = stamps
                 identity = self._load()
             except (OSError, ValueError) as failure:
-                _log.error("certificate_not_reloaded", reason=str(failure))
+                if str(failure) != self._failure:
+                    self._failure = str(failure)
+                    _log.error("certificate_not_reloaded", reason=self._failure)
                 return None
+            self._failure = ""
         _log.info("certificate_reloaded")
         return identity
 
@@ -58,31 +82,54 @@ class WatchedTls:
         return tuple(_stamp(path.stat()) for path in self._files.paths)
 
     def _load(self) -> Identity:
-        chain, key = self._files.cert_file.read_bytes(), self._files.key_file.read_bytes()
-        _check_pair(chain, key)
+        files = self._files
+        chain = self._certificates(files.cert_file.read_bytes(), "server")
+        key = _key_of(chain[0], files.key_file.read_bytes())
         authority = None
-        if self._files.client_ca_file is not None:
-            authority = self._files.client_ca_file.read_bytes()
-            _certificates(authority, "client authority")
-        return Identity(chain, key, authority)
+        if files.client_ca_file is not None:
+            authority = self._certificates(files.client_ca_file.read_bytes(), "client authority")
+        return Identity(_pem(chain), key, None if authority is None else _pem(authority))
+
+    def _certificates(self, pem: bytes, whose: str) -> list[Certificate]:
+        try:
+            found = load_pem_x509_certificates(pem)
+            # Parsing passes over a block that somebody is still writing.
+            is_whole = len(found) == len(_BEGINS.findall(pem)) and _is_whole(pem)
+            if self._is_fit is not None:
+                for certificate in found:
+                    self._is_fit(certificate)
+        except UnfitCertificate as unfit:
+            raise ValueError(f"A {whose} certificate {unfit}.") from None
+        except (ValueError, InvalidVersion, UnsupportedAlgorithm):
+            raise ValueError(f"The {whose} certificate is no PEM certificate.") from None
+        if not is_whole:
+            raise ValueError(f"The file of the {whose} certificate is cut off.")
+        return found
+
+
+class UnfitCertificate(ValueError):
+    """A sound certificate that a face cannot use; the text is the end of a sentence about it."""
+
+
+def _key_of(leaf: Certificate, pem: bytes) -> bytes:
+    try:
+        key = load_pem_private_key(pem, password=None)
+        belongs = key.public_key() == leaf.public_key()
+        written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("The server key is no unencrypted PEM key.") from None
+    if not belongs:
+        raise ValueError("The server key does not belong to the server certificate.")
+    return written
+
+
+def _pem(certificates: list[Certificate]) -> bytes:
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+
+
+def _is_whole(pem: bytes) -> bool:
+    return pem.count(b"-----BEGIN ") == pem.count(b"-----END ")
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return (status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-def _check_pair(chain: bytes, key: bytes) -> None:
-    leaf = _certificates(chain, "server")[0]
-    try:
-        public_key = load_pem_private_key(key, password=None).public_key()
-    except (ValueError, TypeError):
-        raise ValueError("The server key is no unencrypted PEM key.") from None
-    if public_key != leaf.public_key():
-        raise ValueError("The server key does not belong to the server certificate.")
-
-
-def _certificates(pem: bytes, whose: str) -> list[Certificate]:
-    try:
-        return load_pem_x509_certificates(pem)
-    except ValueError:
-        raise ValueError(f"The {whose} certificate is no PEM certificate.") from None

@@ -21,9 +21,11 @@ DocumentStartEvent: Final = (exact.DocumentStartEvent, quick.DocumentStartEvent)
 QuickError = yaml.YAMLError
 
 # What the two parsers could see differently, or what costs the one in C more than it should: line breaks
-# and spaces of other kinds, directives, ends of documents, tags, anchors.
+# and spaces of other kinds, tags, anchors, comments right at what begins a block, directives, and ends of
+# documents.
 _UNUSUAL: Final = re.compile(
-    r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[!&]|^(?:%|\.\.\.)",
+    r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    r"|[!&]|[|>][0-9+-]{0,2}#|^(?:%|\.\.\.)",
     re.MULTILINE,
 )
 

@@ -29,7 +29,8 @@ class Mark:
     """
 
     def __init__(self, database: Path) -> None:
-        self._path = f"{database}-mark"
+        # However the file is named, as a link or not, it has one mark.
+        self._path = f"{os.path.realpath(database)}-mark"
 
     def read(self) -> int | None:
         """The number; ``None`` where there is no mark, and nobody knows whether a copy lacks something."""
@@ -99,7 +100,9 @@ class WithdrawnCopy:
         # In one transaction, or the number could be of a later moment than the keys.
         connection.execute("BEGIN")
         ((number, forgotten),) = connection.execute(_LAST).fetchall()
-        found = connection.execute(_AFTER, (known.number, self._most + 1)).fetchall()
+        # A file that went back has numbers again that something else had before.
+        since = known.number if number >= known.number else _NOTHING_KNOWN
+        found = connection.execute(_AFTER, (since, self._most + 1)).fetchall()
         connection.execute("COMMIT")
         if len(found) + len(known.held) > self._most:
             # Of what is held much may have been forgotten in the file meanwhile.

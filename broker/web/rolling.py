@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509 import Certificate, Version
 from granian import _futures, _granian, _signals, wsgi
 from granian.constants import SSLProtocols
 from granian.server.common import WORKERS_METHODS
 from granian.server.mp import WorkerProcess
 
-from broker.tls_files import Identity, WatchedTls
+from broker.tls_files import Identity, UnfitCertificate, WatchedTls
 
+_RSA_BITS: Final = (2048, 8192)
 _LOOK_EVERY: Final = 1.0
 """Seconds from one look at the files to the next."""
 
@@ -24,6 +27,27 @@ _wrap_target: Final[Any] = WorkerProcess.wrap_target
 _heed: Final[Any] = _signals.set_main_signals
 
 _log = structlog.get_logger("broker.web")
+
+
+def check_fit(certificate: Certificate) -> None:
+    """
+    Raise ``UnfitCertificate`` unless granian's TLS can serve with the certificate, and check others by it.
+
+    Granian ends the whole process over one that it cannot use.
+    """
+    if certificate.version is not Version.v3:
+        raise UnfitCertificate("is not of version 3")
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        is_usable = _RSA_BITS[0] <= key.key_size <= _RSA_BITS[1]
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        is_usable = isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+    else:
+        is_usable = isinstance(key, ed25519.Ed25519PublicKey)
+    if not is_usable:
+        raise UnfitCertificate(
+            "has a key that is none of P-256, P-384, Ed25519 and RSA of 2048 to 8192 bits"
+        )
 
 
 class _Options(NamedTuple):
@@ -95,9 +119,12 @@ class _Succession:
     def _follow(self) -> None:
         pause = threading.Event()
         while not pause.wait(_LOOK_EVERY) and not self._is_stopping:
-            found = self._watched.newer()
-            if found is not None:
-                self._replace(found)
+            try:
+                found = self._watched.newer()
+                if found is not None:
+                    self._replace(found)
+            except Exception:  # noqa: BLE001 - Without this thread no certificate is ever shown again.
+                _log.exception("certificate_not_reloaded")
 
     def _replace(self, identity: Identity) -> None:
         former = self._servers[-1]

@@ -23,7 +23,7 @@ from broker.tls_files import WatchedTls
 from broker.web.app import OAuthApp
 from broker.web.crowds import Crowds
 from broker.web.overdue import OverdueBodies
-from broker.web.rolling import serving_with
+from broker.web.rolling import check_fit, serving_with
 
 _MOST_HEADER_BYTES: Final = 32 * 1024
 _OTHER_DESCRIPTORS: Final = 512
@@ -90,7 +90,7 @@ def serve_http(
     target = None
     if listener.tls is not None and sys.platform == "linux":
         # Elsewhere there are no files in memory, and a new certificate takes a restart.
-        target = serving_with(WatchedTls(listener.tls))
+        target = serving_with(WatchedTls(listener.tls, is_fit=check_fit))
     Granian("broker", **_options(listener)).serve(target, load, wrap_loader=False)
 
 

@@ -54,6 +54,7 @@ class KeyBook:
             schedule=self.schedule,
             now=now,
             is_first_look=signed is None or signed in {key.kid for key in found},
+            is_claimed=self._record.is_claimed(now),
         )
         return lives_at(
             having_signed(entries, signed, now), now, keep_published=self.schedule.keep_published

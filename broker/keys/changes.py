@@ -10,6 +10,7 @@ from broker.keys.life import (
     KeyLife,
     KeyState,
     Schedule,
+    held_back,
     lives_at,
     with_unrecorded,
 )
@@ -49,8 +50,9 @@ class RecordEditor:
             algorithm=self.algorithm,
             schedule=self.schedule,
             now=self.now,
-            is_claimed=record.is_claimed(self.now),
         )
+        if record.is_claimed(self.now):
+            entries = held_back(entries, record.of(self.algorithm))
         for entry in entries[len(record.of(self.algorithm)) :]:
             if entry.activates_at is None:
                 continue

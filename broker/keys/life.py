@@ -180,7 +180,6 @@ def with_unrecorded(
     schedule: Schedule,
     now: int,
     is_first_look: bool = True,
-    is_claimed: bool = False,
 ) -> tuple[KeyEntry, ...]:
     """
     The entries on record, and one for each newer key that exists without being on record.
@@ -190,13 +189,9 @@ def with_unrecorded(
     key signs at once, since there was nothing before it that a verifier could still remember;
     ``is_first_look`` says that the caller, too, remembers no other. Older keys that are not on record
     have had their time, or are not ours: they are left out.
-
-    While somebody has claimed the record (``is_claimed``) a newer key is theirs, and however long they take
-    to put it there, it is a spare: what comes next is for them to say.
     """
     newest = max((entry.number for entry in entries), default=0)
     ahead = int(schedule.publish_ahead.total_seconds())
-    is_spare = is_claimed and bool(entries)
     is_very_first = is_first_look and not entries and [key.number for key in found] == [1]
     unrecorded = (
         KeyEntry(
@@ -205,18 +200,27 @@ def with_unrecorded(
             key.kid,
             published_at=key.created_at,
             # Whoever made the first may have a clock that is ahead.
-            activates_at=(
-                None
-                if is_spare
-                else min(key.created_at, now)
-                if is_very_first
-                else key.created_at + ahead
-            ),
+            activates_at=min(key.created_at, now) if is_very_first else key.created_at + ahead,
         )
         for key in found
         if key.number > newest
     )
     return (*entries, *unrecorded)
+
+
+def held_back(entries: Sequence[KeyEntry], recorded: Sequence[KeyEntry]) -> tuple[KeyEntry, ...]:
+    """
+    The entries, of which those that are not on record are spares, whatever their age.
+
+    That is what they are while somebody has claimed the record: who makes a key may take long to put it
+    there, and by its age alone it would sign before, and pass by the spare that was to be next. Where
+    nothing is on record nothing is held back, since nothing else could sign.
+    """
+    known = {entry.number for entry in recorded}
+    return tuple(
+        entry if not known or entry.number in known else replace(entry, activates_at=None)
+        for entry in entries
+    )
 
 
 def having_signed(entries: Iterable[KeyEntry], kid: str | None, now: int) -> tuple[KeyEntry, ...]:

@@ -274,9 +274,7 @@ class Rotator:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         try:
             changed = replace(change(self._complete(held).record), claim=None)
-            if not held.record.is_claimed(self.now()):
-                # Replicas have begun to decide by themselves about what was made.
-                raise NotRotated("It took too long to make the keys; try again.")
+            self._check_claim(held)
             is_changed = self._put(changed, over=held, act=act)
         except BaseException:
             self._give_up(held)
@@ -284,6 +282,11 @@ class Rotator:
         if not is_changed:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         return changed
+
+    def _check_claim(self, held: HeldRecord) -> None:
+        """Refuse to go on after the claim: replicas decide by themselves then about what was made."""
+        if not held.record.is_claimed(self.now()):
+            raise NotRotated("It took too long to make the keys; try again.")
 
     def _put(self, record: KeyRecord, *, over: HeldRecord, act: Act) -> bool:
         """Replace the record, which is announced if it changes the life of any key."""

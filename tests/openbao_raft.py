@@ -39,6 +39,25 @@ class Node(OpenBao):
         """Whether it is the one that does the work."""
         return self.health() == _LEADS
 
+    def install(self) -> None:
+        """Start the server for the first time, with nothing in it."""
+        (self._folder / "data").mkdir()
+        settings = {
+            "path": self._folder / "data",
+            "node_id": self._folder.name,
+            # In seconds: how soon a leader is missed, instead of five times as late.
+            "performance_multiplier": 1,
+            "autopilot_reconcile_interval": _SOON,
+            "autopilot_update_interval": _SOON,
+        }
+        lines = "".join(f'  {name} = "{value}"\n' for name, value in settings.items())
+        self._configure(
+            f'storage "raft" {{\n{lines}}}',
+            cluster=self._cluster,
+            told=self.door_url,
+        )
+        self.start(is_new=True)
+
     def join(self, first: "Node") -> None:
         """Start the server for the first time, beside another that leads, and unseal it."""
         self.install()
@@ -52,7 +71,11 @@ class Node(OpenBao):
         self.call("PUT", "sys/step-down")
 
     def sends_to(self) -> str:
-        """Where a server that stands by sends a caller who wants no help of it; reads it may answer itself."""
+        """
+        Where a server that stands by sends a caller who wants no help of it.
+
+        It is asked to write, since it may answer reads by itself.
+        """
         answer = urllib3.request(
             "POST",
             f"{self.url}/v1/kv/data/wherever",
@@ -62,22 +85,6 @@ class Node(OpenBao):
         )
         assert answer.status == 307, answer.data
         return answer.headers["Location"].partition("/v1/")[0]
-
-    def _configure(self, _storage: str, **_places: str) -> None:
-        settings = {
-            "path": self._folder / "data",
-            "node_id": self._folder.name,
-            # In seconds: how soon a leader is missed, instead of five times as late.
-            "performance_multiplier": 1,
-            "autopilot_reconcile_interval": _SOON,
-            "autopilot_update_interval": _SOON,
-        }
-        lines = "".join(f'  {name} = "{value}"\n' for name, value in settings.items())
-        super()._configure(
-            f'storage "raft" {{\n{lines}}}',
-            cluster=self._cluster,
-            told=self.door_url,
-        )
 
 
 def leader(nodes: Sequence[Node]) -> Node:

@@ -86,25 +86,41 @@ class OpenBao:
         self.port: int = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
-        self._root_token = ""
-        self._unseal_key = ""
+        self.root_token = ""
+        self.unseal_key = ""
         self.url = f"http://127.0.0.1:{self.port}"
 
     def set_up(self) -> None:
         """Start the server for the first time, unsealed and with its engines mounted."""
-        (self._folder / "data").mkdir()
-        (self._folder / "bao.hcl").write_text(
-            f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}\n'
-            f'listener "tcp" {{ address = "127.0.0.1:{self.port}", tls_disable = true }}\n'
-            f'api_addr = "{self.url}"\n' + (self._audit() if self._is_audited else "")
-        )
-        self.start(is_new=True)
+        self.install()
         made = self.call("PUT", "sys/init", secret_shares=1, secret_threshold=1)
-        self._root_token, self._unseal_key = made["root_token"], made["keys_base64"][0]
+        self.root_token, self.unseal_key = made["root_token"], made["keys_base64"][0]
         self.unseal()
         self.call("POST", "sys/mounts/transit", type="transit")
         self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
+
+    def install(self) -> None:
+        """Start the server for the first time, with nothing in it."""
+        (self._folder / "data").mkdir()
+        self._configure(f'storage "pebbledb" {{ path = "{self._folder / "data"}" }}')
+        self.start(is_new=True)
+
+    def _configure(self, storage: str, *, cluster: str = "", told: str = "") -> None:
+        """
+        Write the configuration.
+
+        ``cluster`` is where the server listens for others like it, and ``told`` the URL of its API that
+        they give to callers.
+        """
+        places = f'address = "127.0.0.1:{self.port}"'
+        if cluster:
+            places += f', cluster_address = "{cluster}"'
+            storage += f'\ncluster_addr = "https://{cluster}"'
+        (self._folder / "bao.hcl").write_text(
+            f'{storage}\nlistener "tcp" {{ {places}, tls_disable = true }}\n'
+            f'api_addr = "{told or self.url}"\n' + (self._audit() if self._is_audited else "")
+        )
 
     def _audit(self) -> str:
         options = f'options = {{ file_path = "{self.audit_log}", log_raw = "true" }}'
@@ -173,7 +189,7 @@ class OpenBao:
 
     def unseal(self) -> None:
         """Unseal the server and wait until it serves."""
-        self.call("PUT", "sys/unseal", key=self._unseal_key)
+        self.call("PUT", "sys/unseal", key=self.unseal_key)
         wait_until(lambda: self.health() == 200, seconds=20)
 
     def health(self) -> int:
@@ -188,7 +204,7 @@ class OpenBao:
             method,
             f"{self.url}/v1/{path}",
             body=json.dumps(body) if body else None,
-            headers={"X-Vault-Token": self._root_token},
+            headers={"X-Vault-Token": self.root_token},
         )
         assert answer.status < 300, f"{method} {path}: {answer.status} {answer.data!r}"
         return json.loads(answer.data) if answer.data else {}

@@ -8,6 +8,7 @@ from broker.keys.life import (
     KeyLife,
     Schedule,
     having_signed,
+    held_back,
     lives_at,
     with_unrecorded,
 )
@@ -55,6 +56,8 @@ class KeyBook:
             now=now,
             is_first_look=signed is None or signed in {key.kid for key in found},
         )
+        if self._record.is_claimed(now):
+            entries = held_back(entries, self._record.of(algorithm))
         return lives_at(
             having_signed(entries, signed, now), now, keep_published=self.schedule.keep_published
         )

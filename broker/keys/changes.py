@@ -10,6 +10,7 @@ from broker.keys.life import (
     KeyLife,
     KeyState,
     Schedule,
+    held_back,
     lives_at,
     with_unrecorded,
 )
@@ -50,8 +51,12 @@ class RecordEditor:
             schedule=self.schedule,
             now=self.now,
         )
+        if record.is_claimed(self.now):
+            entries = held_back(entries, record.of(self.algorithm))
         for entry in entries[len(record.of(self.algorithm)) :]:
-            begins = max(entry.activates_at or 0, self.now)
+            if entry.activates_at is None:
+                continue
+            begins = max(entry.activates_at, self.now)
             earlier = (one for one in entries if one.number < entry.number)
             leaving = {one.number: self._leaving(one, begins) for one in earlier}
             entries = tuple(leaving.get(one.number, one) for one in entries)
@@ -64,12 +69,16 @@ class RecordEditor:
 
     def spare(self, record: KeyRecord) -> KeyEntry | None:
         """The key to use next: of those that wait without a moment the one that is known longest."""
+        return next(iter(self.spares(record)), None)
+
+    def spares(self, record: KeyRecord) -> Sequence[KeyEntry]:
+        """The keys that wait without a moment, in the order in which they are to be used."""
         waiting = (
             life.entry
             for life in self.lives(record)
             if life.state is KeyState.PENDING and life.entry.activates_at is None
         )
-        return min(waiting, key=lambda entry: entry.number, default=None)
+        return sorted(waiting, key=lambda entry: entry.number)
 
     def scheduled(self, record: KeyRecord) -> KeyEntry | None:
         """The key whose moment to begin is set and has not come, if there is one."""

@@ -208,6 +208,21 @@ def with_unrecorded(
     return (*entries, *unrecorded)
 
 
+def held_back(entries: Sequence[KeyEntry], recorded: Sequence[KeyEntry]) -> tuple[KeyEntry, ...]:
+    """
+    The entries, of which those that are not on record are spares, whatever their age.
+
+    That is what they are while somebody has claimed the record: who makes a key may take long to put it
+    there, and by its age alone it would sign before, and pass by the spare that was to be next. Where
+    nothing is on record nothing is held back, since nothing else could sign.
+    """
+    known = {entry.number for entry in recorded}
+    return tuple(
+        entry if not known or entry.number in known else replace(entry, activates_at=None)
+        for entry in entries
+    )
+
+
 def having_signed(entries: Iterable[KeyEntry], kid: str | None, now: int) -> tuple[KeyEntry, ...]:
     """The entries, of which the one with this id has begun: a clock set back undoes no first use."""
     return tuple(

@@ -54,6 +54,10 @@ class KeyRecord:
     revoked: Annotated[tuple[RevokedKey, ...], msgspec.Meta(max_length=MOST_REVOKED)] = ()
     format: Literal[1] = 1
 
+    def is_claimed(self, now: int) -> bool:
+        """Whether somebody is about to make a key at this moment, in unix seconds."""
+        return self.claim is not None and now < self.claim.until
+
     @property
     def revoked_ids(self) -> frozenset[str]:
         """The ids of all keys that must not be used any more."""

@@ -264,8 +264,7 @@ class Rotator:
         # key that has signed all along would be taken for one of several that are too young.
         on_record = self._records.read()
         held = self._complete(on_record)
-        claim = held.record.claim
-        if claim is not None and claim.until > self.now():
+        if held.record.is_claimed(self.now()):
             raise NotRotated("Another rotation is under way; try again in a minute.")
         mine = replace(held.record, claim=Claim(self._name, self.now() + _CLAIM_SECONDS))
         if not self._put(mine, over=on_record, act=_PUBLISH):
@@ -275,6 +274,7 @@ class Rotator:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         try:
             changed = replace(change(self._complete(held).record), claim=None)
+            self._check_claim(held)
             is_changed = self._put(changed, over=held, act=act)
         except BaseException:
             self._give_up(held)
@@ -282,6 +282,11 @@ class Rotator:
         if not is_changed:
             raise NotRotated("The record was changed by somebody else meanwhile; try again.")
         return changed
+
+    def _check_claim(self, held: HeldRecord) -> None:
+        """Refuse to go on after the claim: replicas decide by themselves then about what was made."""
+        if not held.record.is_claimed(self.now()):
+            raise NotRotated("It took too long to make the keys; try again.")
 
     def _put(self, record: KeyRecord, *, over: HeldRecord, act: Act) -> bool:
         """Replace the record, which is announced if it changes the life of any key."""
@@ -306,15 +311,21 @@ class Rotator:
         record = self._pruned(record)
         if len(record.keys) > MOST_ENTRIES - _ROOM:
             raise NotRotated("Too many keys are on record; they have to leave it first.")
-        for algorithm in self.algorithms:
-            if not record.of(algorithm):
-                # Whoever signs makes the first key, or has it made.
-                continue
-            if algorithm in due and self.editor(algorithm).scheduled(record) is None:
-                record, spare = self._with_spare(record, algorithm)
-                record = self.editor(algorithm).begin_in_time(record, spare)
-            if self.schedule.has_spare:
-                record, _ = self._with_spare(record, algorithm)
+        # Whoever signs makes the first key, or has it made.
+        present = [algorithm for algorithm in self.algorithms if record.of(algorithm)]
+        beginning = [
+            algorithm
+            for algorithm in present
+            if algorithm in due and self.editor(algorithm).scheduled(record) is None
+        ]
+        for algorithm in present:
+            wanted = int(algorithm in beginning) + int(self.schedule.has_spare)
+            while len(self.editor(algorithm).spares(record)) < wanted:
+                record = self._with_another(record, algorithm)
+        # To make keys may take long, and nobody knows of a moment until it is on record.
+        for algorithm in beginning:
+            editor = self.editor(algorithm)
+            record = editor.begin_in_time(record, editor.spares(record)[0])
         return self._pruned(record)
 
     def _pruned(self, record: KeyRecord) -> KeyRecord:
@@ -326,18 +337,20 @@ class Rotator:
 
     def _with_spare(self, record: KeyRecord, algorithm: str) -> tuple[KeyRecord, KeyEntry]:
         """The record with a spare in it, which is made if there is none."""
-        spare = self.editor(algorithm).spare(record)
-        if spare is not None:
-            return record, spare
-        known = {entry.kid for entry in record.of(algorithm)}
+        if not self.editor(algorithm).spares(record):
+            record = self._with_another(record, algorithm)
+        return record, self.editor(algorithm).spares(record)[0]
+
+    def _with_another(self, record: KeyRecord, algorithm: str) -> KeyRecord:
+        """The record with one more spare in it, which is made."""
+        present, known = record.of(algorithm), {entry.kid for entry in record.of(algorithm)}
         self._smith.make(algorithm)
         for key in self._smith.found(algorithm):
             if key.kid not in known and key.number > _newest(record, algorithm):
                 record = self.editor(algorithm).add_spare(record, key)
-        spare = self.editor(algorithm).spare(record)
-        if spare is None:
+        if record.of(algorithm) == present:
             raise NotRotated(f"{algorithm}: the key that was made cannot be seen yet; try again.")
-        return record, spare
+        return record
 
     def _revoked(self, record: KeyRecord, kid: str) -> Revoked:
         entry = next((one for one in record.keys if one.kid == kid), None)

@@ -96,7 +96,7 @@ def test_vault_takes_the_roles_that_the_page_gives(tmp_path: Path) -> None:
         bao.call("POST", "sys/auth/kubernetes", type="kubernetes")
         for block in PAGE:
             if block.noted("needs") == "openbao":
-                run(block.text, folder=tmp_path, BAO_ADDR=bao.url, BAO_TOKEN=bao._root_token)
+                run(block.text, folder=tmp_path, BAO_ADDR=bao.url, BAO_TOKEN=bao.root_token)
         roles = {
             name: bao.call("GET", f"auth/kubernetes/role/{name}")["data"]
             for name in ("broker", "broker-rotator")

@@ -41,7 +41,7 @@ class SetUp:
 
     def as_root(self, command: str) -> str:
         """What a command prints that is run with the rights of root."""
-        as_root = {"BAO_ADDR": self.bao.url, "BAO_TOKEN": self.bao._root_token}
+        as_root = {"BAO_ADDR": self.bao.url, "BAO_TOKEN": self.bao.root_token}
         return run(command, folder=self.folder, **as_root)
 
 
@@ -58,7 +58,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
         page = blocks(ROOT / "docs" / "vault.md")
         for block in page:
             if block.noted("needs") == "openbao":
-                as_root = {"BAO_ADDR": bao.url, "BAO_TOKEN": bao._root_token}
+                as_root = {"BAO_ADDR": bao.url, "BAO_TOKEN": bao.root_token}
                 run(block.text, folder=folder, **as_root)
         text = next(block.text for block in page if block.language == "yaml")
         config = folder / "broker.yaml"

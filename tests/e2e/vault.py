@@ -61,14 +61,19 @@ def running_vault(folder: Path, *, is_exportable: bool = False) -> Iterator[Vaul
     bao = OpenBao(folder, is_audited=True)
     try:
         bao.set_up()
-        bao.create_key(KEYS["ES256"], is_exportable=is_exportable)
-        bao.create_key(KEYS["RS256"], kind="rsa-2048", is_exportable=is_exportable)
-        bao.create_key(CERTIFIER)
-        role = bao.app_role("broker", may_sign=(*KEYS.values(), CERTIFIER))
-        rotator = bao.rotator_role("rotator", may_rotate=(*KEYS.values(), CERTIFIER))
-        for one in (role, rotator):
-            for file in (one.auth.role_id_file, one.auth.secret_id_file):
-                file.chmod(0o600)
-        yield Vault(bao, role, rotator)
+        yield with_keys(bao, is_exportable=is_exportable)
     finally:
         bao.close()
+
+
+def with_keys(bao: OpenBao, *, is_exportable: bool = False) -> Vault:
+    """A server that was just set up, with the keys and the roles in it now."""
+    bao.create_key(KEYS["ES256"], is_exportable=is_exportable)
+    bao.create_key(KEYS["RS256"], kind="rsa-2048", is_exportable=is_exportable)
+    bao.create_key(CERTIFIER)
+    role = bao.app_role("broker", may_sign=(*KEYS.values(), CERTIFIER))
+    rotator = bao.rotator_role("rotator", may_rotate=(*KEYS.values(), CERTIFIER))
+    for one in (role, rotator):
+        for file in (one.auth.role_id_file, one.auth.secret_id_file):
+            file.chmod(0o600)
+    return Vault(bao, role, rotator)

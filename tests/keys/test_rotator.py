@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from broker.errors import TemporarilyUnavailable
+from broker.keys.book import KeyBook
 from broker.keys.dev import DevKeySmith, DevKeyStore
-from broker.keys.life import Schedule
+from broker.keys.life import KeyState, Schedule
 from broker.keys.outlook import rehearsal
 from broker.keys.record import KeyRecord, RecordStore
 from broker.keys.record_file import FileRecord
@@ -42,6 +43,19 @@ class BrokenSmith(DevKeySmith):
         raise signer_unavailable(algorithm)
 
 
+class SlowSmith(DevKeySmith):
+    """Makes keys, and time goes by until anybody hears of one; ``meanwhile`` is what happens then."""
+
+    clock: Clock
+    seconds: int
+    meanwhile: Callable[[], object]
+
+    def make(self, algorithm: str) -> None:
+        super().make(algorithm)
+        self.clock.at += self.seconds
+        self.meanwhile()
+
+
 @dataclass
 class Place:
     """Keys and their record, and rotators for them."""
@@ -49,6 +63,7 @@ class Place:
     clock: Clock
     make_rotator: Callable[..., Rotator]
     records: RecordStore
+    folder: Path = Path()
 
     def states(self) -> list[str]:
         """The states of the keys on record, newest first."""
@@ -76,7 +91,7 @@ def dev(tmp_path: Path) -> Place:
             now=clock,
         )
 
-    return Place(clock, make_rotator, FileRecord(folder))
+    return Place(clock, make_rotator, FileRecord(folder), folder)
 
 
 @pytest.fixture
@@ -195,6 +210,77 @@ def test_of_many_rotators_that_find_a_key_due_exactly_one_sets_its_successor(
             place.pass_time(minutes=10)
 
 
+def slow_smith(dev: Place, *, seconds: int, meanwhile: Callable[[], object] = list) -> SlowSmith:
+    """One for these keys."""
+    smith = SlowSmith(dev.folder)
+    smith.clock, smith.seconds, smith.meanwhile = dev.clock, seconds, meanwhile
+    return smith
+
+
+@pytest.mark.requirement("SGN-02", "ITR-06", "R-08")
+def test_a_key_that_is_long_in_the_making_supersedes_nothing_until_it_is_on_record(
+    dev: Place,
+) -> None:
+    """By its age alone it would sign, and the spare that a rotation is about to choose would leave."""
+    schedule = replace(SCHEDULE, publish_ahead=timedelta(seconds=20))
+    dev.make_rotator(schedule=schedule).tend()
+    dev.pass_time(hours=1)
+    book = KeyBook(schedule, now=dev.clock, records=dev.records)
+    seen: list[list[KeyState]] = []
+
+    def look() -> None:
+        book.look()
+        found = DevKeySmith(dev.folder).found("ES256")
+        seen.append([life.state for life in book.lives("ES256", found, signed=None)])
+
+    smith = slow_smith(dev, seconds=30, meanwhile=look)
+    dev.make_rotator(smith, schedule=schedule).rotate(["ES256"])
+    look()
+
+    pending, active = KeyState.PENDING, KeyState.ACTIVE
+    assert seen == [[pending, pending, active]] * 2
+
+
+@pytest.mark.requirement("SGN-02", "R-08")
+def test_the_moment_of_a_successor_is_set_when_all_keys_are_made_and_everybody_can_be_told(
+    dev: Place,
+) -> None:
+    dev.make_rotator().tend()
+    dev.pass_time(hours=1)
+
+    record = dev.make_rotator(slow_smith(dev, seconds=50)).rotate(["ES256"])
+
+    successor = record.of("ES256")[1]
+    assert successor.activates_at == dev.clock.at + SCHEDULE.notice.total_seconds()
+
+
+def test_keys_that_took_longer_than_the_claim_to_them_are_not_put_on_record(dev: Place) -> None:
+    dev.make_rotator().tend()
+    dev.pass_time(hours=1)
+    before = dev.records.read().record
+
+    with pytest.raises(NotRotated, match="It took too long to make the keys"):
+        dev.make_rotator(slow_smith(dev, seconds=60)).rotate(["ES256"])
+
+    assert dev.records.read().record == before
+
+
+def test_a_revocation_takes_what_somebody_else_is_making_for_a_spare(dev: Place) -> None:
+    schedule = replace(SCHEDULE, publish_ahead=timedelta(seconds=20))
+    dev.make_rotator(schedule=schedule).tend()
+    dev.pass_time(hours=1)
+    kid = dev.editor_lives()[-1].entry.kid
+
+    def revoke() -> None:
+        dev.make_rotator(schedule=schedule).revoke(kid)
+
+    slow = slow_smith(dev, seconds=30, meanwhile=revoke)
+    with pytest.raises(NotRotated, match="changed by somebody else"):
+        dev.make_rotator(slow, schedule=schedule).rotate(["ES256"])
+
+    assert dev.states() == ["pending", "active", "revoked"]
+
+
 def test_a_key_is_replaced_at_its_age_and_not_before(place: Place) -> None:
     rotator = place.make_rotator()
     rotator.tend()
@@ -307,7 +393,7 @@ def test_a_claim_that_was_taken_over_is_not_written_through(dev: Place, tmp_path
             dev.pass_time(minutes=2)
             dev.make_rotator().tend()
 
-    with pytest.raises(NotRotated, match="changed by somebody else"):
+    with pytest.raises(NotRotated, match="It took too long"):
         dev.make_rotator(SleepySmith(tmp_path / "keys")).rotate(["ES256"])
     assert dev.states().count("active") == 1
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ _BEGINS: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 _log = structlog.get_logger("broker.tls")
 
-_Stamps = tuple[tuple[int, int, int], ...]
+_OPEN_TO_OTHERS: Final = stat.S_IRWXO | stat.S_IWGRP
+
+_Stamps = tuple[tuple[int, ...], ...]
 
 Fitness = Callable[[Certificate], None]
 """Raises ``ValueError`` for a certificate that a face cannot use, with the reason."""
@@ -57,6 +60,7 @@ class WatchedTls:
         self._failure = ""
         self._lock = threading.Lock()
         self._stamps = self._look()
+        self._open_before = self._openness()
         self.first = self._load()
 
     def newer(self) -> Identity | None:
@@ -68,6 +72,9 @@ class WatchedTls:
                     return None
                 # A pair that was refused is not read again until one of its files changes.
                 self._stamps = stamps
+                # The next start would refuse it too, and that is a bad time to learn of it.
+                if self._openness() & ~self._open_before:
+                    raise ValueError("The server key is open to others on this machine (chmod 0640).")
                 identity = self._load()
             except (OSError, ValueError) as failure:
                 if str(failure) != self._failure:
@@ -80,6 +87,10 @@ class WatchedTls:
 
     def _look(self) -> _Stamps:
         return tuple(_stamp(path.stat()) for path in self._files.paths)
+
+    def _openness(self) -> int:
+        """What strangers, or writers of the group, may do with the key."""
+        return self._files.key_file.stat().st_mode & _OPEN_TO_OTHERS
 
     def _load(self) -> Identity:
         files = self._files
@@ -131,5 +142,5 @@ def _is_whole(pem: bytes) -> bool:
     return pem.count(b"-----BEGIN ") == pem.count(b"-----END ")
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)

@@ -88,6 +88,12 @@ class Fetcher:
                 )
                 with closing(response):
                     raw = response.read(_LARGEST_ANSWER + 1, decode_content=True)
+            except urllib3.exceptions.SSLError:
+                host = printable(urlsplit(url).netloc)
+                sentence = (
+                    "shows a certificate that is not trusted; name its authority with --ca-file"
+                )
+                raise Negative(f"{host} {sentence}.") from None
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 host = printable(urlsplit(url).netloc)
                 raise Negative(f"{host} does not answer: {_said(error)}.") from None

@@ -85,12 +85,10 @@ class Limits:
         if wait > 0:
             raise TurnedAway(Reason.SOURCE_LIMIT, retry_after=_seconds(wait))
 
-    def charge(self, source: str) -> bool:
-        """Hold a request against its source that ended without a proved client, if sources are limited."""
-        if not source or self._terms.per_source is None:
-            return False
-        self._purses.take(_source(source), self._terms.per_source)
-        return True
+    def charge(self, source: str) -> None:
+        """Hold a request against its source that ended without a proved client."""
+        if source and self._terms.per_source is not None:
+            self._purses.take(_source(source), self._terms.per_source)
 
     def admit(self, caller: AuthenticatedClient, *, number: int = 1) -> Admission:
         """
@@ -206,13 +204,10 @@ class _ChargingEntry:
         # Who proved nothing has no method of proof in the record, whatever it claims to be.
         if self._entry.noted("auth_method") is None:
             limits.charge(self._source)
-        # A proof that is shown again may be in anybody's hands. Somebody has to be held to it, though.
-        elif (
-            admitted is not None
-            and self._is_repeated(refusal, admitted)
-            and limits.charge(self._source)
-        ):
+        elif admitted is not None and self._is_repeated(refusal, admitted):
+            # A proof that is shown again may be in anybody's hands.
             limits.give_back(admitted)
+            limits.charge(self._source)
 
     def _is_repeated(self, refusal: OAuthError, admitted: Admission) -> bool:
         """Whether the proof was spent before; while nobody knows, it counts as the client's own."""

@@ -32,6 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     at = items.index(item)
     next_case([weight(one) for one in items[at:]])
     if minutes_left() <= 0:
+        tell(f"skipped, the time is over: {item.name}")
         pytest.skip("the time is over")
     tell(f"case {at + 1} of {len(items)}, {minutes_left():.1f} minutes left: {item.name}")
 

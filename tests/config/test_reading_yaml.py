@@ -233,6 +233,8 @@ def test_the_quick_parser_changes_nothing_of_what_is_read_or_told(
         "a: 1\n...\n",
         "a:\t1\n",
         "a: b\u2028c\n",
+        "a: |#c\n  x\nb: 1\n",
+        "a: >2-#c\n  x\nb: 1\n",
     ],
 )
 def test_what_parsers_could_see_differently_is_left_to_the_exact_one(text: str) -> None:

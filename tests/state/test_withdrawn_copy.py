@@ -163,3 +163,35 @@ def test_a_broker_of_the_version_before_withdraws_nothing_that_copies_would_miss
         pytest.raises(sqlite3.OperationalError, match="no such table: numbering"),
     ):
         old.execute("UPDATE numbering SET last = last + 1")
+
+
+def test_a_file_has_one_mark_whatever_it_is_called(
+    open_state: Open, path: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    state = open_state()
+    assert reason(state, "a") is None
+    (elsewhere / "link.db").symlink_to(path)
+    other = SqliteState(elsewhere / "link.db", now=lambda: NOW)
+
+    revoke(other, "a")
+
+    assert reason(state, "a") is Reason.REVOKED
+    revoke(state, "b")
+    assert reason(other, "b") is Reason.REVOKED
+    other.close()
+
+
+@pytest.mark.requirement("R-16")
+def test_what_is_withdrawn_in_a_file_that_went_back_is_seen(open_state: Open, path: Path) -> None:
+    state = open_state()
+    with closing(sqlite3.connect(path)) as file, closing(sqlite3.connect(":memory:")) as backup:
+        file.backup(backup)
+        revoke(state, "a", "b")
+        assert reason(state, "b") is Reason.REVOKED
+        backup.backup(file)
+
+    revoke(open_state(), "c")
+
+    assert reason(state, "c") is Reason.REVOKED

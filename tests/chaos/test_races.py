@@ -187,7 +187,13 @@ def used_again(races: Races, twins: Twins) -> int:
     for broker in twins.brokers:
         for face in ("http", "grpc"):
             with wire(face, broker.setting) as one:
-                found += sum(one.exchange(used).is_granted for used in list(races.used)[-150:])
+                for used in list(races.used)[-150:]:
+                    try:
+                        found += one.exchange(used).is_granted
+                    except NoAnswer:
+                        # A connection may end while the store is looked for anew; whoever asks comes again.
+                        with wire(face, broker.setting) as another:
+                            found += another.exchange(used).is_granted
     return found
 
 

@@ -72,9 +72,7 @@ class WatchedTls:
                     return None
                 # A pair that was refused is not read again until one of its files changes.
                 self._stamps = stamps
-                # The next start would refuse it too, and that is a bad time to learn of it.
-                if self._openness() & ~self._open_before:
-                    raise ValueError("The server key is open to others on this machine (chmod 0640).")
+                self._check_openness()
                 identity = self._load()
             except (OSError, ValueError) as failure:
                 if str(failure) != self._failure:
@@ -87,6 +85,11 @@ class WatchedTls:
 
     def _look(self) -> _Stamps:
         return tuple(_stamp(path.stat()) for path in self._files.paths)
+
+    def _check_openness(self) -> None:
+        """The next start would refuse it too, and that is a bad time to learn of it."""
+        if self._openness() & ~self._open_before:
+            raise ValueError("The server key is open to others on this machine (chmod 0640).")
 
     def _openness(self) -> int:
         """What strangers, or writers of the group, may do with the key."""

@@ -17,13 +17,15 @@ def act_for_itself(tools: GrantTools, authenticated: AuthenticatedClient) -> Del
     The delegation of a client that is the subject of its token.
 
     Its ``sub`` lies in a namespace that no user's can be in (RFC 9700 4.15). Raises ``UnauthorizedClient``
-    when the operator has disabled that subject.
+    when the operator has disabled that subject, and ``TemporarilyUnavailable`` while no token could count:
+    there is no subject token here that would be refused for it.
     """
     client = authenticated.client
     asserted = authenticated.one_time_id if authenticated.is_by_assertion else None
     sub = CLIENT_SUBJECT_PREFIX + client.client_id
     if tools.registry.is_subject_disabled(sub):
         raise UnauthorizedClient(Reason.PRINCIPAL_DISABLED, detail="the subject")
+    tools.tokens.standing.check_moment(tools.tokens.now())
     return Delegation(
         subject=Subject(sub, tools.issuer, "client", client.tenant),
         relation=Relation.SELF,

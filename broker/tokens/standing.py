@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from broker.errors import Reason, TokenRejected
+from broker.errors import Reason, TemporarilyUnavailable, TokenRejected
 from broker.interfaces import Registry, RevocationList
 from broker.model import Client, JsonObject, Party, PartyKind, Pedigree, Resource, Subject
 from broker.tokens.lineage import audiences_of, parties_of, read_lineage, statements_of
@@ -56,6 +56,17 @@ class Standing:
         for party in others:
             if party.kind is PartyKind.CLIENT:
                 self._check_present(party)
+
+    def check_moment(self, moment: int) -> None:
+        """
+        Refuse to begin a chain while all that is issued at this unix second is withdrawn already.
+
+        That is so after the store of what is withdrawn began anew. Raises ``TemporarilyUnavailable``, also
+        where it cannot be known.
+        """
+        if self.revocations.reason_against(Pedigree(None, moment, frozenset())) is not None:
+            detail = "what is issued now is withdrawn already"
+            raise TemporarilyUnavailable(Reason.REVOCATION_UNAVAILABLE, detail=detail)
 
     def _check_present(self, party: Party) -> None:
         if party.kind is PartyKind.SUBJECT:

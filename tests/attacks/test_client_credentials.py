@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from broker.errors import Reason
+from broker.model import Pedigree
 from broker.oauth import (
     AUTH_PRIVATE_KEY_JWT,
     AUTH_SECRET_BASIC,
@@ -314,3 +316,29 @@ def test_a_machine_token_is_no_identity(stage: Stage) -> None:
     for token_type in (TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_ACCESS_TOKEN):
         parameters = assertion_request(subject_token=token, subject_token_type=token_type)
         stage.attack(parameters, error=IR, reason="wrong_token_type")
+
+
+@pytest.mark.requirement("R-11")
+def test_no_machine_token_is_issued_that_is_withdrawn_already(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that forgot withdraws all that is issued for a while; no subject token tells of it."""
+    state, asked = stage.broker.state, list[Pedigree]()
+
+    def withdraws_all(pedigree: Pedigree) -> Reason | None:
+        asked.append(pedigree)
+        return Reason.REVOKED if pedigree.issued_at <= NOW else None
+
+    monkeypatch.setattr(state, "reason_against", withdraws_all)
+    stage.refuse(
+        client_parameters(), error="temporarily_unavailable", reason="revocation_unavailable"
+    )
+    assert [(one.issued_at, one.parties) for one in asked] == [(NOW, frozenset())]
+
+
+@pytest.mark.requirement("R-09")
+def test_no_machine_token_is_issued_while_nobody_knows_what_is_withdrawn(stage: Stage) -> None:
+    stage.broker.state.close()
+    stage.refuse(
+        client_parameters(), error="temporarily_unavailable", reason="revocation_unavailable"
+    )

@@ -10,6 +10,7 @@ from typing import Final
 
 from broker.audit.chain import GENESIS, Head
 from broker.audit.merkle import HASH_BYTES
+from broker.audit.segments import WRITER
 
 MOST_CHAINS: Final = 512
 """How many writers one directory has at most."""
@@ -18,7 +19,6 @@ _ORIGIN: Final = re.compile(r"[!-~]{1,256}")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z")
-_WRITER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 class CheckpointRefused(ValueError):
@@ -50,7 +50,7 @@ class Checkpoint:
         _check(_TIME.fullmatch(self.time), "its time is not RFC 3339 in UTC")
         _check(_HASH.fullmatch(self.previous), "what it follows is no SHA-256 hash")
         for writer, head in self.heads.items():
-            _check(_WRITER.fullmatch(writer), "a writer has a name that none can have")
+            _check(WRITER.fullmatch(writer), "a writer has a name that none can have")
             _check(head.seq > 0 and _HASH.fullmatch(head.prev), "a chain is empty or has no head")
 
     @property

@@ -13,10 +13,9 @@ from typing import Final, Self
 
 from broker.audit.chain import Head, decode_link, line_hash
 
-_WRITER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-_SEGMENT: Final = re.compile(
-    rf"({_WRITER.pattern})\.([0-9]{{6}}|[1-9][0-9]{{6,}})\.jsonl", re.ASCII
-)
+WRITER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+"""What a writer may be named."""
+_SEGMENT: Final = re.compile(rf"({WRITER.pattern})\.([0-9]{{6}}|[1-9][0-9]{{6,}})\.jsonl", re.ASCII)
 # A link in its place would lock, or make, a file of somebody else's choice.
 _TO_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 # More than the longest batch that a crash can have left half on disk.
@@ -48,7 +47,7 @@ def find_segments(directory: Path) -> dict[str, dict[int, Path]]:
 def find_locks(directory: Path) -> Iterator[tuple[str, Path]]:
     """The writers that ever held a lock in a directory, and the lock files."""
     for path in directory.glob("*.lock"):
-        if _WRITER.fullmatch(path.stem) is not None:
+        if WRITER.fullmatch(path.stem) is not None:
             yield path.stem, path
 
 
@@ -85,7 +84,7 @@ class WriterLock:
     """
 
     def __init__(self, directory: Path, *, writer: str) -> None:
-        if _WRITER.fullmatch(writer) is None:
+        if WRITER.fullmatch(writer) is None:
             raise AuditLogRefused(
                 f"{writer!r} cannot name an audit writer: use letters, digits, - and _"
             )

@@ -15,6 +15,9 @@ from broker.audit.record import Record
 GENESIS: Final = "0" * 64
 """What the first record of a chain has for the hash of the line before it."""
 
+LEAF: Final = b"\0"
+"""What precedes the content of a leaf when it is hashed, so that no inner node has the same hash."""
+
 MAX_LINE_BYTES: Final = 256 * 1024
 """No line is longer, its end included."""
 
@@ -81,8 +84,13 @@ def decode_link(line: bytes) -> Link | None:
 
 
 def line_hash(line: bytes) -> str:
-    """The SHA-256 of a line without its newline, in hex."""
-    return hashlib.sha256(line).hexdigest()
+    """
+    The hash of a line without its newline, in hex: that of a leaf in a Merkle tree (RFC 6962 2.1).
+
+    So what the next line remembers of this one is also its place in the tree over all chains, and
+    whoever verifies both hashes it once.
+    """
+    return hashlib.sha256(LEAF + line).hexdigest()
 
 
 def encode(record: Record) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit.chain import Head, link
+from broker.audit.durable import DurableHead
 from broker.audit.entry import Clock
 from broker.audit.record import VERSION, Event, Record, rfc3339
 from broker.audit.segments import (
@@ -47,6 +48,7 @@ class DiskChain:
         self._now = now
         self._segment_bytes = segment_bytes
         self._lock = WriterLock(directory, writer=writer)
+        self._durable = DurableHead(directory, writer=writer)
         self._boot_id = secrets.token_hex(8)
         self._head: Head | None = None
         self._number = 0
@@ -95,6 +97,7 @@ class DiskChain:
             self._leave_segment()
             raise
         self._head = head
+        self._durable.tell(head)
         if is_last:
             self._leave_segment()
 
@@ -104,6 +107,7 @@ class DiskChain:
             with suppress(OSError):
                 self.append([self._own_record("chain.closed", self._number, cause="stop")])
         self._leave_segment()
+        self._durable.close()
         self._lock.release()
 
     def _begin_segment(self, cause: str, detail: str) -> None:
@@ -123,6 +127,7 @@ class DiskChain:
             segment.discard()
             raise
         self._segment, self._head, self._number, self._torn_bytes = segment, head, number, 0
+        self._durable.tell(head)
 
     def _leave_segment(self) -> None:
         """Close the segment, and remember how much it holds that does not belong to the chain."""

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from broker.audit.chain import LEAF
+
 HASH_BYTES: Final = 32
 LONGEST_PROOF: Final = 63
 """No proof has more hashes: a tree has less than 2^63 leaves."""
@@ -11,7 +13,6 @@ LONGEST_PROOF: Final = 63
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
 
-_LEAF: Final = b"\0"
 _NODE: Final = b"\1"
 
 
@@ -21,7 +22,7 @@ class ProofRefused(ValueError):
 
 def leaf_hash(content: bytes) -> bytes:
     """The hash of a leaf, which no inner node can have."""
-    return hashlib.sha256(_LEAF + content).digest()
+    return hashlib.sha256(LEAF + content).digest()
 
 
 class Frontier:

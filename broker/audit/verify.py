@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit.chain import (
+    LEAF,
     LINK_DECODER,
     MAX_LINE_BYTES,
     NOT_A_LINK,
@@ -138,7 +139,7 @@ def _stretch(lines: Iterator[bytes], head: Head, *, writer: str) -> _Stretch:
             unfinished.append(followed.group)
         followed = link if link.group and link.is_followed else None
         first, last, last_line = first or link, link, line
-        seq, prev = seq + 1, sha256(line[:-1]).hexdigest()
+        seq, prev = seq + 1, sha256(LEAF + line[:-1]).hexdigest()
     if followed is not None:
         # A group is written at once, so that none goes on in the next segment.
         unfinished.append(followed.group)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Final
 
+from broker.config.building_audit import build_audit
 from broker.config.building_state import build_state
 from broker.config.check_clients import methods_of
 from broker.config.check_keys import keep_published_of, outage_of, publish_ahead_of
@@ -30,7 +31,6 @@ from broker.config.limit_sections import QuotaSection
 from broker.config.places import delivered_policies
 from broker.config.problems import Path
 from broker.config.settings import (
-    AuditSettings,
     EphemeralSettings,
     FetchSettings,
     GrpcSettings,
@@ -84,11 +84,7 @@ def build(scene: Scene) -> Settings:
         ),
         keys=_keys(scene),
         state=build_state(scene, _data(scene, ("state", "directory"), file.state.directory)),
-        audit=AuditSettings(
-            directory=_data(scene, ("audit", "directory"), file.audit.directory),
-            segment_size=file.audit.segment_size,
-            write_timeout=file.audit.write_timeout,
-        ),
+        audit=build_audit(scene, _data(scene, ("audit", "directory"), file.audit.directory)),
         fetch=_fetch(scene),
         tokens=_tokens(scene),
         limits=LimitSettings(

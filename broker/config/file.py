@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.config.audit_sections import AuditSection
 from broker.config.declarations import (
     AuthorizationServerEntry,
     ClientDocumentsSection,
@@ -133,21 +134,6 @@ class WorkersSection(Section):
         description="`auto` gives each worker a core of its own where that does no harm: on Linux, with "
         "no fewer cores than workers, and without a quota of processor time. Use `never` on a machine "
         "that others keep busy.",
-    )
-
-
-class AuditSection(Section):
-    """The audit record. No token is issued without it."""
-
-    directory: FileName | None = Field(
-        default=None,
-        description="Where the segments are written; `audit` in `data_dir` when not set.",
-    )
-    segment_size: Annotated[Size, between(65_536, 4_294_967_296)] = Field(
-        default=67_108_864, description="The size at which a new segment is begun."
-    )
-    write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
-        default=timedelta(seconds=2), description="How long a record may take to be on disk."
     )
 
 

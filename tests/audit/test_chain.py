@@ -55,11 +55,11 @@ def test_each_line_has_the_next_number_and_the_hash_of_the_line_before() -> None
     assert [one["seq"] for one in links] == [0, 1, 2]
     assert [one["prev"] for one in links] == [
         GENESIS,
-        hashlib.sha256(lines[0]).hexdigest(),
-        hashlib.sha256(lines[1]).hexdigest(),
+        hashlib.sha256(b"\0" + lines[0]).hexdigest(),
+        hashlib.sha256(b"\0" + lines[1]).hexdigest(),
     ]
     assert {one["writer"] for one in links} == {"w1"}
-    assert head == Head(3, hashlib.sha256(lines[2]).hexdigest())
+    assert head == Head(3, hashlib.sha256(b"\0" + lines[2]).hexdigest())
 
 
 def test_linking_in_two_steps_is_linking_in_one() -> None:

@@ -8,11 +8,11 @@ import structlog
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.merkle import Frontier, ProofRefused
 from broker.audit.notes import NoteKey, NoteRefused, open_note
-from broker.audit.seal.chains import Chains
 from broker.audit.seal.growing import GrowingTree
 from broker.audit.seal.state import SealedState, read_state
 from broker.audit.seal.store import CheckpointsDamaged, CheckpointStore, Kept
 from broker.audit.seal.tree import TreeStore
+from broker.audit.seal.watched import Chains
 from broker.audit.segments import AuditLogRefused
 
 _log = structlog.get_logger("broker.audit")

@@ -12,13 +12,13 @@ from broker.audit.diagnosis import Fault
 from broker.audit.merkle import ProofRefused
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note, signed_note
 from broker.audit.record import rfc3339
-from broker.audit.seal.chains import Chains
 from broker.audit.seal.growing import GrowingTree
 from broker.audit.seal.keys import CheckpointSigner
 from broker.audit.seal.resume import Resumption, SealingRefused
 from broker.audit.seal.state import SealedState, write_state
 from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.tree import TreeStore
+from broker.audit.seal.watched import Chains
 from broker.audit.segments import WriterLock, prepare_directory
 
 MOST_LINES: Final = 50_000
@@ -164,13 +164,19 @@ class Sealer:
         tree.leaves = []
 
     def _remember(self, tree: GrowingTree, kept: Kept) -> None:
+        # Where a chain was read that does not lead to what was sealed is not worth knowing.
+        positions = {
+            writer: position
+            for writer, position in self._chains.positions.items()
+            if position.head == tree.heads.get(writer)
+        }
         state = SealedState(
             digest=kept.checkpoint.digest,
             end=kept.end,
             size=tree.frontier.size,
             peaks=tree.frontier.peaks,
             heads=tree.heads,
-            positions=self._chains.positions,
+            positions=positions,
         )
         try:
             write_state(self._state, state)

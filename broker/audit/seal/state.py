@@ -41,8 +41,7 @@ class SealedState:
     """
     What there was when a checkpoint was written: its digest and where it ends, the tree, the chains.
 
-    ``heads`` are those of the checkpoint; a chain with a fault was perhaps not read so far, as ``positions``
-    tell. It is no evidence: whoever reads it compares it with a signed checkpoint.
+    ``heads`` are those of the checkpoint; ``positions`` lack a chain that does not lead to its head. It is no evidence: whoever reads it compares it with a signed checkpoint.
     """
 
     digest: str

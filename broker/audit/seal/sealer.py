@@ -131,12 +131,15 @@ class Sealer:
         return is_all
 
     def _write(self, tree: GrowingTree, key: NoteKey) -> Kept:
+        before = self.last.checkpoint if self.last is not None else None
+        time = rfc3339(self._now())
         checkpoint = Checkpoint(
             origin=self._origin,
             root=tree.frontier.root(),
             heads=tree.heads,
-            time=rfc3339(self._now()),
-            previous=GENESIS if self.last is None else self.last.checkpoint.digest,
+            # Checkpoints never go back in time, whatever the clock does.
+            time=time if before is None else max(time, before.time),
+            previous=GENESIS if before is None else before.digest,
         )
         note = self._signed(checkpoint, key)
         self._put(tree)

@@ -41,7 +41,8 @@ class SealedState:
     """
     What there was when a checkpoint was written: its digest and where it ends, the tree, the chains.
 
-    ``heads`` are those of the checkpoint; ``positions`` lack a chain that does not lead to its head. It is no evidence: whoever reads it compares it with a signed checkpoint.
+    ``heads`` are those of the checkpoint; ``positions`` lack a chain that does not lead to its head.
+    It is no evidence: whoever reads it compares it with a signed checkpoint.
     """
 
     digest: str

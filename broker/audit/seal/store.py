@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +111,21 @@ class CheckpointStore:
                 return next(_read(path, number, start, is_newest=True), None)
         return None
 
+    def holds(self, note: str) -> bool:
+        """Whether this very note is among the checkpoints."""
+        line = _line_of(note)
+        for path in reversed(self.files().values()):
+            if path.stat().st_size == 0:
+                continue
+            with (
+                path.open("rb") as file,
+                mmap(file.fileno(), 0, access=ACCESS_READ) as content,
+            ):
+                found = content.rfind(line)
+                if found == 0 or (found > 0 and content[found - 1 : found] == b"\n"):
+                    return True
+        return False
+
     def append(self, note: str, checkpoint: Checkpoint) -> Kept:
         """
         Have a note on disk after all others.
@@ -120,7 +136,7 @@ class CheckpointStore:
         prepare_directory(self.directory)
         number, size = self._room()
         path = self.directory / f"{number:06d}.jsonl"
-        data = msgspec.json.encode(_Line(note)) + b"\n"
+        data = _line_of(note)
         if len(data) > LONGEST_LINE:
             raise AuditLogRefused(
                 "the checkpoint is too large to be kept: there are too many chains"
@@ -156,6 +172,10 @@ class CheckpointStore:
             raise
 
 
+def _line_of(note: str) -> bytes:
+    return msgspec.json.encode(_Line(note)) + b"\n"
+
+
 def text_of(note: str) -> str:
     """The text of a note, whoever has signed it."""
     return note.rpartition("\n\n")[0] + "\n"
@@ -181,7 +201,7 @@ def _kept(line: bytes, number: int, end: int) -> Kept | None:
         checkpoint = Checkpoint.read(text_of(found.note))
     except (ValueError, CheckpointRefused):
         return None
-    if msgspec.json.encode(found) + b"\n" != line:
+    if _line_of(found.note) != line:
         return None
     return Kept(found.note, checkpoint, Spot(number, end))
 

@@ -72,11 +72,9 @@ class VaultAuditKey:
             signature = base64.b64decode(encoded, validate=True)
         except (*_MISLEADING, binascii.Error) as error:
             raise signer_unavailable("vault: malformed answer") from error
-        known = {one: key for one, key, _ in self._versions}
+        known = {f"v{one}": key for one, key, _ in self._versions if one == version}
         try:
-            if number != f"v{version}":
-                raise InvalidSignature
-            known[version].verify(signature, data)
+            known[number].verify(signature, data)
         except (InvalidSignature, LookupError) as error:
             raise signer_unavailable("vault: the signature is not that of the key") from error
         return signature

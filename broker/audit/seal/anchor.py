@@ -88,7 +88,7 @@ class Anchor:
         self.anchored = last.checkpoint
 
     def _check_ours(self, found: Checkpoint, members: Mapping[str, Any], last: Kept) -> None:
-        if found == self.anchored or found == last.checkpoint:
+        if found in (self.anchored, last.checkpoint):
             return
         if found.size > last.checkpoint.size:
             raise AnchorConflict(

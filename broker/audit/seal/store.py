@@ -3,20 +3,19 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.notes import LARGEST_NOTE
-from broker.audit.segments import AuditLogRefused, prepare_directory, sync_directory
+from broker.audit.seal.lines import append_line
+from broker.audit.segments import AuditLogRefused, prepare_directory
 
 FOLDER: Final = "checkpoints"
 """Where they are, in the directory of the record."""
@@ -28,8 +27,6 @@ LONGEST_LINE: Final = 2 * LARGEST_NOTE
 """No line is longer, in bytes and its end included."""
 
 _NAME: Final = re.compile(r"([0-9]{6}|[1-9][0-9]{6,})\.jsonl", re.ASCII)
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_log = structlog.get_logger("broker.audit")
 
 
 class CheckpointsDamaged(AuditLogRefused):
@@ -134,42 +131,19 @@ class CheckpointStore:
         it is not there, or what is left of it has no end, unless the disk would not even tell that.
         """
         prepare_directory(self.directory)
-        number, size = self._room()
+        number = self._number()
         path = self.directory / f"{number:06d}.jsonl"
         data = _line_of(note)
         if len(data) > LONGEST_LINE:
-            raise AuditLogRefused(
-                "the checkpoint is too large to be kept: there are too many chains"
-            )
-        descriptor = os.open(path, _FLAGS, 0o600)
-        try:
-            self._write(descriptor, data, size)
-            if size == 0:
-                sync_directory(self.directory)
-        finally:
-            os.close(descriptor)
-        return Kept(note, checkpoint, Spot(number, size + len(data)))
+            raise AuditLogRefused("the checkpoint is too large to be kept: too many chains")
+        return Kept(note, checkpoint, Spot(number, append_line(path, data)))
 
-    def _room(self) -> tuple[int, int]:
-        """The number and the size of the file that the next checkpoint is for."""
+    def _number(self) -> int:
+        """The number of the file that the next checkpoint is for."""
         files = self.files()
         number = max(files, default=1)
-        if not files:
-            return 1, 0
-        size = _cut_off_torn(files[number])
-        return (number, size) if size < self._file_bytes else (number + 1, 0)
-
-    def _write(self, descriptor: int, data: bytes, size: int) -> None:
-        try:
-            written = os.write(descriptor, data)
-            while written < len(data):
-                written += os.write(descriptor, data[written:])
-            os.fdatasync(descriptor)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(descriptor, size)
-                os.fdatasync(descriptor)
-            raise
+        is_full = bool(files) and files[number].stat().st_size >= self._file_bytes
+        return number + 1 if is_full else number
 
 
 def _line_of(note: str) -> bytes:
@@ -233,23 +207,3 @@ def _last_start(path: Path) -> int | None:
             raise CheckpointsDamaged(f"{path}: it ends with what is no checkpoint")
         return None
     return start + data.rfind(b"\n", 0, end) + 1
-
-
-def _cut_off_torn(path: Path) -> int:
-    """Cut off a last line that has no end; returns the size that is left."""
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        size = os.fstat(descriptor).st_size
-        start = max(size - LONGEST_LINE, 0)
-        data = os.pread(descriptor, size - start, start)
-        whole = start + data.rfind(b"\n") + 1
-        if whole < size and (start == 0 or b"\n" in data):
-            os.ftruncate(descriptor, whole)
-            os.fsync(descriptor)
-            _log.warning(
-                "audit_checkpoint_cut_off", file=path.name, byte=whole, length=size - whole
-            )
-            return whole
-        return size
-    finally:
-        os.close(descriptor)

@@ -273,13 +273,15 @@ class OpenBao:
                 f'path "transit/sign/{key}" {{ capabilities = ["update"] {SIGN_PARAMETERS} }}'
             )
             rules.append(f'path "transit/export/signing-key/{key}/*" {{ capabilities = ["read"] }}')
-        rules += [
-            'path "transit/keys/broker-audit" { capabilities = ["read"] }',
+        rules.append('path "transit/keys/broker-audit" { capabilities = ["read"] }')
+        rules.append(
             'path "transit/sign/broker-audit" { capabilities = ["update"] '
             'required_parameters = ["key_version"] '
-            'allowed_parameters = { "input" = [], "key_version" = [] } }',
-            'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }',
-        ]
+            'allowed_parameters = { "input" = [], "key_version" = [] } }'
+        )
+        rules.append(
+            'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }'
+        )
         self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
 
     def renew_secret_id(self, role: AppRole) -> None:

@@ -10,6 +10,8 @@ from broker.audit.commit import GroupCommit
 from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
 from broker.audit.entry import Clock, Entry, audit_logger
 from broker.audit.record import Record
+from broker.audit.sinks.destination import Sink
+from broker.audit.sinks.required import RequiredSinks
 from broker.model import RequestContext
 
 Observer = Callable[[Mapping[str, Any]], None]
@@ -27,12 +29,13 @@ class FileAuditLog:
 
     Construct it in the process that uses it, after any fork: it starts a thread and holds a lock on
     the writer id. A disk that fails closes the log, and with it everything that needs a record; the
-    log opens again by itself when the disk works. ``write_timeout`` is in seconds. Raises
+    log opens again by itself when the disk works. ``required`` sinks must take every record as well, after
+    the disk has. ``write_timeout`` is in seconds. Raises
     ``AuditLogRefused`` when the directory is not safe, the writer id is in use, or the chain on
     disk cannot be continued.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where the chain is, how it is written, and who else is told.
         self,
         directory: Path,
         *,
@@ -41,9 +44,17 @@ class FileAuditLog:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         write_timeout: float = 2.0,
         observe: Observer | None = None,
+        required: Sequence[Sink] = (),
     ) -> None:
-        chain = DiskChain(directory, writer=writer, now=now, segment_bytes=segment_bytes)
-        self._commit = GroupCommit(chain, timeout=write_timeout)
+        sinks = RequiredSinks(required, directory, writer=writer, timeout=write_timeout)
+        chain = DiskChain(
+            directory,
+            writer=writer,
+            now=now,
+            segment_bytes=segment_bytes,
+            note=sinks.note if required else None,
+        )
+        self._commit = GroupCommit(chain, timeout=write_timeout, sinks=sinks if required else None)
         self._observe = observe
         self._logger = audit_logger(self, now=now)
 

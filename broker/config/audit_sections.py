@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from broker.config.kinds import Duration, FileName, Size, between, lasting
+from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
 from broker.config.section import Section
+from broker.config.sink_sections import SinkSection
 
 
 class AuditSection(Section):
@@ -21,4 +22,7 @@ class AuditSection(Section):
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."
+    )
+    sinks: Annotated[list[SinkSection], holding(0, 3)] = Field(
+        default=[], description="Where records go besides the files."
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path as FilePath
 
+from broker.config.building_sinks import build_sinks
 from broker.config.findings import Scene
 from broker.config.settings import AuditSettings
 
@@ -13,4 +14,5 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         directory=directory,
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
+        sinks=build_sinks(scene),
     )

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from broker.audit.sinks.terms import SinkTerms
 from broker.config.durations import write_duration
 from broker.model import (
     Client,
@@ -268,6 +269,7 @@ class AuditSettings:
     directory: Path
     segment_size: int
     write_timeout: timedelta
+    sinks: tuple[SinkTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

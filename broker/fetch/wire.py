@@ -27,9 +27,12 @@ def ask(
     headers: Mapping[str, str],
     deadline: Deadline,
     max_bytes: int,
+    body: bytes | None = None,
 ) -> BaseHTTPResponse:
     """
-    The head of the answer to a GET request, sent over a socket that is already where it should be.
+    The head of the answer to a request, sent over a socket that is already where it should be.
+
+    It is a POST request when there is a body, and otherwise GET.
 
     Nothing is followed, repeated, decoded, proxied or added from the environment. What may arrive
     in all is twice ``max_bytes``, since chunks have a frame, and 32 KiB of headers.
@@ -37,7 +40,12 @@ def ask(
     connection = _Connection(target.host, target.port)
     connection.sock = _BoundedSocket(sock, deadline=deadline, budget=2 * max_bytes)
     connection.request(
-        "GET", target.path, headers=headers, preload_content=False, decode_content=False
+        "GET" if body is None else "POST",
+        target.path,
+        body=body,
+        headers=headers,
+        preload_content=False,
+        decode_content=False,
     )
     return connection.getresponse()
 
@@ -50,6 +58,14 @@ def read_body(response: BaseHTTPResponse, *, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise FetchRefused(FetchReason.TOO_LARGE)
     return bytes(body)
+
+
+def send_all(sock: socket.socket, data: bytes, *, deadline: Deadline) -> None:
+    """Send everything by the deadline; over TLS a socket's own timeout begins anew with every part."""
+    rest = memoryview(data)
+    while rest:
+        sock.settimeout(deadline.remaining())
+        rest = rest[sock.send(rest) :]
 
 
 @contextmanager
@@ -86,8 +102,7 @@ class _BoundedSocket:
         self._budget = budget + _HEADER_ALLOWANCE
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.remaining())
-        self._sock.sendall(data)
+        send_all(self._sock, data, deadline=self._deadline)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_BoundedReader(self))

@@ -102,6 +102,8 @@ class Route:
         self._timeout = timeout
         self._patience = patience
         self._follower = Follower(directory)
+        # What was read is not shipped yet, so the follower is ahead of what is told here.
+        self._shipped: dict[str, Position] = {}
         self._files: dict[str, ReachedFile] = {}
         self._stalled: dict[str, tuple[int, float]] = {}
 
@@ -152,13 +154,12 @@ class Route:
         if writer not in self._files:
             path = reached_path(self._directory, sink=self.name, writer=writer, by="shipper")
             reached = read_reached(path)
-            if reached is not None:
-                self._follower.positions[writer] = reached.position
+            self._shipped[writer] = reached.position if reached is not None else Position()
             self._files[writer] = ReachedFile(path)
 
     def _reached(self, writer: str) -> Position:
         """How far the sink has come, by whoever brought it there."""
-        position = self._follower.positions.get(writer)
+        position = self._shipped.get(writer)
         if position is None:
             path = reached_path(self._directory, sink=self.name, writer=writer, by="shipper")
             stored = read_reached(path)
@@ -181,9 +182,8 @@ class Route:
         if self._patience is None:
             return True
         position = self._reached(writer)
-        if position != self._follower.positions.get(writer, Position()):
-            self._follower.positions[writer] = position
-            self._keep(writer)
+        if position != self._shipped[writer]:
+            self._keep(writer, position)
         told = read_head(self._directory, writer)
         if told is not None and told.seq <= position.head.seq:
             self._stalled.pop(writer, None)
@@ -196,7 +196,7 @@ class Route:
 
     def _ship_part(self, writer: str) -> bool:
         """Ship some more of a chain, and tell whether there was any more."""
-        before = self._follower.positions.get(writer, Position())
+        before = self._shipped[writer]
         part = self._read(writer)
         done = 0
         try:
@@ -205,14 +205,14 @@ class Route:
                 done += self._delivery.give([one.content for one in part[done:]], deadline)
         finally:
             if part:
-                self._follower.positions[writer] = _after(part[:done], before)
-                self._keep(writer)
+                self._keep(writer, _after(part[:done], before))
                 self._stalled.pop(writer, None)
         return bool(part)
 
     def _read(self, writer: str) -> Sequence[Line]:
         part: list[Line] = []
         size = 0
+        self._follower.positions[writer] = self._shipped[writer]
         for line in islice(self._follower.lines(writer), MOST_LINES):
             part.append(line)
             size += len(line.content) + 1
@@ -220,19 +220,18 @@ class Route:
                 break
         return part
 
-    def _keep(self, writer: str) -> None:
-        position = self._follower.positions[writer]
+    def _keep(self, writer: str, position: Position) -> None:
+        self._shipped[writer] = position
         self._files[writer].tell(Reached(0, position), is_synced=True)
 
     def _pass_over_gap(self, writer: str) -> None:
         """Go on after the place where a chain no longer fits, once a later segment has begun."""
         fault = self._follower.faults[writer]
-        position = self._follower.positions.get(writer, Position())
+        position = self._shipped[writer]
         beginning = _next_beginning(self._directory, writer, position)
         if beginning is not None:
             del self._follower.faults[writer]
-            self._follower.positions[writer] = beginning
-            self._keep(writer)
+            self._keep(writer, beginning)
             _log.error(
                 "audit_sink_gap",
                 sink=self.name,

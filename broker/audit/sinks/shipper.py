@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from broker.audit.chain import MAX_LINE_BYTES, Head, decode_link
+from broker.audit.chain import Head
 from broker.audit.durable import read_head
 from broker.audit.follow import Follower, Line, Position
-from broker.audit.segments import find_segments
+from broker.audit.gaps import next_beginning
 from broker.audit.sinks.delivery import Delivery
 from broker.audit.sinks.destination import MOST_BYTES, MOST_LINES, Sink, SinkFailed
 from broker.audit.sinks.positions import Reached, ReachedFile, reached_path, read_reached
@@ -228,7 +228,7 @@ class Route:
         """Go on after the place where a chain no longer fits, once a later segment has begun."""
         fault = self._follower.faults[writer]
         position = self._shipped[writer]
-        beginning = _next_beginning(self._directory, writer, position)
+        beginning = next_beginning(self._directory, writer, position)
         if beginning is not None:
             del self._follower.faults[writer]
             self._keep(writer, beginning)
@@ -247,13 +247,3 @@ def _after(part: Sequence[Line], before: Position) -> Position:
         return before
     last = part[-1]
     return Position(last.number, last.offset + len(last.content) + 1, Head(last.seq + 1, last.hash))
-
-
-def _next_beginning(directory: Path, writer: str, position: Position) -> Position | None:
-    for number, path in find_segments(directory).get(writer, {}).items():
-        if number > position.number:
-            with path.open("rb") as file:
-                opening = decode_link(file.readline(MAX_LINE_BYTES)[:-1])
-            if opening is not None and opening.writer == writer:
-                return Position(number, 0, Head(opening.seq, opening.prev))
-    return None

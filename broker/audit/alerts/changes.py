@@ -20,7 +20,7 @@ class Changes(Rule):
         super().__init__(terms)
         self._digest = ""
 
-    def see(self, record: Record, at: float) -> Iterator[Finding]:
+    def see(self, record: Record, at: float) -> Iterator[Finding]:  # noqa: ARG002 - it is the order that counts.
         digest = record.policy_digest or ""
         if record.event in {"config.loaded", "config.rejected"}:
             self._digest = digest if record.event == "config.loaded" else self._digest

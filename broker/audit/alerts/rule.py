@@ -71,7 +71,7 @@ class Rule:
     def memory(self) -> Sequence[str]:
         return ()
 
-    def recall(self, lines: Sequence[str]) -> None:  # noqa: ARG002, B027 - some rules remember.
+    def recall(self, lines: Sequence[str]) -> None:  # noqa: ARG002 - some rules remember.
         return
 
 

@@ -18,14 +18,20 @@ def cell(value: object) -> str:
     text = "" if value is None else str(value)
     if text.lstrip(" ").startswith(_FORMULA):
         text = "'" + text
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(map(_visible, text))
+    text = shown(text)
     return '"' + text.replace('"', '""') + '"'
 
 
 def row(values: Iterable[object]) -> bytes:
     """The values as one line of CSV in UTF-8, with its end."""
     return (",".join(map(cell, values)) + "\r\n").encode()
+
+
+def shown(text: str) -> str:
+    """The text on one line: what cannot be seen has become its visible escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
 
 
 def _visible(one: str) -> str:

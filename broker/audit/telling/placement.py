@@ -27,7 +27,7 @@ class Placement:
 class Seals(Protocol):
     """The checkpoints of a log, as they were written."""
 
-    def placement(self, writer: str, seq: int) -> Placement | None:
+    def placement(self, writer: str, seq: int, /) -> Placement | None:
         """Where a record stands, or ``None`` while no checkpoint is over it. Raises ``OSError``."""
         ...
 
@@ -39,7 +39,7 @@ class Seals(Protocol):
 class Unsealed:
     """A log without checkpoints."""
 
-    def placement(self, writer: str, seq: int) -> Placement | None:
+    def placement(self, _writer: str, _seq: int, /) -> Placement | None:
         return None
 
     def latest(self) -> Checkpoint | None:

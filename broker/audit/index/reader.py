@@ -150,11 +150,15 @@ class SqliteAuditReader:
 
     def newer(self, query: Query, *, than: str, limit: int = 50) -> Sequence[Found]:
         most = _bounded(limit)
-        with self._asking() as index:
-            asked = self._conditions(index, query)
-            events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
-            spots = _spots(index, events)
-        return self._read(spots)[0]
+        while True:
+            with self._asking() as index:
+                asked = self._conditions(index, query)
+                events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
+                spots = _spots(index, events)
+            found = self._read(spots)[0]
+            if found or not spots:
+                return found
+            than = spots[-1].cursor
 
     def latest(self) -> str:
         with self._asking() as index:

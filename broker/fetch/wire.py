@@ -32,10 +32,9 @@ def ask(
     """
     The head of the answer to a request, sent over a socket that is already where it should be.
 
-    It is a POST request when there is a body, and otherwise GET.
-
-    Nothing is followed, repeated, decoded, proxied or added from the environment. What may arrive
-    in all is twice ``max_bytes``, since chunks have a frame, and 32 KiB of headers.
+    It is a POST request where there is a ``body``, else a GET request. Nothing is followed, repeated,
+    decoded, proxied or added from the environment. What may arrive in all is twice ``max_bytes``, since
+    chunks have a frame, and 32 KiB of headers.
     """
     connection = _Connection(target.host, target.port)
     connection.sock = _BoundedSocket(sock, deadline=deadline, budget=2 * max_bytes)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from broker.config.alert_sections import AlertsSection
 from broker.config.audit_seal_section import SealSection
 from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
 from broker.config.section import Section
@@ -26,6 +27,9 @@ class AuditSection(Section):
     )
     sinks: Annotated[list[SinkSection], holding(0, 3)] = Field(
         default=[], description="Where records go besides the files."
+    )
+    alerts: AlertsSection = Field(
+        default_factory=AlertsSection, description="When somebody should look at the record."
     )
     seal: SealSection = Field(
         default_factory=SealSection, description="The checkpoints that make the record evidence."

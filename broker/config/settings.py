@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from broker.audit.alerts.terms import AlertTerms
 from broker.audit.sinks.terms import SinkTerms
 from broker.config.durations import write_duration
 from broker.model import (
@@ -289,6 +290,7 @@ class AuditSettings:
     segment_size: int
     write_timeout: timedelta
     sinks: tuple[SinkTerms, ...] = ()
+    alerts: AlertTerms = field(default_factory=AlertTerms)
     seal: SealSettings = field(default_factory=SealSettings)
 
 

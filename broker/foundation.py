@@ -11,7 +11,6 @@ from broker import __version__
 from broker.apart import WorkFailed, word_of
 from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog, Observer
-from broker.audit.sinks.shipper import Shipped, Shipper
 from broker.audit.sinks.terms import open_sink
 from broker.bounded import MemoryStatus
 from broker.client_auth.secrets import CHOSEN_PREFIX
@@ -75,15 +74,6 @@ def open_audit_log(
         write_timeout=settings.audit.write_timeout.total_seconds(),
         observe=observe,
         required=[open_sink(one, settings.audit.directory) for one in required],
-    )
-
-
-def open_shipper(settings: Settings) -> Shipper:
-    """What ships the files of the audit record to its other sinks, for one process of a broker."""
-    directory = settings.audit.directory
-    return Shipper(
-        directory,
-        [Shipped(open_sink(one, directory), one.is_required) for one in settings.audit.sinks],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from broker.audit.sinks.collector import Collector
 from broker.audit.sinks.destination import Destination, Sink
+from broker.audit.sinks.shipper import Shipped
 from broker.audit.sinks.standard_output import StandardOutput
 from broker.audit.sinks.syslog import (
     DatagramTransport,
@@ -48,6 +49,11 @@ def open_sink(terms: SinkTerms, directory: Path) -> Sink:
     ``directory`` is that of the audit files. Raises ``OSError`` for certificates that cannot be read.
     """
     return Sink(terms.name, _destination(terms, directory))
+
+
+def open_shipped(terms: SinkTerms, directory: Path) -> Shipped:
+    """The same for the shipper."""
+    return Shipped(open_sink(terms, directory), terms.is_required)
 
 
 def _destination(terms: SinkTerms, directory: Path) -> Destination:

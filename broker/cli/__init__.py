@@ -51,7 +51,15 @@ _NOUNS: Final = {
     ),
     "audit": (
         "The audit record.",
-        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+        {
+            "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
+            "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
+            "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "verify-export": Verb(
+                "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
+            ),
+        },
     ),
     "policy": (
         "Policies.",

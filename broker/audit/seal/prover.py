@@ -1,6 +1,5 @@
 """Proofs that a record is in the tree under the newest signed checkpoint."""
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from broker.audit.merkle import ProofRefused, leaf_hash, root_by_inclusion
 from broker.audit.notes import NoteKey, open_note
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.seal.lines import first_line
+from broker.audit.seal.proof import Proof
 from broker.audit.seal.resume import Resumption
 from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.tree import TreeStore
@@ -33,17 +33,6 @@ class Included:
     index: int
     path: Sequence[bytes]
     note: str
-
-
-def proof_text(included: Included) -> str:
-    """A proof in one text (C2SP tlog-proof), with the record itself as what is extra in it."""
-    head = [
-        "c2sp.org/tlog-proof@v1",
-        f"extra {base64.b64encode(included.line).decode()}",
-        f"index {included.index}",
-    ]
-    path = [base64.b64encode(one).decode() for one in included.path]
-    return "\n".join([*head, *path, "", included.note])
 
 
 class Prover:
@@ -83,7 +72,8 @@ class Prover:
 
     def prove(self, writer: str, seq: int) -> str:
         """The proof of a record as text; raises as ``included`` does."""
-        return proof_text(self.included(writer, seq))
+        found = self.included(writer, seq)
+        return Proof(found.line, found.index, found.path, found.note).text
 
     def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
         try:

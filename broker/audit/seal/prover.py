@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from broker.audit.chain import Head, decode_link
@@ -19,20 +18,6 @@ from broker.audit.seal.tree import TreeStore
 from broker.audit.seal.watched import Chains
 from broker.audit.segments import AuditLogRefused, find_segments
 from broker.audit.verify import Extent, chain_extents
-
-
-@dataclass(frozen=True, slots=True)
-class Included:
-    """
-    A record as the line that it is, and what shows that it is in the tree of a checkpoint.
-
-    ``path`` are the hashes beside it, the nearest first; ``note`` is the signed checkpoint.
-    """
-
-    line: bytes
-    index: int
-    path: Sequence[bytes]
-    note: str
 
 
 class Prover:
@@ -51,9 +36,9 @@ class Prover:
         self._hashes = TreeStore(directory)
         self._turn = threading.Lock()
 
-    def included(self, writer: str, seq: int) -> Included:
+    def proof(self, writer: str, seq: int) -> Proof:
         """
-        The record of a chain, and where it is in the tree.
+        The record of a chain, and what shows that it is in the newest checkpoint.
 
         Raises ``NotSealed``, ``NoteRefused``, other ``AuditLogRefused`` when what is on disk does not prove
         it, and ``OSError``.
@@ -68,12 +53,11 @@ class Prover:
         index = _index(found[0], found[1].checkpoint, writer, seq)
         with self._turn:
             path = self._path(leaf_hash(line), index, last)
-        return Included(line, index, path, last.note)
+        return Proof(line, index, path, last.note)
 
     def prove(self, writer: str, seq: int) -> str:
-        """The proof of a record as text; raises as ``included`` does."""
-        found = self.included(writer, seq)
-        return Proof(found.line, found.index, found.path, found.note).text
+        """The text of a proof; raises as ``proof`` does."""
+        return self.proof(writer, seq).text
 
     def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
         try:

@@ -10,7 +10,7 @@ import structlog
 from broker.audit.commit import GroupCommit
 from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
 from broker.audit.entry import Clock, Entry, audit_logger
-from broker.audit.log_id import log_id
+from broker.audit.log_id import make_log_id
 from broker.audit.record import Record
 from broker.audit.segments import AuditLogRefused
 from broker.errors import Reason, TemporarilyUnavailable
@@ -51,7 +51,7 @@ class FileAuditLog:
         self._log_id = ""
         with suppress(OSError):
             # A disk that fails now may work when the first record is written.
-            self._log_id = log_id(directory)
+            self._log_id = make_log_id(directory)
         self._writer = writer
         self._chain = chain
         self._commit = GroupCommit(chain, timeout=write_timeout)
@@ -64,7 +64,7 @@ class FileAuditLog:
     def _place(self) -> str:
         if not self._log_id:
             try:
-                self._log_id = log_id(self._directory)
+                self._log_id = make_log_id(self._directory)
             except (OSError, AuditLogRefused) as failure:
                 detail = f"audit log: it has no name, {type(failure).__name__}"
                 raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE, detail=detail) from None

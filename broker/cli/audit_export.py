@@ -11,7 +11,7 @@ from broker.audit.telling.export import MANIFEST, Exported, ExportRefused, write
 from broker.audit.telling.formats import FORMATS
 from broker.audit.telling.manifest import Manifest, Standing, query_text
 from broker.audit.telling.placement import Seals
-from broker.cli.audit_filters import filter_options, query_from
+from broker.cli.audit_filters import filter_options, filtered_by
 from broker.cli.audit_sources import (
     Sealing,
     directory_of,
@@ -67,7 +67,7 @@ def export(
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    query, chosen = query_from(**filters), FORMATS[format_name]
+    query, chosen = filtered_by(**filters), FORMATS[format_name]
     sealing = Sealing() if unsigned else sealing_of(settings, place)
     if sealing.signer is None and not unsigned:
         raise click.UsageError(

@@ -67,11 +67,11 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
         found = found_by(reader, name)
         if found is None:
             raise Negative("No record is known by this id, and none of the issue of such a token.")
-        present = present_of(settings)
+        ancestors = ancestors_of(reader, found)
         shown = _Shown(
             found,
-            chain_of(found.record, ancestors_of(reader, found)),
-            why(found.record, present.policies, present.registry),
+            chain_of(found.record, ancestors),
+            why(found.record, present_of(settings), ancestors),
             seals_of(place).placement(found.record.writer, found.record.seq),
             parents_of(reader, found),
             _children(reader, found),

@@ -17,10 +17,10 @@ from broker.audit.query import (
 )
 from broker.audit.telling.manifest import ManifestSigner
 from broker.audit.telling.placement import Seals, Unsealed
+from broker.audit.telling.why import Present
 from broker.cli.inputs import settings_from
 from broker.cli.stop import Negative
 from broker.config import Settings
-from broker.interfaces import Registry
 from broker.policy.cedar import CedarPolicyEngine
 from broker.policy.problems import PolicyLoadError
 from broker.registry import FileRegistry
@@ -32,14 +32,6 @@ class Sealing:
 
     origin: str = ""
     signer: ManifestSigner | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """What is in force and registered now, as far as the settings are at hand."""
-
-    policies: CedarPolicyEngine | None = None
-    registry: Registry | None = None
 
 
 def settings_for(directory: Path | None, config: Path) -> Settings | None:

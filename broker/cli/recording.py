@@ -82,6 +82,7 @@ class _Unwritten:
     """An entry that nobody writes."""
 
     admitted: Admission | None = None
+    receipt: str = ""
 
     def note(self, **_facts: Any) -> None:
         return

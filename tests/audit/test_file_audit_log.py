@@ -75,7 +75,7 @@ def test_the_files_and_their_directory_are_their_owners_alone(tmp_path: Path) ->
     directory = tmp_path / "deep" / "audit"
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
-    assert {path.name for path in directory.iterdir()} == {FIRST, "w1.head", "w1.lock"}
+    assert {path.name for path in directory.iterdir()} == {FIRST, "log.id", "w1.head", "w1.lock"}
 
 
 def test_a_restart_begins_a_segment_that_continues_the_chain(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""What the auditor's pages are told by the rest of the broker."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from broker.audit.query import AuditReader, Found
+from broker.audit.record import Record
+
+_Answer = TypeVar("_Answer")
+
+QUESTIONS_AT_ONCE: Final = 4
+"""No more pages ask the record at the same time."""
+
+PATIENCE: Final = 5.0
+"""How long a page waits for its turn to ask, in seconds."""
+
+
+class TooBusy(Exception):
+    """Too many ask at once; somebody has to come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """
+    How far the record is known to be whole, as whoever seals it found last.
+
+    ``records`` are sealed and verified. ``sealed_until`` is the time of the last checkpoint in unix
+    seconds, ``None`` where there is none yet. ``unsealed`` records came since. ``fault`` says where the
+    record is broken and how, in one sentence that begins with the file and the line.
+    """
+
+    records: int = 0
+    sealed_until: float | None = None
+    unsealed: int = 0
+    is_anchored: bool = False
+    is_time_stamped: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """
+    That a record stands in the sealed log: the leaf that it is, and the checkpoint above it.
+
+    ``text`` is what ``broker audit verify-proof`` accepts, ``digest`` the hash of the leaf in hex,
+    ``sealed_at`` in unix seconds.
+    """
+
+    text: str
+    origin: str
+    leaf: int
+    size: int
+    digest: str
+    sealed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A policy that decided, where it stands if that is known, and why it is there."""
+
+    policy: str
+    place: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """
+    Why a request was decided as it was: the policies, and what would have changed a refusal.
+
+    ``note`` says what is to be known of them, such as that the policies have changed since.
+    """
+
+    policies: Sequence[Ground] = ()
+    misses: Sequence[str] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """
+    A form in which records can be taken away.
+
+    ``pieces`` makes the whole file of records, the newest first, as it goes.
+    """
+
+    name: str
+    title: str
+    media_type: str
+    suffix: str
+    pieces: Callable[[Iterable[Found]], Iterator[bytes]]
+
+
+def _without_proof(_found: Found) -> Proof | None:
+    return None
+
+
+def named_grounds(record: Record) -> Grounds:
+    """The policies that decided by their names alone."""
+    return Grounds([Ground(name) for name in record.policy_ids or ()])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """
+    Everything that the auditor's pages show.
+
+    ``standing`` must answer at once. ``proof_of`` and ``grounds_of`` may read files and raise what
+    ``reader`` raises; the first answers ``None`` for what is not sealed yet.
+    """
+
+    reader: AuditReader
+    standing: Callable[[], Standing]
+    clock: Callable[[], float]
+    proof_of: Callable[[Found], Proof | None] = _without_proof
+    grounds_of: Callable[[Record], Grounds] = named_grounds
+    formats: Mapping[str, ExportFormat] = field(default_factory=dict)
+    _turns: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
+    )
+
+    async def ask(self, question: Callable[[], _Answer]) -> _Answer:
+        """
+        The answer to a question that reads, from a thread beside the event loop.
+
+        Raises ``TooBusy`` when others ask too much for too long, and whatever the question raises.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TooBusy("Too many questions at once.") from None
+        answering = asyncio.ensure_future(asyncio.to_thread(question))
+        # A thread goes on when nobody waits for it any more, so its turn ends with it and not before.
+        answering.add_done_callback(self._end_turn)
+        return await asyncio.shield(answering)
+
+    def _end_turn(self, answering: asyncio.Future[_Answer]) -> None:
+        self._turns.release()
+        if not answering.cancelled():
+            # Who asked may have gone; then nobody else takes the error.
+            answering.exception()

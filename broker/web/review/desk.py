@@ -1,7 +1,7 @@
 """What the auditor's pages are told by the rest of the broker."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -78,21 +78,6 @@ class Grounds:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportFormat:
-    """
-    A form in which records can be taken away.
-
-    ``pieces`` makes the whole file of records, the newest first, as it goes.
-    """
-
-    name: str
-    title: str
-    media_type: str
-    suffix: str
-    pieces: Callable[[Iterable[Found]], Iterator[bytes]]
-
-
 def _without_proof(_found: Found) -> Proof | None:
     return None
 
@@ -116,7 +101,6 @@ class Desk:
     clock: Callable[[], float]
     proof_of: Callable[[Found], Proof | None] = _without_proof
     grounds_of: Callable[[Record], Grounds] = named_grounds
-    formats: Mapping[str, ExportFormat] = field(default_factory=dict)
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
     )

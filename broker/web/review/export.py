@@ -5,7 +5,8 @@ from itertools import islice
 from typing import Final
 
 from broker.audit.query import Found, Page, Query
-from broker.web.review.desk import Desk, ExportFormat
+from broker.audit.telling.formats import Format
+from broker.web.review.desk import Desk
 
 MOST_EXPORTED: Final = 100_000
 """No file has more records; ``broker audit export`` has no such limit."""
@@ -16,7 +17,7 @@ _AT_ONCE: Final = 500
 class Exporting:
     """A file under way: what was asked for, in which form."""
 
-    def __init__(self, desk: Desk, query: Query, form: ExportFormat) -> None:
+    def __init__(self, desk: Desk, query: Query, form: Format) -> None:
         self._desk = desk
         self._query = query
         self._form = form
@@ -27,12 +28,17 @@ class Exporting:
         The file. An error in the middle goes on to the server, which breaks the answer off: a file that
         is not whole must not look so.
         """
-        pieces = self._form.pieces(self._records())
+        pieces = self._pieces()
         while True:
             together = await self._desk.ask(lambda: b"".join(islice(pieces, _AT_ONCE)))
             if not together:
                 return
             yield together
+
+    def _pieces(self) -> Iterator[bytes]:
+        yield self._form.head
+        for found in self._records():
+            yield self._form.row(found.record, found.line)
 
     def _records(self) -> Iterator[Found]:
         cursor = ""

@@ -79,11 +79,15 @@ def draw(reader: AuditReader, asked: Asked, *, path: str, now: float) -> Histogr
         if not days:
             return None
         since = days[0].start
-        until = min(until or now, days[-1].start + _DAY)
+        until = min(now, days[-1].start + _DAY) if until is None else until
     until = now if until is None else until
     width = width_for(until - since)
     found = [one for one in reader.buckets(query, width=timedelta(seconds=width)) if _sum(one)]
-    return _drawn(found, _Axis(since, until, width), asked, path=path) if found else None
+    if not found:
+        return None
+    # Without a beginning there is nothing to show before the first record.
+    since = found[0].start if query.since is None else since
+    return _drawn(found, _Axis(since, until, width), asked, path=path)
 
 
 def width_for(span: float) -> int:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from broker.audit.query import Lineage, Page, Party, Query, QueryRefused, QueryTooExpensive
+from broker.audit.telling.formats import FORMATS
 from broker.errors import Reason
 from broker.web.review import histogram as histograms
 from broker.web.review import rows
@@ -79,7 +80,7 @@ class Pages:
             "chips": [(*pair, address(rows.BASE, asked.without(pair))) for pair in asked.pairs],
             "newest": asked.address(rows.BASE) if cursor else "",
             "older": asked.address(rows.BASE, cursor=older) if older else "",
-            "exports": self._exports(asked),
+            "exports": _exports(asked),
             "most_exported": MOST_EXPORTED,
             "tail": asked.address(f"{rows.BASE}/tail"),
             "grants": rows.GRANTS,
@@ -183,9 +184,9 @@ class Pages:
         """What is asked for, as a file."""
         asked = self._asked(request, "format")
         name = request.query_params.get("format", "")
-        form = self._desk.formats.get(name)
+        form = FORMATS.get(name)
         if form is None:
-            known = ", ".join(self._desk.formats)
+            known = ", ".join(FORMATS)
             raise QueryRefused(f"format: it is none of {known}")
         # An error in the first piece is still told by a page of its own.
         pieces = Exporting(self._desk, asked.query, form).pieces()
@@ -214,7 +215,7 @@ class Pages:
         shown = [rows.row(one) for one in page.found]
         try:
             drawn = histograms.draw(reader, asked, path=rows.BASE, now=self._desk.clock())
-        except QueryTooExpensive:
+        except (QueryRefused, QueryTooExpensive):
             # The list is worth showing even where there is too much to count.
             return Listing(page, shown, None, is_uncounted=True)
         return Listing(page, shown, drawn, is_uncounted=False)
@@ -237,11 +238,10 @@ class Pages:
             raise NotFound("Nothing is recorded of a token with this id.")
         return found
 
-    def _exports(self, asked: Asked) -> list[tuple[str, str]]:
-        path = f"{rows.BASE}/export"
-        return [
-            (one.title, asked.address(path, format=one.name)) for one in self._desk.formats.values()
-        ]
+
+def _exports(asked: Asked) -> list[tuple[str, str]]:
+    path = f"{rows.BASE}/export"
+    return [(name.upper(), asked.address(path, format=name)) for name in FORMATS]
 
 
 def _of_party(kind: str, name: str) -> Asked:

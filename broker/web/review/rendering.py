@@ -1,12 +1,14 @@
 """Templates into pages, with the headers that every one of them has."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -35,6 +37,8 @@ _ASSET_TYPES: Final = {
     "review.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+_JOINTS: Final = re.compile(r"(?<=[/.@:_-])(?=[^/.@:_-])")
+_USUAL: Final = "https://"
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 
 
@@ -100,6 +104,32 @@ def _shown(seconds: float, form: str) -> str:
         return f"second {seconds:.0f}"
 
 
+def unhidden(value: object) -> object:
+    """
+    A value as a page shows it: what would hide in text, or turn its order round, is a visible escape.
+
+    A record that the broker wrote has nothing of the kind; one that somebody else wrote may.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in value
+    )
+
+
+def soft(text: str) -> Markup:
+    """Text that may be broken where a name or an address has its joints."""
+    return Markup("<wbr>").join(escape(part) for part in _JOINTS.split(str(unhidden(text))))
+
+
+def short(text: str) -> Markup:
+    """An address for a narrow place: nobody has to see ``https://``, and everybody would see ``http://``."""
+    if not text.startswith(_USUAL):
+        return soft(text)
+    return Markup('<span class="unseen">https://</span>') + soft(text.removeprefix(_USUAL))
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """So many of something: ``1 record``, ``1,200 records``."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
@@ -114,11 +144,17 @@ class Rendering:
             loader=PackageLoader("broker.web.review"),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=unhidden,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         self._environment.filters.update(
-            clock_time=clock_time, time_of_day=time_of_day, iso=iso, duration=duration
+            clock_time=clock_time,
+            time_of_day=time_of_day,
+            iso=iso,
+            duration=duration,
+            soft=soft,
+            short=short,
         )
         self._environment.globals.update(
             asset=self.assets.address,

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
+
+from starlette.requests import Request
 
 from broker.audit.query import AuditReader, Found
 from broker.audit.record import Record
+from broker.interfaces import AuditEntry
 
 _Answer = TypeVar("_Answer")
 
@@ -78,6 +82,27 @@ class Grounds:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What auditors look at, as it goes on record itself; ``people`` are not in the text."""
+
+    asked: str
+    people: tuple[str, ...] = ()
+
+
+class Witness(Protocol):
+    """
+    Records what auditors look at.
+
+    The answer may leave only once the block has been left. Raises ``TemporarilyUnavailable`` when it cannot
+    be recorded, and ``RateLimited`` for whoever asks too much.
+    """
+
+    def __call__(
+        self, request: Request, asked: str, *, people: Sequence[str] = ()
+    ) -> AbstractContextManager[AuditEntry]: ...
+
+
 def _without_proof(_found: Found) -> Proof | None:
     return None
 
@@ -92,8 +117,9 @@ class Desk:
     """
     Everything that the auditor's pages show.
 
-    ``standing`` must answer at once. ``proof_of`` and ``grounds_of`` may read files and raise what
-    ``reader`` raises; the first answers ``None`` for what is not sealed yet.
+    ``standing`` must answer at once. ``witness`` records what is looked at; without one nothing is.
+    ``proof_of`` and ``grounds_of`` may read files and raise what ``reader`` raises; the first answers
+    ``None`` for what is not sealed yet.
     """
 
     reader: AuditReader
@@ -101,9 +127,31 @@ class Desk:
     clock: Callable[[], float]
     proof_of: Callable[[Found], Proof | None] = _without_proof
     grounds_of: Callable[[Record], Grounds] = named_grounds
+    witness: Witness | None = None
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
     )
+
+    async def show(
+        self,
+        request: Request,
+        look: Look,
+        question: Callable[[], _Answer],
+        *,
+        size: Callable[[_Answer], int],
+    ) -> _Answer:
+        """The same for what somebody is shown, which is on record before it is; ``size`` counts it."""
+        witness = self.witness
+        if witness is None:
+            return await self.ask(question)
+
+        def witnessed() -> _Answer:
+            with witness(request, look.asked, people=look.people) as entry:
+                answer = question()
+                entry.note(found=size(answer))
+            return answer
+
+        return await self.ask(witnessed)
 
     async def ask(self, question: Callable[[], _Answer]) -> _Answer:
         """

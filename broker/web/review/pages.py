@@ -3,18 +3,18 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from broker.audit.query import Lineage, Page, Party, Query, QueryRefused, QueryTooExpensive
+from broker.audit.query import Page, Party, Query, QueryRefused, QueryTooExpensive
 from broker.audit.telling.formats import FORMATS
 from broker.errors import Reason
 from broker.web.review import histogram as histograms
 from broker.web.review import rows
 from broker.web.review.asking import LISTS, LONGEST_ADDRESS, Asked, address, read, written
-from broker.web.review.desk import Desk, TooBusy
+from broker.web.review.desk import Desk, Look, TooBusy
 from broker.web.review.events import EventView, view
 from broker.web.review.export import MOST_EXPORTED, Exporting
 from broker.web.review.histogram import Histogram
@@ -35,6 +35,9 @@ _FILTERS_BY_KIND: Final = {
     "mcp_server": "server",
     "resource": "resource",
 }
+
+
+_Found = TypeVar("_Found")
 
 
 class NotFound(Exception):
@@ -69,7 +72,12 @@ class Pages:
         if asked.has_blanks:
             return RedirectResponse(asked.address(rows.BASE), status_code=303)
         cursor = _cursor(request)
-        listing = await self._desk.ask(lambda: self._listing(asked, cursor))
+        listing = await self._desk.show(
+            request,
+            _look("records", asked),
+            lambda: self._listing(asked, cursor),
+            size=lambda listing: len(listing.rows),
+        )
         older = listing.page.next_cursor
         told = {
             "asked": asked,
@@ -91,17 +99,16 @@ class Pages:
 
     async def event(self, request: Request) -> Response:
         """One record."""
-        found = await self._desk.ask(lambda: self._event(request.path_params["event_id"]))
+        found = await self._event(request)
         told = {"event": found, "standing": self._desk.standing()}
         return self._rendering.page(request, "event.html", told)
 
     async def proof(self, request: Request) -> Response:
         """The proof of one record, as a file."""
-        event_id = request.path_params["event_id"]
-        found = (await self._desk.ask(lambda: self._event(event_id))).proof
+        found = (await self._event(request)).proof
         if found is None:
             raise NotFound("This record is not sealed yet, so that there is no proof of it.")
-        name = re.sub(r"[^0-9A-Za-z-]", "_", event_id)[:80]
+        name = re.sub(r"[^0-9A-Za-z-]", "_", request.path_params["event_id"])[:80]
         return Response(
             found.text, media_type="text/plain; charset=utf-8", headers=_as_file(f"{name}.proof")
         )
@@ -109,24 +116,34 @@ class Pages:
     def party_of(self, kind: str) -> Callable[[Request], Awaitable[Response]]:
         """The page of a person, client, MCP server or resource."""
 
-        async def party(request: Request) -> Response:
+        async def answer(request: Request) -> Response:
             name = _only(request, "name", _LONGEST_NAME)
             asked = _of_party(kind, name)
-            found, listing = await self._desk.ask(lambda: self._party(kind, name, asked))
+            look = Look("person", (name,)) if kind == "person" else Look(f"{kind} {name}")
+            found = await self._desk.show(
+                request, look, lambda: self._party(kind, name, asked), size=_one_or_none
+            )
+            party, listing = _there(found, f"No record names this {rows.PARTY_NAMES[kind]}.")
             told = {
-                "party": found,
+                "party": party,
                 "listing": listing,
                 "all": asked.address(rows.BASE),
                 "denied": asked.address(rows.BASE, decision="deny"),
             }
             return self._rendering.page(request, "party.html", told)
 
-        return party
+        return answer
 
     async def lineage(self, request: Request) -> Response:
         """What came of a token."""
         jti = _only(request, "token", _LONGEST_NAME)
-        found = await self._desk.ask(lambda: self._lineage(jti))
+        found = await self._desk.show(
+            request,
+            Look(f"lineage {jti}"),
+            lambda: self._desk.reader.lineage(jti),
+            size=lambda lineage: _one_or_none(lineage.root),
+        )
+        _there(found.root, "Nothing is recorded of a token with this id.")
         return self._rendering.page(request, "lineage.html", {"lineage": found})
 
     async def find(self, request: Request) -> Response:
@@ -137,14 +154,16 @@ class Pages:
         receipt = _RECEIPT.fullmatch(text)
         event_id = receipt[1] if receipt else text
 
-        def question() -> str:
+        def question() -> str | None:
             if self._desk.reader.get(event_id) is not None:
                 return rows.event_address(event_id)
             if self._desk.reader.lineage(text).root is not None:
                 return rows.lineage_address(text)
-            raise NotFound("No record and no token has this id.")
+            return None
 
-        return RedirectResponse(await self._desk.ask(question), status_code=303)
+        found = await self._desk.show(request, Look(f"id {text}"), question, size=_one_or_none)
+        place = _there(found, "No record and no token has this id.")
+        return RedirectResponse(place, status_code=303)
 
     async def tail(self, request: Request) -> Response:
         """The newest records, and those that come."""
@@ -155,7 +174,9 @@ class Pages:
         def question() -> tuple[str, Page]:
             return self._desk.reader.latest(), self._desk.reader.find(asked.query, limit=ROWS)
 
-        latest, page = await self._desk.ask(question)
+        latest, page = await self._desk.show(
+            request, _look("newest records", asked), question, size=lambda told: len(told[1].found)
+        )
         told = {
             "asked": asked,
             "rows": [rows.row(one) for one in page.found],
@@ -173,11 +194,17 @@ class Pages:
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         if len(after) > _LONGEST_CURSOR or not _CURSOR.fullmatch(after):
             raise QueryRefused("after: it is no cursor")
-        if not after:
-            after = await self._desk.ask(self._desk.reader.latest)
         if self._streams.is_full:
             raise TooBusy("Too many streams are open.")
-        events = self._streams.follow(self._desk, self._rendering, asked.query, after=after)
+        latest = await self._desk.show(
+            request,
+            _look("records as they come", asked),
+            self._desk.reader.latest,
+            size=lambda _: 0,
+        )
+        events = self._streams.follow(
+            self._desk, self._rendering, asked.query, after=after or latest
+        )
         return StreamingResponse(events, media_type="text/event-stream")
 
     async def export(self, request: Request) -> Response:
@@ -188,15 +215,21 @@ class Pages:
         if form is None:
             known = ", ".join(FORMATS)
             raise QueryRefused(f"format: it is none of {known}")
+        exporting = Exporting(self._desk, asked.query, form)
         # An error in the first piece is still told by a page of its own.
-        pieces = Exporting(self._desk, asked.query, form).pieces()
-        first = await anext(pieces, b"")
+        first = await self._desk.show(
+            request,
+            _look(f"export {name}", asked),
+            exporting.next_piece,
+            size=lambda _: exporting.count,
+        )
         stamp = written(self._desk.clock()).replace(":", "")
 
         async def whole() -> AsyncIterator[bytes]:
-            yield first
-            async for piece in pieces:
+            piece = first
+            while piece:
                 yield piece
+                piece = await self._desk.ask(exporting.next_piece)
 
         return StreamingResponse(
             whole(),
@@ -220,23 +253,36 @@ class Pages:
             return Listing(page, shown, None, is_uncounted=True)
         return Listing(page, shown, drawn, is_uncounted=False)
 
-    def _party(self, kind: str, name: str, asked: Asked) -> tuple[Party, Listing]:
+    def _party(self, kind: str, name: str, asked: Asked) -> tuple[Party, Listing] | None:
         party = self._desk.reader.party(kind, name)
-        if party is None:
-            raise NotFound(f"No record names this {rows.PARTY_NAMES[kind]}.")
-        return party, self._listing(asked, "")
+        return None if party is None else (party, self._listing(asked, ""))
 
-    def _event(self, event_id: str) -> EventView:
-        found = view(self._desk, event_id) if len(event_id) <= _LONGEST_NAME else None
-        if found is None:
-            raise NotFound("No record has this id.")
-        return found
+    async def _event(self, request: Request) -> EventView:
+        event_id = request.path_params["event_id"]
+        if len(event_id) > _LONGEST_NAME:
+            raise QueryRefused(f"the id is longer than {_LONGEST_NAME} characters")
+        found = await self._desk.show(
+            request,
+            Look(f"record {event_id}"),
+            lambda: view(self._desk, event_id),
+            size=_one_or_none,
+        )
+        return _there(found, "No record has this id.")
 
-    def _lineage(self, jti: str) -> Lineage:
-        found = self._desk.reader.lineage(jti)
-        if found.root is None:
-            raise NotFound("Nothing is recorded of a token with this id.")
-        return found
+
+def _look(what: str, asked: Asked) -> Look:
+    pairs = [(name, value) for name, value in asked.pairs if name != "person"]
+    return Look(address(what, pairs), asked.query.people)
+
+
+def _one_or_none(found: object) -> int:
+    return 0 if found is None else 1
+
+
+def _there(found: _Found | None, sentence: str) -> _Found:
+    if found is None:
+        raise NotFound(sentence)
+    return found
 
 
 def _exports(asked: Asked) -> list[tuple[str, str]]:

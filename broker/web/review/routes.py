@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from broker.audit.query import QueryRefused, QueryTooExpensive
+from broker.errors import RateLimited, TemporarilyUnavailable
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.live import Streams
 from broker.web.review.pages import NotFound, Pages
@@ -22,6 +23,8 @@ _PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     NotFound: (404, "There is nothing here"),
     QueryTooExpensive: (422, "This takes too long to answer"),
     TooBusy: (503, "Too many ask at once"),
+    RateLimited: (429, "This is too much at once"),
+    TemporarilyUnavailable: (503, "This cannot be put on record"),
     OSError: (503, "The record cannot be read"),
 }
 
@@ -81,7 +84,7 @@ def _told(rendering: Rendering, answer: Answering) -> Answering:
             kind = next(one for one in _PROBLEMS if isinstance(problem, one))
             status, title = _PROBLEMS[kind]
             response = rendering.problem(request, status, title, _sentences(problem))
-            if status == 503:
+            if status in {429, 503}:
                 response.headers["Retry-After"] = "2"
             return response
 
@@ -94,6 +97,10 @@ def _sentences(problem: Exception) -> list[str]:
         return [
             "A file of the audit record could not be read. The broker's log says which and why."
         ]
+    if isinstance(problem, RateLimited):
+        return ["Wait for some seconds, then ask again."]
+    if isinstance(problem, TemporarilyUnavailable):
+        return ["What auditors look at is on record, too, and just now nothing can be recorded."]
     if isinstance(problem, QueryTooExpensive):
         return ["Choose a shorter time, or add a filter."]
     text = str(problem)

@@ -51,7 +51,11 @@ _NOUNS: Final = {
     ),
     "audit": (
         "The audit record.",
-        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+        {
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
+            "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
+        },
     ),
     "policy": (
         "Policies.",

@@ -63,6 +63,14 @@ class Fetcher(Protocol):
     ) -> Fetched: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Posted:
+    """What is sent with a request."""
+
+    body: bytes = field(repr=False)
+    content_type: str
+
+
 class GuardedFetcher:
     """
     Fetches over https, from addresses that may be reached, and nothing else.
@@ -109,6 +117,25 @@ class GuardedFetcher:
         within: float | None = None,
     ) -> Fetched:
         """The document at the URL, of at most ``max_bytes``. Raises ``FetchRefused``."""
+        return self._ask(url, max_bytes=max_bytes, media_types=media_types, within=within)
+
+    def post(
+        self, url: str, body: bytes, *, content_type: str, max_bytes: int, answer_type: str
+    ) -> bytes:
+        """What the server answers to a body, once and in at most ``max_bytes``. Raises ``FetchRefused``."""
+        posted = _Posted(body, content_type)
+        media_types = frozenset({answer_type})
+        return self._ask(url, max_bytes=max_bytes, media_types=media_types, posted=posted).body
+
+    def _ask(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        media_types: frozenset[str],
+        within: float | None = None,
+        posted: _Posted | None = None,
+    ) -> Fetched:
         deadline = Deadline.after(self._deadline if within is None else min(within, self._deadline))
         target = read_url(url)
         if target.scheme != "https" and not self._guard.is_loopback_allowed:
@@ -118,9 +145,10 @@ class GuardedFetcher:
             response = ask(
                 target,
                 sock,
-                headers=_headers(target, media_types),
+                headers=_headers(target, media_types, posted),
                 deadline=deadline,
                 max_bytes=max_bytes,
+                body=None if posted is None else posted.body,
             )
             _check_status(response.status)
             media_type = _media_type(response.headers, media_types)
@@ -184,9 +212,13 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _headers(target: Target, media_types: frozenset[str]) -> Mapping[str, str]:
-    """All headers that are sent."""
+def _headers(
+    target: Target, media_types: frozenset[str], posted: _Posted | None
+) -> Mapping[str, str]:
+    """All headers that are sent, but for the length of a body."""
+    headers = {} if posted is None else {"Content-Type": posted.content_type}
     return {
+        **headers,
         "Host": target.authority,
         "Accept": ", ".join(sorted(one for one in media_types if not one.startswith("+"))),
         "Accept-Encoding": "identity",

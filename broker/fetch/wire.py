@@ -27,17 +27,24 @@ def ask(
     headers: Mapping[str, str],
     deadline: Deadline,
     max_bytes: int,
+    body: bytes | None = None,
 ) -> BaseHTTPResponse:
     """
-    The head of the answer to a GET request, sent over a socket that is already where it should be.
+    The head of the answer to a request, sent over a socket that is already where it should be.
 
-    Nothing is followed, repeated, decoded, proxied or added from the environment. What may arrive
-    in all is twice ``max_bytes``, since chunks have a frame, and 32 KiB of headers.
+    It is a POST request where there is a ``body``, else a GET request. Nothing is followed, repeated,
+    decoded, proxied or added from the environment. What may arrive in all is twice ``max_bytes``, since
+    chunks have a frame, and 32 KiB of headers.
     """
     connection = _Connection(target.host, target.port)
     connection.sock = _BoundedSocket(sock, deadline=deadline, budget=2 * max_bytes)
     connection.request(
-        "GET", target.path, headers=headers, preload_content=False, decode_content=False
+        "GET" if body is None else "POST",
+        target.path,
+        body=body,
+        headers=headers,
+        preload_content=False,
+        decode_content=False,
     )
     return connection.getresponse()
 

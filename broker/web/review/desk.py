@@ -8,8 +8,9 @@ from typing import Final, Protocol, TypeVar
 
 from starlette.requests import Request
 
-from broker.audit.query import AuditReader, Found
+from broker.audit.query import AuditReader
 from broker.audit.record import Record
+from broker.audit.seal.integrity import Proofs
 from broker.interfaces import AuditEntry
 
 _Answer = TypeVar("_Answer")
@@ -23,41 +24,6 @@ PATIENCE: Final = 5.0
 
 class TooBusy(Exception):
     """Too many ask at once; somebody has to come again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """
-    How far the record is known to be whole, as whoever seals it found last.
-
-    ``records`` are sealed and verified. ``sealed_until`` is the time of the last checkpoint in unix
-    seconds, ``None`` where there is none yet. ``unsealed`` records came since. ``fault`` says where the
-    record is broken and how, in one sentence that begins with the file and the line.
-    """
-
-    records: int = 0
-    sealed_until: float | None = None
-    unsealed: int = 0
-    is_anchored: bool = False
-    is_time_stamped: bool = False
-    fault: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """
-    That a record stands in the sealed log: the leaf that it is, and the checkpoint above it.
-
-    ``text`` is what ``broker audit verify-proof`` accepts, ``digest`` the hash of the leaf in hex,
-    ``sealed_at`` in unix seconds.
-    """
-
-    text: str
-    origin: str
-    leaf: int
-    size: int
-    digest: str
-    sealed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +69,6 @@ class Witness(Protocol):
     ) -> AbstractContextManager[AuditEntry]: ...
 
 
-def _without_proof(_found: Found) -> Proof | None:
-    return None
-
-
 def named_grounds(record: Record) -> Grounds:
     """The policies that decided by their names alone."""
     return Grounds([Ground(name) for name in record.policy_ids or ()])
@@ -117,15 +79,13 @@ class Desk:
     """
     Everything that the auditor's pages show.
 
-    ``standing`` must answer at once. ``witness`` records what is looked at; without one nothing is.
-    ``proof_of`` and ``grounds_of`` may read files and raise what ``reader`` raises; the first answers
-    ``None`` for what is not sealed yet.
+    ``clock`` tells unix seconds. ``grounds_of`` may read files and raise what ``reader`` raises.
+    ``witness`` records what is looked at; without one nothing is.
     """
 
     reader: AuditReader
-    standing: Callable[[], Standing]
+    proofs: Proofs
     clock: Callable[[], float]
-    proof_of: Callable[[Found], Proof | None] = _without_proof
     grounds_of: Callable[[Record], Grounds] = named_grounds
     witness: Witness | None = None
     _turns: asyncio.Semaphore = field(

@@ -14,7 +14,8 @@ from broker.audit.telling.reasons import reason_in_words
 from broker.audit.telling.sentence import told
 from broker.audit.telling.words import Piece
 from broker.web.review import rows
-from broker.web.review.desk import Desk, Grounds, Proof
+from broker.web.review.desk import Desk, Grounds
+from broker.web.review.evidence import Proving, Standing, proving, standing
 
 MOST_NEIGHBOURS: Final = 20
 """No more neighbours of one kind are shown."""
@@ -77,11 +78,12 @@ class EventView:
     reason: str
     grounds: Grounds
     scopes: Sequence[ScopeLine]
-    proof: Proof | None
+    proving: Proving
     parents: Sequence[rows.Row]
     children: Sequence[rows.Row]
     has_more_children: bool
     group: Sequence[rows.Row]
+    standing: Standing
     raw: str
     digest: str
 
@@ -105,11 +107,12 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         reason=reason_in_words(record.reason) if record.reason else "",
         grounds=desk.grounds_of(record),
         scopes=_scope_lines(record),
-        proof=desk.proof_of(found),
+        proving=proving(desk.proofs, record),
         parents=[rows.row(one) for one in parents[:MOST_NEIGHBOURS]],
         children=[rows.row(one) for one in children[:MOST_NEIGHBOURS]],
         has_more_children=len(children) > MOST_NEIGHBOURS,
         group=[rows.row(one) for one in _group(desk.reader, record)],
+        standing=standing(desk.proofs, desk.reader.extent()),
         raw=msgspec.json.format(found.line, indent=2).decode("ascii", "backslashreplace"),
         digest=line_hash(found.line),
     )

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive
+from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.web.review import rows
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.rendering import Rendering
@@ -62,7 +62,7 @@ class Streams:
         while clock() < end:
             try:
                 found = await desk.ask(_newer(desk, query, cursor))
-            except (QueryRefused, QueryTooExpensive, OSError, TooBusy):
+            except (QueryRefused, QueryTooExpensive, RecordChanged, OSError, TooBusy):
                 yield "event: problem\ndata: \n\n"
                 return
             for one in found:

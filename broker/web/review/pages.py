@@ -8,13 +8,14 @@ from typing import Any, Final, TypeVar
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from broker.audit.query import Page, Party, Query, QueryRefused, QueryTooExpensive
+from broker.audit.query import Branch, Lineage, Page, Party, Query, QueryRefused, QueryTooExpensive
 from broker.audit.telling.formats import FORMATS
 from broker.errors import Reason
 from broker.web.review import histogram as histograms
 from broker.web.review import rows
 from broker.web.review.asking import LISTS, LONGEST_ADDRESS, Asked, address, read, written
 from broker.web.review.desk import Desk, Look, TooBusy
+from broker.web.review.evidence import Standing, standing
 from broker.web.review.events import EventView, view
 from broker.web.review.export import MOST_EXPORTED, Exporting
 from broker.web.review.histogram import Histogram
@@ -52,6 +53,7 @@ class Listing:
     rows: Sequence[rows.Row]
     histogram: Histogram | None
     is_uncounted: bool
+    standing: Standing
 
 
 class Pages:
@@ -82,7 +84,6 @@ class Pages:
         told = {
             "asked": asked,
             "listing": listing,
-            "standing": self._desk.standing(),
             "views": saved_views(asked),
             "spans": spans(asked),
             "chips": [(*pair, address(rows.BASE, asked.without(pair))) for pair in asked.pairs],
@@ -100,14 +101,12 @@ class Pages:
     async def event(self, request: Request) -> Response:
         """One record."""
         found = await self._event(request)
-        told = {"event": found, "standing": self._desk.standing()}
-        return self._rendering.page(request, "event.html", told)
+        return self._rendering.page(request, "event.html", {"event": found})
 
     async def proof(self, request: Request) -> Response:
         """The proof of one record, as a file."""
-        found = (await self._event(request)).proof
-        if found is None:
-            raise NotFound("This record is not sealed yet, so that there is no proof of it.")
+        proving = (await self._event(request)).proving
+        found = _there(proving.proof, proving.fault or "This record is not sealed yet.")
         name = re.sub(r"[^0-9A-Za-z-]", "_", request.path_params["event_id"])[:80]
         return Response(
             found.text, media_type="text/plain; charset=utf-8", headers=_as_file(f"{name}.proof")
@@ -141,10 +140,11 @@ class Pages:
             request,
             Look(f"lineage {jti}"),
             lambda: self._desk.reader.lineage(jti),
-            size=lambda lineage: _one_or_none(lineage.root),
+            size=lambda lineage: len(_beginnings(lineage)),
         )
-        _there(found.root, "Nothing is recorded of a token with this id.")
-        return self._rendering.page(request, "lineage.html", {"lineage": found})
+        if not _beginnings(found):
+            raise NotFound("Nothing is recorded of a token with this id.")
+        return self._rendering.page(request, "lineage.html", {"lineage": found, "beginnings": _beginnings(found)})
 
     async def find(self, request: Request) -> Response:
         """To the record or the lineage that an id is of."""
@@ -157,7 +157,7 @@ class Pages:
         def question() -> str | None:
             if self._desk.reader.get(event_id) is not None:
                 return rows.event_address(event_id)
-            if self._desk.reader.lineage(text).root is not None:
+            if _beginnings(self._desk.reader.lineage(text)):
                 return rows.lineage_address(text)
             return None
 
@@ -246,12 +246,14 @@ class Pages:
         reader = self._desk.reader
         page = reader.find(asked.query, limit=ROWS, cursor=cursor)
         shown = [rows.row(one) for one in page.found]
+        drawn, is_uncounted = None, False
         try:
             drawn = histograms.draw(reader, asked, path=rows.BASE, now=self._desk.clock())
         except (QueryRefused, QueryTooExpensive):
             # The list is worth showing even where there is too much to count.
-            return Listing(page, shown, None, is_uncounted=True)
-        return Listing(page, shown, drawn, is_uncounted=False)
+            is_uncounted = True
+        now = standing(self._desk.proofs, reader.extent())
+        return Listing(page, shown, drawn, is_uncounted=is_uncounted, standing=now)
 
     def _party(self, kind: str, name: str, asked: Asked) -> tuple[Party, Listing] | None:
         party = self._desk.reader.party(kind, name)
@@ -277,6 +279,11 @@ def _look(what: str, asked: Asked) -> Look:
 
 def _one_or_none(found: object) -> int:
     return 0 if found is None else 1
+
+
+def _beginnings(lineage: Lineage) -> Sequence[Branch]:
+    """Where the token was issued, or else, where it is somebody else's, presented."""
+    return lineage.uses if lineage.root is None else [lineage.root]
 
 
 def _there(found: _Found | None, sentence: str) -> _Found:

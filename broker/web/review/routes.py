@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from broker.audit.query import QueryRefused, QueryTooExpensive
+from broker.audit.query import QueryRefused, QueryTooExpensive, RecordChanged
 from broker.errors import RateLimited, TemporarilyUnavailable
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.live import Streams
@@ -21,6 +21,7 @@ Answering = Callable[[Request], Awaitable[Response]]
 _PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     QueryRefused: (400, "This cannot be asked"),
     NotFound: (404, "There is nothing here"),
+    RecordChanged: (500, "This record is not as it was"),
     QueryTooExpensive: (422, "This takes too long to answer"),
     TooBusy: (503, "Too many ask at once"),
     RateLimited: (429, "This is too much at once"),
@@ -97,6 +98,8 @@ def _sentences(problem: Exception) -> list[str]:
         return [
             "A file of the audit record could not be read. The broker's log says which and why."
         ]
+    if isinstance(problem, RecordChanged):
+        return [str(problem), "Keep the files, and check a copy with broker audit verify."]
     if isinstance(problem, RateLimited):
         return ["Wait for some seconds, then ask again."]
     if isinstance(problem, TemporarilyUnavailable):

@@ -21,8 +21,8 @@ from broker.audit.segments import find_segments, segment_name
 Progress = Callable[[int, int], None]
 """Is told after each step how many bytes of the segments are known to the index, and how many there are."""
 
-_BATCH: Final = 5_000
-_AT_ONCE: Final = 1.0
+_BATCH: Final = 20_000
+_AT_ONCE: Final = 2.0
 _BLOCK: Final = 4_096
 
 _Item = tuple[Line, IndexEntry | None]

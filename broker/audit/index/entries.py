@@ -1,6 +1,6 @@
 """What the index keeps of a record: the texts by which it is found."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -55,17 +55,18 @@ def entry_of(line: Line) -> IndexEntry | None:
         event_id=record.event_id,
         facets=tuple(value or "" for value in _facets(record)),
         depth=_NO_DEPTH if record.chain_depth is None else min(record.chain_depth, 2**31),
-        policies=tuple(dict.fromkeys(deciding(record))),
+        policies=deciding(record),
         subject=_person(record),
         tokens=tokens_of(record),
     )
 
 
-def deciding(record: Record) -> Iterator[str]:
+def deciding(record: Record) -> tuple[str, ...]:
     """The ids of the policies that had a part in a decision."""
-    yield from record.policy_ids or ()
+    policies = record.policy_ids or []
     for decision in record.scope_decisions or ():
-        yield from decision.policy_ids
+        policies = policies + decision.policy_ids
+    return tuple(dict.fromkeys(policies))
 
 
 def issued_token(record: Record) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -93,7 +93,7 @@ class _Batch:
     seen: dict[tuple[int, int], _Span] = field(default_factory=dict)
     tallies: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     next_of: dict[int, int] = field(default_factory=dict)
-    positions: dict[str, Position] = field(default_factory=dict)
+    last_lines: dict[str, Line] = field(default_factory=dict)
     unreadable: int = 0
 
 
@@ -111,6 +111,8 @@ class Filler:
         self._texts: dict[str, int] = {}
         self._combinations: dict[tuple[object, ...], int] = {}
         self._chains: dict[str, int] = {}
+        (last,) = connection.execute("SELECT max(id) FROM event").fetchone()
+        self._last = -1 if last is None else last
 
     def enter(self, lines: Sequence[tuple[Line, IndexEntry | None]]) -> None:
         """Add the lines, in the transaction that is open."""
@@ -126,7 +128,7 @@ class Filler:
             chain = self._chain(line.writer)
             batch.places.append((batch.number, event, chain, line.number, line.offset, digest))
             batch.number += 1
-            batch.positions[line.writer] = after(line)
+            batch.last_lines[line.writer] = line
         self._write(batch)
 
     def _event(self, batch: _Batch, entry: IndexEntry) -> int:
@@ -147,6 +149,16 @@ class Filler:
 
     def _number(self, batch: _Batch, moment: int) -> int:
         """The next number of a moment, or of one after it when there are too many."""
+        first = moment * TIES
+        if first > self._last:
+            batch.next_of[moment] = first + 1
+        else:
+            first = self._number_between(batch, moment)
+        self._last = max(self._last, first)
+        return first
+
+    def _number_between(self, batch: _Batch, moment: int) -> int:
+        """The same where there are later ones already."""
         while True:
             first = moment * TIES
             number = batch.next_of.get(moment)
@@ -224,12 +236,12 @@ class Filler:
         many(_COUNT, [(first, last, count, number) for number, (count, first, last) in counts])
         many(_SEEN, [(*key, *span) for key, span in sorted(batch.seen.items())])
         many(_TALLY, [(*key, count) for key, count in sorted(batch.tallies.items())])
-        positions: Mapping[str, Position] = batch.positions
+        ends = {writer: after(line) for writer, line in batch.last_lines.items()}
         many(
             _CHAIN,
             [
                 (writer, at.number, at.offset, at.head.seq, at.head.prev)
-                for writer, at in positions.items()
+                for writer, at in ends.items()
             ],
         )
         self._connection.execute(

@@ -39,6 +39,7 @@ def index_path(directory: Path, *, cache: Path | None = None) -> Path:
     Raises ``OSError`` when there is no place for it.
     """
     there = directory / INDEX
+    directory.stat()
     if os.access(directory, os.W_OK | os.X_OK) and _is_ours(there):
         return there
     private = cache if cache is not None else _cache()

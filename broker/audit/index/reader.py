@@ -98,9 +98,20 @@ class SqliteAuditReader:
     ) -> None:
         self.directory = directory
         self._pseudonyms_of = pseudonyms_of
-        self._file = IndexFile(index_path(directory, cache=cache), directory, limit=limit)
+        self._cache = cache
+        self._limit = limit
+        self._opened: IndexFile | None = None
         self._changed: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    @property
+    def _file(self) -> IndexFile:
+        with self._lock:
+            if self._opened is None:
+                # Only now, since the writers make the directory when they begin.
+                path = index_path(self.directory, cache=self._cache)
+                self._opened = IndexFile(path, self.directory, limit=self._limit)
+            return self._opened
 
     @property
     def path(self) -> Path:
@@ -121,7 +132,8 @@ class SqliteAuditReader:
 
     def close(self) -> None:
         """Close the files that are open."""
-        self._file.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:
         most = _bounded(limit)
@@ -138,11 +150,15 @@ class SqliteAuditReader:
 
     def newer(self, query: Query, *, than: str, limit: int = 50) -> Sequence[Found]:
         most = _bounded(limit)
-        with self._asking() as index:
-            asked = self._conditions(index, query)
-            events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
-            spots = _spots(index, events)
-        return self._read(spots)[0]
+        while True:
+            with self._asking() as index:
+                asked = self._conditions(index, query)
+                events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
+                spots = _spots(index, events)
+            found = self._read(spots)[0]
+            if found or not spots:
+                return found
+            than = spots[-1].cursor
 
     def latest(self) -> str:
         with self._asking() as index:

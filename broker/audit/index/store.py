@@ -103,6 +103,7 @@ class IndexFile:
             connection = _connect(self.path)
             try:
                 connection.execute("PRAGMA cache_size = -65536")
+                connection.execute("PRAGMA wal_autocheckpoint = 8192")
                 yield connection
             finally:
                 connection.close()

@@ -91,7 +91,7 @@ def chain_of(record: Record, ancestors: Mapping[str, Record] | None = None) -> C
     anything.
     """
     known = ancestors or {}
-    if record.event in _ABOUT_TOKENS:
+    if record.event in ABOUT_TOKENS:
         issue = known.get((shown.jti if (shown := _shown(record)) else None) or "")
         record = record if issue is None else issue
     has_somebody = record.subject is not None or record.client_id is not None
@@ -108,8 +108,10 @@ def chain_of(record: Record, ancestors: Mapping[str, Record] | None = None) -> C
     return Chain(tuple(steps), is_granted=record.decision == _PERMIT)
 
 
-_ABOUT_TOKENS: Final = frozenset({"token.introspect", "token.revoke"})
-_WITH_CHAIN: Final = frozenset({_ISSUE, "policy.explain", *_ABOUT_TOKENS})
+ABOUT_TOKENS: Final = frozenset({"token.introspect", "token.revoke"})
+"""Events in which somebody asks about a token and presents none."""
+
+_WITH_CHAIN: Final = frozenset({_ISSUE, "policy.explain", *ABOUT_TOKENS})
 _PARTY_KINDS: Final[Mapping[StepKind, str]] = {
     StepKind.PERSON: "person",
     StepKind.CLIENT: "client",

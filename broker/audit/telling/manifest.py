@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
@@ -25,6 +25,7 @@ _NAMES: Final = (
     "size",
     "sha256",
     "checkpoint",
+    "unread",
     "time",
     "by",
 )
@@ -38,7 +39,7 @@ class ManifestRefused(ValueError):
 class ManifestSigner(Protocol):
     """Whoever signs the checkpoints of the log signs manifests by the same key."""
 
-    def key_after(self, before: NoteKey | None) -> NoteKey:
+    def key_after(self, before: NoteKey | None, /) -> NoteKey:
         """The key to sign with."""
         ...
 
@@ -71,7 +72,8 @@ class Manifest:
 
     ``query`` is JSON, as ``query_text`` writes it. ``first`` and ``last`` are the records at the ends of
     the file, ``size`` is in bytes, ``sha256`` in hex and over the whole file. ``origin`` names the log, and
-    is empty for one without a name. ``time`` is RFC 3339 in UTC. Raises ``ManifestRefused``.
+    is empty for one without a name. ``unread`` tells by the names of writers or files what could not be
+    read and so is not in the export. ``time`` is RFC 3339 in UTC. Raises ``ManifestRefused``.
     """
 
     origin: str
@@ -84,6 +86,7 @@ class Manifest:
     size: int
     sha256: str
     checkpoint: Standing | None
+    unread: Mapping[str, str]
     time: str
     by: str
 
@@ -114,6 +117,7 @@ class Manifest:
             str(self.size),
             self.sha256,
             _standing_text(self.checkpoint),
+            json.dumps(dict(self.unread), sort_keys=True),
             json.dumps(self.time),
             json.dumps(self.by),
         )
@@ -140,6 +144,7 @@ class Manifest:
             size=_number(told["size"]),
             sha256=told["sha256"],
             checkpoint=_standing(told["checkpoint"]),
+            unread=_strings(told["unread"]),
             time=_string(told["time"]),
             by=_string(told["by"]),
         )
@@ -198,6 +203,16 @@ def _string(text: str) -> str:
         found = None
     if not isinstance(found, str):
         raise ManifestRefused("what should be text is none")
+    return found
+
+
+def _strings(text: str) -> Mapping[str, str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise ManifestRefused("what should be names and sentences is not")
     return found
 
 

@@ -25,12 +25,13 @@ _PARTIES: Final[Mapping[str, str]] = {
     PartyKind.CLIENT: "client",
     PartyKind.MCP_SERVER: "resource",
 }
-_LIMITS: Final[Mapping[str, str]] = {
+LIMITS: Final[Mapping[str, str]] = {
     "configuration": "the settings",
     "resource": "the resource",
     "policy": "policy",
     "input": "what is left of a token that was presented",
 }
+"""What limits the life of a token, in words."""
 _CAUSES: Final[Mapping[str, str]] = {
     "start": "since a process started",
     "rotation": "since the one before was full",
@@ -165,7 +166,7 @@ def _got(record: Record) -> Told:
     if record.lifetime is not None:
         yield f" that lives {duration(record.lifetime)}"
         if record.lifetime_limit:
-            limit = _LIMITS.get(record.lifetime_limit) or value(record.lifetime_limit)
+            limit = LIMITS.get(record.lifetime_limit) or value(record.lifetime_limit)
             yield f", limited by {limit}"
     if record.confirmation:
         yield ", bound to a key of its holder"

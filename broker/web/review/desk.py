@@ -11,6 +11,7 @@ from starlette.requests import Request
 from broker.audit.query import AuditReader
 from broker.audit.record import Record
 from broker.audit.seal.integrity import Proofs
+from broker.audit.telling.why import Grounds, why
 from broker.interfaces import AuditEntry
 
 _Answer = TypeVar("_Answer")
@@ -24,28 +25,6 @@ PATIENCE: Final = 5.0
 
 class TooBusy(Exception):
     """Too many ask at once; somebody has to come again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """A policy that decided, where it stands if that is known, and why it is there."""
-
-    policy: str
-    place: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """
-    Why a request was decided as it was: the policies, and what would have changed a refusal.
-
-    ``note`` says what is to be known of them, such as that the policies have changed since.
-    """
-
-    policies: Sequence[Ground] = ()
-    misses: Sequence[str] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +48,6 @@ class Witness(Protocol):
     ) -> AbstractContextManager[AuditEntry]: ...
 
 
-def named_grounds(record: Record) -> Grounds:
-    """The policies that decided by their names alone."""
-    return Grounds([Ground(name) for name in record.policy_ids or ()])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """
@@ -86,7 +60,7 @@ class Desk:
     reader: AuditReader
     proofs: Proofs
     clock: Callable[[], float]
-    grounds_of: Callable[[Record], Grounds] = named_grounds
+    grounds_of: Callable[[Record], Grounds] = why
     witness: Witness | None = None
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False

@@ -1,6 +1,6 @@
 """A record on a page of its own: its sentence, its chain, why it was decided so, its proof."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,24 +10,18 @@ from broker.audit.chain import line_hash
 from broker.audit.query import AuditReader, Found
 from broker.audit.record import Record
 from broker.audit.telling.chain import Chain, Handed, Step, chain_of
-from broker.audit.telling.reasons import reason_in_words
+from broker.audit.telling.kin import ancestors_of
 from broker.audit.telling.sentence import told
 from broker.audit.telling.words import Piece
 from broker.web.review import rows
-from broker.web.review.desk import Desk, Grounds
+from broker.audit.telling.why import Grounds
+from broker.web.review.desk import Desk
 from broker.web.review.evidence import Proving, Standing, proving, standing
 
 MOST_NEIGHBOURS: Final = 20
 """No more neighbours of one kind are shown."""
 
-_MOST_ANCESTORS: Final = 16
 _BAR: Final = 100
-_VERDICTS: Final = {
-    "permit": "Permitted",
-    "no_permit": "No policy permits it",
-    "forbidden": "A policy forbids it",
-    "error": "Policy could not be evaluated",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +48,6 @@ class Stop:
     passed: Sequence[Passed]
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeLine:
-    """What policy said to one scope."""
-
-    scope: str
-    is_permitted: bool
-    verdict: str
-    policies: Sequence[str]
-    errors: Sequence[str]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventView:
     """Everything on the page of a record."""
@@ -75,9 +58,7 @@ class EventView:
     sentence: Sequence[Piece]
     chain: Chain
     stops: Sequence[Stop]
-    reason: str
     grounds: Grounds
-    scopes: Sequence[ScopeLine]
     proving: Proving
     parents: Sequence[rows.Row]
     children: Sequence[rows.Row]
@@ -96,7 +77,7 @@ def view(desk: Desk, event_id: str) -> EventView | None:
     record = found.record
     parents = desk.reader.parents(found)
     children = desk.reader.children(found, limit=MOST_NEIGHBOURS + 1)
-    chain = chain_of(record, _ancestors(desk.reader, parents))
+    chain = chain_of(record, ancestors_of(desk.reader, found))
     return EventView(
         found=found,
         record=record,
@@ -104,9 +85,7 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         sentence=told(record),
         chain=chain,
         stops=_stops(chain),
-        reason=reason_in_words(record.reason) if record.reason else "",
         grounds=desk.grounds_of(record),
-        scopes=_scope_lines(record),
         proving=proving(desk.proofs, record),
         parents=[rows.row(one) for one in parents[:MOST_NEIGHBOURS]],
         children=[rows.row(one) for one in children[:MOST_NEIGHBOURS]],
@@ -116,19 +95,6 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         raw=msgspec.json.format(found.line, indent=2).decode("ascii", "backslashreplace"),
         digest=line_hash(found.line),
     )
-
-
-def _ancestors(reader: AuditReader, parents: Sequence[Found]) -> Mapping[str, Record]:
-    """The records of the issue of all tokens that the record derives from, by the ids of those."""
-    known: dict[str, Record] = {}
-    waiting = list(parents)
-    while waiting and len(known) < _MOST_ANCESTORS:
-        found = waiting.pop(0)
-        jti = found.record.jti
-        if jti and jti not in known:
-            known[jti] = found.record
-            waiting += reader.parents(found)
-    return known
 
 
 def _group(reader: AuditReader, record: Record) -> Iterator[Found]:
@@ -161,16 +127,3 @@ def _passed(handed: Handed, carried: frozenset[str], longest: int) -> Passed:
     bar = max(2, round((handed.lifetime or 0) / longest * _BAR)) if longest else 0
     address = rows.event_address(handed.event_id) if handed.event_id else ""
     return Passed(handed, lost, bar, address)
-
-
-def _scope_lines(record: Record) -> list[ScopeLine]:
-    return [
-        ScopeLine(
-            one.scope,
-            one.verdict == "permit",
-            _VERDICTS.get(one.verdict, one.verdict),
-            one.policy_ids,
-            one.errors,
-        )
-        for one in record.scope_decisions or ()
-    ]

@@ -144,7 +144,9 @@ class Pages:
         )
         if not _beginnings(found):
             raise NotFound("Nothing is recorded of a token with this id.")
-        return self._rendering.page(request, "lineage.html", {"lineage": found, "beginnings": _beginnings(found)})
+        return self._rendering.page(
+            request, "lineage.html", {"lineage": found, "beginnings": _beginnings(found)}
+        )
 
     async def find(self, request: Request) -> Response:
         """To the record or the lineage that an id is of."""

@@ -6,11 +6,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from broker.web.review.desk import Desk, Standing
+from broker.web.review.desk import Desk
 from broker.web.review.routes import review_routes
 from tests.web.review.story import NOW, Story, told_in
-
-INTACT = Standing(records=448, sealed_until=NOW, unsealed=3, is_anchored=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def client(story: Story) -> Iterator[TestClient]:
 
 def desk_of(story: Story, **others: object) -> Desk:
     """A desk over a story, whose clock stands still."""
-    facts = {"reader": story.reader, "standing": lambda: INTACT, "clock": lambda: NOW, **others}
+    facts = {"reader": story.reader, "proofs": story, "clock": lambda: NOW, **others}
     return Desk(**facts)  # type: ignore[arg-type] # The test names what it replaces.
 
 

@@ -2,19 +2,22 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from broker.audit.disk import DiskChain
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.record import VERSION, InputFact, KeyChangeFact, Record, ScopeFact, rfc3339
+from broker.audit.seal.integrity import Integrity
+from broker.audit.seal.prover import Prover
+from broker.audit.seal.sealer import Sealer
 from broker.oauth import (
     GRANT_CLIENT_CREDENTIALS,
     GRANT_JWT_BEARER,
     GRANT_TOKEN_EXCHANGE,
     TOKEN_TYPE_ACCESS_TOKEN,
 )
+from tests.audit.seal.signers import ORIGIN, KeysInMemory, signer_of
 
 NOW: Final = 1_795_356_310.0
 """2026-11-22 14:05:10 in UTC."""
@@ -36,16 +39,17 @@ HOSTILE: Final = (
 _DAY: Final = 86_400.0
 
 
-@dataclass
 class Story:
-    """An audit directory that records are added to, and the reader of its index."""
+    """An audit directory that records are added to, with the reader of its index, its seal and its proofs."""
 
-    directory: Path
-    chains: dict[str, DiskChain] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.reader = SqliteAuditReader(self.directory)
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self.chains: dict[str, DiskChain] = {}
+        self.reader = SqliteAuditReader(directory)
+        self.signer = signer_of(KeysInMemory())
+        self.sealer = Sealer(directory, self.signer, origin=ORIGIN, now=lambda: NOW)
+        self.prover = Prover(directory, self.signer.keys)
 
     def tell(self, *records: Record, writer: str = "http-0") -> None:
         """Add records to a chain, and let the index know."""
@@ -55,8 +59,30 @@ class Story:
         self.chains[writer].append(records)
         self.reader.catch_up()
 
+    def seal(self) -> None:
+        """Sign what there is."""
+        self.sealer.step()
+
+    def integrity(self) -> Integrity:
+        """How far it is sealed."""
+        last = self.sealer.last
+        return Integrity(
+            origin=ORIGIN,
+            keys=self.sealer.key_texts,
+            records=last.checkpoint.size if last else 0,
+            sealed_until=NOW if last else None,
+            faults={writer: str(fault) for writer, fault in self.sealer.faults.items()},
+            has_anchor=True,
+            anchored_records=last.checkpoint.size if last else None,
+        )
+
+    def prove(self, writer: str, seq: int) -> str:
+        """The proof of one record."""
+        return self.prover.prove(writer, seq)
+
     def close(self) -> None:
         """Let go of all files."""
+        self.sealer.close()
         for chain in self.chains.values():
             chain.close()
         self.reader.close()
@@ -412,4 +438,5 @@ def told_in(directory: Path, *, is_hostile: bool = False) -> Story:
     story.tell(*(record for _, records in a_day() for record in records))
     if is_hostile:
         story.tell(hostile(), writer="grpc-0")
+    story.seal()
     return story

@@ -12,9 +12,9 @@ from broker.audit.record import Record
 from broker.audit.telling.chain import Chain, Handed, Step, chain_of
 from broker.audit.telling.kin import ancestors_of
 from broker.audit.telling.sentence import told
+from broker.audit.telling.why import Grounds
 from broker.audit.telling.words import Piece
 from broker.web.review import rows
-from broker.audit.telling.why import Grounds
 from broker.web.review.desk import Desk
 from broker.web.review.evidence import Proving, Standing, proving, standing
 

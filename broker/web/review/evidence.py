@@ -7,8 +7,8 @@ from typing import Final
 
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.query import Extent
-from broker.audit.seal.integrity import Integrity, NotSealed, Proofs
 from broker.audit.record import Record
+from broker.audit.seal.integrity import Integrity, NotSealed, Proofs
 from broker.audit.segments import AuditLogRefused
 
 _INDEX: Final = re.compile(r"^index ([0-9]{1,15})$", re.MULTILINE | re.ASCII)

@@ -15,8 +15,8 @@ from broker.web.review import histogram as histograms
 from broker.web.review import rows
 from broker.web.review.asking import LISTS, LONGEST_ADDRESS, Asked, address, read, written
 from broker.web.review.desk import Desk, Look, TooBusy
-from broker.web.review.evidence import Standing, standing
 from broker.web.review.events import EventView, view
+from broker.web.review.evidence import Standing, standing
 from broker.web.review.export import MOST_EXPORTED, Exporting
 from broker.web.review.histogram import Histogram
 from broker.web.review.live import LONGEST, Streams

@@ -20,9 +20,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 @pytest.fixture(scope="module")
-def client(story: Story) -> Iterator[TestClient]:
+def client(story: Story) -> TestClient:
     """A program that asks for the pages of that day."""
-    yield client_of(desk_of(story))
+    return client_of(desk_of(story))
 
 
 def desk_of(story: Story, **others: object) -> Desk:

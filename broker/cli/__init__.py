@@ -54,14 +54,14 @@ _NOUNS: Final = {
         {
             "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
             "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
-            "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
-            "verify-export": Verb(
-                "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
-            ),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
             "prove": Verb("broker.cli.audit_prove:prove", "Print the proof of one record."),
             "verify-proof": Verb(
                 "broker.cli.audit_verify_proof:verify_proof", "Verify a proof by itself."
+            ),
+            "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
+            "verify-export": Verb(
+                "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
             ),
             "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
             "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),

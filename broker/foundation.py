@@ -11,6 +11,7 @@ from broker import __version__
 from broker.apart import WorkFailed, word_of
 from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog, Observer
+from broker.audit.sinks.terms import open_sink
 from broker.bounded import MemoryStatus
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
@@ -52,9 +53,19 @@ def now() -> int:
 
 
 def open_audit_log(
-    settings: Settings, *, writer: str, observe: Observer | None = None
+    settings: Settings,
+    *,
+    writer: str,
+    observe: Observer | None = None,
+    is_command: bool = False,
 ) -> FileAuditLog:
-    """The chain of this name in the configured audit record; raises as ``FileAuditLog`` does."""
+    """
+    The chain of this name in the configured audit record; raises as ``FileAuditLog`` does.
+
+    A command waits for the files alone: what it has to do may be urgent, and its output is its own. The
+    broker ships its records to the other sinks, required ones included.
+    """
+    required = [one for one in settings.audit.sinks if one.is_required and not is_command]
     return FileAuditLog(
         settings.audit.directory,
         writer=writer,
@@ -62,6 +73,7 @@ def open_audit_log(
         segment_bytes=settings.audit.segment_size,
         write_timeout=settings.audit.write_timeout.total_seconds(),
         observe=observe,
+        required=[open_sink(one, settings.audit.directory) for one in required],
     )
 
 

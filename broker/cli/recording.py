@@ -111,7 +111,7 @@ def _open_audit(settings: Settings) -> FileAuditLog:
     deadline = time.monotonic() + _TURN_SECONDS
     while True:
         try:
-            return open_audit_log(settings, writer=_WRITER)
+            return open_audit_log(settings, writer=_WRITER, is_command=True)
         except WriterBusy:
             if time.monotonic() > deadline:
                 raise

@@ -5,9 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from broker.config.alert_sections import AlertsSection
 from broker.config.audit_seal_section import SealSection
-from broker.config.kinds import Duration, FileName, Size, between, lasting
+from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
 from broker.config.section import Section
+from broker.config.sink_sections import SinkSection
 
 
 class AuditSection(Section):
@@ -22,6 +24,12 @@ class AuditSection(Section):
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."
+    )
+    sinks: Annotated[list[SinkSection], holding(0, 3)] = Field(
+        default=[], description="Where records go besides the files."
+    )
+    alerts: AlertsSection = Field(
+        default_factory=AlertsSection, description="When somebody should look at the record."
     )
     seal: SealSection = Field(
         default_factory=SealSection, description="The checkpoints that make the record evidence."

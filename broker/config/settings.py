@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from broker.audit.alerts.terms import AlertTerms
+from broker.audit.sinks.terms import SinkTerms
 from broker.config.durations import write_duration
 from broker.model import (
     Client,
@@ -287,6 +289,8 @@ class AuditSettings:
     directory: Path
     segment_size: int
     write_timeout: timedelta
+    sinks: tuple[SinkTerms, ...] = ()
+    alerts: AlertTerms = field(default_factory=AlertTerms)
     seal: SealSettings = field(default_factory=SealSettings)
 
 

@@ -9,6 +9,7 @@ import structlog
 from broker.audit.commit import GroupCommit
 from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
 from broker.audit.entry import Clock, Entry, audit_logger
+from broker.audit.people.naming import Naming
 from broker.audit.record import Record
 from broker.model import RequestContext
 
@@ -27,9 +28,9 @@ class FileAuditLog:
 
     Construct it in the process that uses it, after any fork: it starts a thread and holds a lock on
     the writer id. A disk that fails closes the log, and with it everything that needs a record; the
-    log opens again by itself when the disk works. ``write_timeout`` is in seconds. Raises
-    ``AuditLogRefused`` when the directory is not safe, the writer id is in use, or the chain on
-    disk cannot be continued.
+    log opens again by itself when the disk works. ``write_timeout`` is in seconds. People are named as
+    they are called, until ``name_people``. Raises ``AuditLogRefused`` when the directory is not safe, the
+    writer id is in use, or the chain on disk cannot be continued.
     """
 
     def __init__(
@@ -45,7 +46,12 @@ class FileAuditLog:
         chain = DiskChain(directory, writer=writer, now=now, segment_bytes=segment_bytes)
         self._commit = GroupCommit(chain, timeout=write_timeout)
         self._observe = observe
+        self._now = now
         self._logger = audit_logger(self, now=now)
+
+    def name_people(self, naming: Naming) -> None:
+        """Have people named otherwise than as they are called, from the next record on."""
+        self._logger = audit_logger(self, now=self._now, naming=naming)
 
     def entry(self, event: str, context: RequestContext) -> Entry:
         return Entry(self._logger, event, context)

@@ -51,7 +51,15 @@ _NOUNS: Final = {
     ),
     "audit": (
         "The audit record.",
-        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+        {
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "people": Verb(
+                "broker.cli.audit_people:people", "List the periods whose people can be found."
+            ),
+            "forget": Verb(
+                "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
+            ),
+        },
     ),
     "policy": (
         "Policies.",

@@ -1,12 +1,31 @@
 """What may stand in ``broker.yaml`` about the audit record."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from broker.config.kinds import Duration, FileName, Size, between, lasting
 from broker.config.section import Section
+
+
+class PeopleSection(Section):
+    """How people are named in the audit record."""
+
+    names: Literal["pseudonym", "clear"] = Field(
+        default="pseudonym",
+        description="`pseudonym` names people by a keyed hash, by which who holds the key finds them; "
+        "`clear` by their subjects.",
+    )
+    period: Literal["month", "quarter", "year"] = Field(
+        default="month",
+        description="How long one key is used, in UTC. To destroy a key forgets the people of its period.",
+    )
+    directory: FileName | None = Field(
+        default=None,
+        description="Where the keys are, unless Vault has them beside `keys.vault.record`; `people` in "
+        "`data_dir` when not set.",
+    )
 
 
 class AuditSection(Section):
@@ -21,4 +40,7 @@ class AuditSection(Section):
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."
+    )
+    people: PeopleSection = Field(
+        default_factory=PeopleSection, description="How people are named in it."
     )

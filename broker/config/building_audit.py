@@ -3,7 +3,7 @@
 from pathlib import Path as FilePath
 
 from broker.config.findings import Scene
-from broker.config.settings import AuditSettings
+from broker.config.settings import AuditSettings, PeopleSettings
 
 
 def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
@@ -13,4 +13,14 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         directory=directory,
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
+        people=PeopleSettings(
+            names=section.people.names,
+            period=section.people.period,
+            directory=scene.places.under_data(
+                ("audit", "people", "directory"),
+                section.people.directory,
+                data_dir=scene.file.data_dir,
+                name="people",
+            ),
+        ),
     )

@@ -78,7 +78,7 @@ class KeyFiles:
         """The numbers of the keys that there are, the lowest first."""
         form = re.compile(rf"{re.escape(algorithm.lower())}(?:-([1-9][0-9]{{0,5}}))?\.pem")
         with private_directory(self.directory) as folder:
-            matches = [form.fullmatch(name) for name in _names(folder)]
+            matches = [form.fullmatch(name) for name in names_in(folder)]
         return sorted(int(match[1] or 1) for match in matches if match)
 
     def make(self, algorithm: str, number: int) -> None:
@@ -86,7 +86,7 @@ class KeyFiles:
         pem = _new_key(algorithm)
         name = _name(algorithm, number)
         with private_directory(self.directory) as folder:
-            _create(folder, name, content=pem, path=self.directory / name)
+            create_private(folder, name, content=pem, path=self.directory / name)
 
     def load(self, algorithm: str, number: int) -> LocalSigningKey | None:
         """The key with this number, or ``None`` if there is none."""
@@ -150,7 +150,8 @@ def write_private(folder: int, name: str, *, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def _names(folder: int) -> Sequence[str]:
+def names_in(folder: int) -> Sequence[str]:
+    """What is in a directory that is held open."""
     # The open directory is listed and not its path, where another may be by now.
     return os.listdir(folder)
 
@@ -160,7 +161,7 @@ def _name(algorithm: str, number: int) -> str:
     return f"{algorithm.lower()}{ending}.pem"
 
 
-def _create(folder: int, name: str, *, content: bytes, path: Path) -> None:
+def create_private(folder: int, name: str, *, content: bytes, path: Path) -> None:
     """Put a whole key under its name at once, unless the name is taken by then."""
     draft = f".{name}.{secrets.token_hex(8)}"
     try:

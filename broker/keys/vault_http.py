@@ -129,6 +129,10 @@ class VaultHttp:
         """The answer to a write, which may be empty; raises ``VaultFault``."""
         return self._call("post", path, token=token, json=body)
 
+    def delete(self, path: str, *, token: str) -> Mapping[str, Any]:
+        """The answer to a deletion, which is usually empty; raises ``VaultFault``."""
+        return self._call("delete", path, token=token)
+
     def close(self) -> None:
         """Close the connections that are idle."""
         self._adapter.close()
@@ -142,7 +146,7 @@ class VaultHttp:
         else:
             if isinstance(answer, dict):
                 return cast(dict[str, Any], answer)
-            if method == "post" and _is_empty(answer):
+            if method != "get" and _is_empty(answer):
                 return {}
             fault = _fault_of_answer(answer)
         # It is raised outside the handler because the error in its context may quote what was sent.

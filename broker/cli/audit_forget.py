@@ -69,7 +69,7 @@ def _destroy(keys: PeopleKeys, audit: AuditLog, period: str) -> None:
         raise
     if not was_there:
         _record_failure(audit, about, "there was no key")
-        raise Negative(f"There is no key of {period}: nobody of then can be found.")
+        raise Negative(f"There is no key of {period}: nobody is found by it.")
 
 
 def _record_failure(audit: AuditLog, about: str, detail: str) -> None:

@@ -133,10 +133,12 @@ def read_private(
         raise
     except OSError as error:
         raise KeyFileRefused(f"{path} cannot be opened: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        # A directory can be opened by its number, and by nothing that reads files.
+        os.close(descriptor)
+        raise KeyFileRefused(f"{path} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileRefused(f"{path} is not a regular file")
         _check_owner_and_mode(status, path)
         return file.read(limit), status
 

@@ -101,9 +101,7 @@ class VaultSession:
     def names(self, path: str) -> Sequence[Any]:
         """What there is in a folder, as Vault names it; nothing where there is none."""
         try:
-            answer = self._call(
-                lambda token: self._http.get(f"{path}?list=true", token=token), f"list on {path}"
-            )
+            answer = self._call(lambda token: self._http.list(path, token=token), f"list on {path}")
         except TemporarilyUnavailable as error:
             if not _is(error, Fault.MISSING):
                 raise

@@ -150,6 +150,23 @@ def test_a_key_that_others_can_read_is_refused(
         files.obtain(PERIOD)
 
 
+def test_nobody_is_recorded_by_a_key_that_others_can_read_until_it_is_closed_to_them(
+    files: PeopleKeyFiles, tmp_path: Path
+) -> None:
+    month = "2027-01"
+    files.obtain(month)
+    file = tmp_path / "people" / f"{month}.key"
+    file.chmod(0o640)
+    with closing(KeysInUse(files, length="month", now=lambda: 1_800_000_000.0)) as in_use:
+        with pytest.raises(TemporarilyUnavailable) as refused:
+            in_use.check()
+        assert "must have no access" in refused.value.detail
+
+        file.chmod(0o600)
+
+        until(lambda: is_well(in_use), seconds=10, what="the key is used")
+
+
 def test_a_directory_that_others_can_enter_is_refused(
     files: PeopleKeyFiles, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from broker.config import Settings, load_settings
 from broker.config.settings import VaultAuthSettings, VaultSettings
 from broker.errors import TemporarilyUnavailable
-from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_auth import AppRoleAuth, TokenFileAuth
 from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
@@ -96,6 +96,12 @@ def test_the_broker_makes_and_lists_the_keys_of_pseudonyms_and_changes_none(set_
         {"data": {"key": "A" * 43}},
     )
     assert refused.startswith("vault: forbidden (needs ")
+
+    made_token = set_up.as_root("bao token create -field=token -policy=broker-forgetting")
+    (set_up.folder / "forgetting").write_text(made_token)
+    forgetting = open_people_keys(set_up.settings, auth=TokenFileAuth(set_up.folder / "forgetting"))
+    assert forgetting.destroy("2026-11")
+    assert keys.held() == {}
 
 
 @pytest.mark.parametrize(

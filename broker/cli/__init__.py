@@ -65,6 +65,12 @@ _NOUNS: Final = {
             ),
             "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
             "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
+            "people": Verb(
+                "broker.cli.audit_people:people", "List the periods whose people can be found."
+            ),
+            "forget": Verb(
+                "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
+            ),
         },
     ),
     "policy": (

@@ -51,7 +51,13 @@ _NOUNS: Final = {
     ),
     "audit": (
         "The audit record.",
-        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+        {
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "query": Verb("broker.cli.audit_query:query", "Find records."),
+            "tail": Verb(
+                "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."
+            ),
+        },
     ),
     "policy": (
         "Policies.",

@@ -90,11 +90,9 @@ def _print_json(found: Sequence[Found], more: str) -> None:
 
 def _print_lines(name: str) -> Callable[[Sequence[Found], str], None]:
     def show(found: Sequence[Found], _more: str) -> None:
-        stream = click.get_binary_stream("stdout")
-        stream.write(FORMATS[name].head)
+        click.echo(FORMATS[name].head, nl=False)
         for one in found:
-            stream.write(FORMATS[name].row(one.record, one.line))
-        stream.flush()
+            click.echo(FORMATS[name].row(one.record, one.line), nl=False)
 
     return show
 

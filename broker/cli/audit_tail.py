@@ -75,10 +75,8 @@ def _catch_up(reader: SqliteAuditReader) -> None:
 
 def _print(found: Sequence[Found], *, output: str) -> None:
     if output == "ndjson":
-        stream = click.get_binary_stream("stdout")
         for one in found:
-            stream.write(FORMATS["ndjson"].row(one.record, one.line))
-        stream.flush()
+            click.echo(FORMATS["ndjson"].row(one.record, one.line), nl=False)
         return
     screen = console()
     for one in found:

@@ -15,7 +15,11 @@ MOST_BUCKETS: Final = 2_000
 
 _LONG: Final = 86_400 * TICKS
 _DECISIONS: Final = "SELECT id, value FROM text WHERE value IN ('permit', 'deny', 'info')"
-_EDGES: Final = "SELECT min(id), max(id) FROM event WHERE id >= ? AND id < ?"
+# Each by itself, since SQLite finds only one of them at once without looking at all rows.
+_EDGES: Final = """
+    SELECT (SELECT min(id) FROM event WHERE id >= :low AND id < :high),
+        (SELECT max(id) FROM event WHERE id >= :low AND id < :high)
+"""
 
 _ONE_BY_ONE: Final = """
     SELECT e.id / {ticks} AS bucket, c.decision, count(*) FROM {source}
@@ -62,7 +66,7 @@ def count_by_time(
     seconds = int(width.total_seconds())
     if seconds < 1 or width != timedelta(seconds=seconds):
         raise QueryRefused("width: not a whole number of seconds")
-    first, last = connection.execute(_EDGES, (asked.low, asked.high)).fetchone()
+    first, last = connection.execute(_EDGES, {"low": asked.low, "high": asked.high}).fetchone()
     if asked.is_empty or first is None:
         return []
     if (last - first) // (TICKS * seconds) >= MOST_BUCKETS:
@@ -85,22 +89,26 @@ def _bucket(start: float, counts: dict[str, int]) -> Bucket:
 
 
 def _statements(asked: Conditions, seconds: int) -> list[str]:
-    """What is counted already is added up; the rest, at both ends, is counted one by one."""
+    """
+    What is counted already is added up, by the widest spans that fit; the rest is counted one by one.
+
+    So both ends of a long time are made up of shorter and shorter spans.
+    """
     counted = _counted(asked)
     fitting = [one for one in counted.widths if seconds % one == 0]
-    if not fitting:
-        return [_one_by_one(asked, asked.low, asked.high, seconds)]
-    width = max(fitting)
-    first, last = -(-asked.low // (TICKS * width)), asked.high // (TICKS * width)
-    if first >= last:
-        return [_one_by_one(asked, asked.low, asked.high, seconds)]
-    return [
-        _one_by_one(asked, asked.low, first * TICKS * width, seconds),
-        counted.statement.format(
-            share=seconds // width, width=width, first=first, last=last, **counted.members
-        ),
-        _one_by_one(asked, last * TICKS * width, asked.high, seconds),
-    ]
+    statements = []
+    spans = [(asked.low, asked.high)]
+    for width in sorted(fitting, reverse=True):
+        left = []
+        for low, high in spans:
+            first, last = -(-low // (TICKS * width)), high // (TICKS * width)
+            if first >= last:
+                left.append((low, high))
+                continue
+            statements.append(counted.asking(seconds, width=width, first=first, last=last))
+            left += [(low, first * TICKS * width), (last * TICKS * width, high)]
+        spans = left
+    return statements + [_one_by_one(asked, *span, seconds) for span in spans if span[0] < span[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,13 @@ class _Counted:
     widths: Sequence[int]
     statement: str = ""
     members: Mapping[str, object] = field(default_factory=dict)
+
+    def asking(self, seconds: int, *, width: int, first: int, last: int) -> str:
+        """How spans of so many seconds are asked for, from those of a width that are counted."""
+        share = seconds // width
+        return self.statement.format(
+            share=share, width=width, first=first, last=last, **self.members
+        )
 
 
 def _counted(asked: Conditions) -> _Counted:

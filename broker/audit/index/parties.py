@@ -121,7 +121,8 @@ def _told(connection: sqlite3.Connection, party: Party, itself: set[int], seen: 
         for one in {0} | (itself if other == party.kind else set()):
             counts.pop(one, None)
         others[other] = [
-            (_text(connection, number), count) for number, count in counts.most_common(MOST_OTHERS)
+            (_text(connection, number), count)
+            for number, count in sorted(counts.items(), key=_most_first)[:MOST_OTHERS]
         ]
     decisions = {
         _text(connection, number): count for number, count in seen.decisions.items() if number
@@ -137,3 +138,8 @@ def _told(connection: sqlite3.Connection, party: Party, itself: set[int], seen: 
 def _text(connection: sqlite3.Connection, number: int) -> str:
     (value,) = connection.execute("SELECT value FROM text WHERE id = ?", (number,)).fetchone()
     return str(value)
+
+
+def _most_first(counted: tuple[int, int]) -> tuple[int, int]:
+    number, count = counted
+    return -count, number

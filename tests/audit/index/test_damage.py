@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,27 +221,19 @@ def test_two_who_catch_up_at_once_enter_every_record_once(life: Life) -> None:
     for writer in ("w1", "w2", "w3"):
         life.write(*(issue(n, event_id=f"{writer}-{n}") for n in range(200)), writer=writer)
     readers = [SqliteAuditReader(life.directory) for _ in range(4)]
-    records: list[int] = []
-    failures: list[BaseException] = []
 
-    def work(reader: SqliteAuditReader) -> None:
-        try:
-            for _ in range(5):
-                records.append(reader.catch_up().records)
-        except BaseException as failure:  # noqa: BLE001 - It is looked at below.
-            failures.append(failure)
+    def work(reader: SqliteAuditReader) -> int:
+        return sum(reader.catch_up().records for _ in range(5))
 
-    threads = [threading.Thread(target=work, args=(reader,)) for reader in readers]
-    for thread in threads:
-        thread.start()
-    for more in range(20):
-        life.write(issue(1_000 + more), writer="w1")
-    for thread in threads:
-        thread.join()
-    assert not failures
-    life.reader.catch_up()
+    with ThreadPoolExecutor(len(readers)) as threads:
+        counts = [threads.submit(work, reader) for reader in readers]
+        for more in range(20):
+            life.write(issue(1_000 + more), writer="w1")
+        entered = sum(count.result() for count in counts)
+    entered += life.reader.catch_up().records
     found = ids(life.reader.find(ISSUED, limit=1_000).found)
     assert len(found) == len(set(found)) == 620
+    assert entered == 623
     for reader in readers:
         reader.close()
 

@@ -89,7 +89,7 @@ def open_vault_rotator(
 
 def open_vault_audit_key(vault: VaultSettings) -> VaultAuditKey:
     """The key that seals the audit record."""
-    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    session = VaultSession(vault_server(vault), auth=vault_auth(vault.auth))
     return VaultAuditKey(session, name=vault.audit_key, mount=vault.mount)
 
 
@@ -97,7 +97,7 @@ def open_vault_anchor(
     vault: VaultSettings, record: RecordSettings, *, log_id: str
 ) -> VaultDocument:
     """The document in which the newest checkpoint of an audit record is anchored."""
-    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    session = VaultSession(vault_server(vault), auth=vault_auth(vault.auth))
     return VaultDocument(session, mount=record.mount, path=f"{record.path}/checkpoint/{log_id}")
 
 

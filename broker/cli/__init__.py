@@ -52,6 +52,10 @@ _NOUNS: Final = {
     "audit": (
         "The audit record.",
         {
+            "query": Verb("broker.cli.audit_query:query", "Find records."),
+            "tail": Verb(
+                "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."
+            ),
             "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
             "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
@@ -70,7 +74,7 @@ _NOUNS: Final = {
             ),
             "forget": Verb(
                 "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
-            ),
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
         },
     ),
     "policy": (

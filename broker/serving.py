@@ -275,16 +275,19 @@ def _leave() -> None:
 def _run_control(
     accepted: Accepted, metrics: Path, workers: tuple[str, ...], lifeline: Lifeline
 ) -> None:
-    from broker.web.admin import run_control  # noqa: PLC0415 - only this process needs it.
+    from broker.auditing import Auditing  # noqa: PLC0415 - only this process needs it.
+    from broker.web.admin import run_control  # noqa: PLC0415 - the same.
     from broker.web.readiness import Readiness  # noqa: PLC0415 - the same.
 
     configuration = accepted.configuration
     settings, listen = configuration.settings, configuration.settings.listen
+    auditing = Auditing(settings)
     run = partial(
         run_control,
         lifeline,
         listener=(listen.admin.host, listen.admin.port),
-        exposition=Exposition(metrics).render,
+        exposition=Exposition(metrics, beside=auditing.measures).render,
+        routes=auditing.routes(),
     )
     # With streams this process has callers of its own, and answers for its own health as well.
     reporting = workers if listen.streams is None else (*workers, lifeline.name)
@@ -294,7 +297,8 @@ def _run_control(
             reporting, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
         )
 
-    with keys_looked_after(settings):
+    # What every other process and part of this one has recorded at its end is sealed as well.
+    with auditing.under_way(), keys_looked_after(settings):
         if listen.streams is None:
             run(readiness=readiness)
             return

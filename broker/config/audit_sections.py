@@ -1,7 +1,7 @@
 """What may stand in ``broker.yaml`` about the audit record."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,25 @@ from broker.config.audit_seal_section import SealSection
 from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
 from broker.config.section import Section
 from broker.config.sink_sections import SinkSection
+
+
+class PeopleSection(Section):
+    """How people are named in the audit record."""
+
+    names: Literal["pseudonym", "clear"] = Field(
+        default="pseudonym",
+        description="`pseudonym` names people by a keyed hash, by which who holds the key finds them; "
+        "`clear` by their subjects.",
+    )
+    period: Literal["month", "quarter", "year"] = Field(
+        default="month",
+        description="How long one key is used, in UTC. To destroy a key forgets the people of its period.",
+    )
+    directory: FileName | None = Field(
+        default=None,
+        description="Where the keys are, unless Vault has them beside `keys.vault.record`; `people` in "
+        "`data_dir` when not set.",
+    )
 
 
 class AuditSection(Section):
@@ -33,4 +52,7 @@ class AuditSection(Section):
     )
     seal: SealSection = Field(
         default_factory=SealSection, description="The checkpoints that make the record evidence."
+    )
+    people: PeopleSection = Field(
+        default_factory=PeopleSection, description="How people are named in it."
     )

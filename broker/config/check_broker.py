@@ -140,6 +140,7 @@ def _check_directories(scene: Scene) -> Iterator[Finding]:
         (("keys", "dev", "directory"), file.keys.dev.directory, "keys"),
         (("state", "directory"), file.state.directory, "state"),
         (("audit", "directory"), file.audit.directory, "audit"),
+        (("audit", "people", "directory"), file.audit.people.directory, "people"),
     ):
         place = scene.places.under_data(path, value, data_dir=file.data_dir, name=name)
         try:

@@ -92,7 +92,11 @@ def test_vault_signs_goes_away_comes_back_and_changes_its_key(
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("exported", "can be exported"), ("p256", "not of type"), ("nobody", "not_found|missing|forbidden")],
+    [
+        ("exported", "can be exported"),
+        ("p256", "not of type"),
+        ("nobody", "not_found|missing|forbidden"),
+    ],
 )
 def test_a_key_that_is_not_fit_to_seal_seals_nothing(
     bao: OpenBao, log: Log, name: str, why: str

@@ -266,6 +266,8 @@ class OpenBao:
             'path "auth/token/renew-self" { capabilities = ["update"] }',
             'path "kv/data/broker/+/record" { capabilities = ["read"] }',
             'path "kv/data/broker/+/statements" { capabilities = ["create", "read", "update"] }',
+            'path "kv/data/broker/+/people/+" { capabilities = ["create", "read"] }',
+            'path "kv/metadata/broker/+/people/" { capabilities = ["list"] }',
         ]
         for key in may_sign:
             rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')

@@ -52,6 +52,10 @@ _NOUNS: Final = {
     "audit": (
         "The audit record.",
         {
+            "query": Verb("broker.cli.audit_query:query", "Find records."),
+            "tail": Verb(
+                "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."
+            ),
             "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
             "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
@@ -65,6 +69,12 @@ _NOUNS: Final = {
             ),
             "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
             "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
+            "people": Verb(
+                "broker.cli.audit_people:people", "List the periods whose people can be found."
+            ),
+            "forget": Verb(
+                "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
         },
     ),
     "policy": (

@@ -74,7 +74,7 @@ _NOUNS: Final = {
             ),
             "forget": Verb(
                 "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
-            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            ),
         },
     ),
     "policy": (

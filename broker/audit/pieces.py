@@ -8,7 +8,7 @@ from typing import Final
 from broker.audit.chain import LEAF, MAX_LINE_BYTES, Head, Link, decode_link
 from broker.audit.verify import Extent
 
-_BLOCK: Final = 256 * 1024
+_BLOCK: Final = 96 * 1024
 _MARK: Final = b"#"
 _PREV: Final = b'"prev":"'
 

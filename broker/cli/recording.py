@@ -33,7 +33,7 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
     is raised: always, or, unless it ``is_required``, once, and all else is done without a record.
     """
     audit = _AuditWhenNeeded(settings, is_required=is_required)
-    with _without_logs():
+    with without_logs():
         try:
             yield open_journal(settings, audit, face="command", operator=_account())
         finally:
@@ -94,7 +94,7 @@ class _Unwritten:
 
 
 @contextmanager
-def _without_logs() -> Iterator[None]:
+def without_logs() -> Iterator[None]:
     """What the audit log would tell in a log, which a command does not have, the command tells itself."""
     if structlog.is_configured():
         yield

@@ -70,17 +70,19 @@ class IndexFile:
         self._lock = threading.Lock()
         self._idle: list[_Connected] = []
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
         """
         Make sure that there is an index of this log and version; for who is the sole writer.
 
-        One that is damaged, or of another log or version, is thrown away.
+        One that is damaged, or of another log or version, is thrown away; then the answer is why.
         """
-        wrong = self._wrong()
-        if wrong == "missing":
+        if not self.path.exists():
             self._create()
-        elif wrong:
+            return ""
+        wrong = self._wrong()
+        if wrong:
             self.throw_away(wrong)
+        return wrong
 
     def forget(self, why: str, *, patience: float) -> None:
         """Throw away the index, if there is one. Raises ``Busy`` after ``patience`` seconds."""
@@ -162,8 +164,6 @@ class IndexFile:
 
     def _wrong(self) -> str:
         """What is wrong with the file; nothing when it can be used."""
-        if not self.path.exists():
-            return "missing"
         if self.is_damaged:
             return "it is damaged"
         try:

@@ -71,6 +71,7 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
         positions = read_positions(connection)
         check_known(directory, positions)
         follower = Follower(directory, positions)
+        follower.faults |= file.faults.known()
         lines = _by_time(follower)
         filler = Filler(connection)
         records = 0
@@ -81,6 +82,7 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
             records += len(batch)
             if progress is not None:
                 progress(*_extent(directory, read_positions(connection)))
+        file.faults.keep(follower.faults)
         faults = faults_of(follower)
         _keep_faults(connection, faults)
         return CaughtUp(records, faults)

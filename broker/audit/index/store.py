@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from broker.audit.diagnosis import Fault
-from broker.audit.index.location import log_name, sole_writer
+from broker.audit.index.location import log_name, made_private, sole_writer
 from broker.audit.index.schema import create, is_current, is_sound
 from broker.audit.query import QueryTooExpensive
 
@@ -215,8 +215,7 @@ class IndexFile:
         return ""
 
     def _create(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self.path, flags, 0o600))
+        os.close(made_private(self.path, is_new=True))
         self.is_damaged = False
         self.faults = KnownFaults()
         with self.writing() as connection:

@@ -52,13 +52,17 @@ _NOUNS: Final = {
     "audit": (
         "The audit record.",
         {
+            "query": Verb("broker.cli.audit_query:query", "Find records."),
             "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
             "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
+            "tail": Verb(
+                "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."
+            ),
             "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
-            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
             "verify-export": Verb(
                 "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
             ),
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
             "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
             "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
         },

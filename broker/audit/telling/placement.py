@@ -55,7 +55,9 @@ class Seals:
     def signed_by(self, keys: Sequence[NoteKey]) -> NoteKey | None:
         """Which of the keys has signed the newest checkpoint."""
         last = self._store.last()
-        for key in keys if last is not None else ():
+        if last is None:
+            return None
+        for key in keys:
             with suppress(NoteRefused):
                 open_note(last.note, [key])
                 return key

@@ -9,9 +9,9 @@ from typing import Final
 from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute
 
+from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.seal.anchor import Anchor, AnchorConflict
 from broker.audit.seal.integrity import Integrity, NotSealed
-from broker.audit.seal.log_id import make_log_id, origin_of
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.sealer import Sealer

@@ -2,8 +2,10 @@
 
 from pathlib import Path as FilePath
 
+from broker.config.building_alerts import build_alerts
+from broker.config.building_sinks import build_sinks
 from broker.config.findings import Scene
-from broker.config.settings import AuditSettings, SealSettings, TimeStampSettings
+from broker.config.settings import AuditSettings, PeopleSettings, SealSettings, TimeStampSettings
 
 
 def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
@@ -13,7 +15,19 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         directory=directory,
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
+        sinks=build_sinks(scene),
+        alerts=build_alerts(section.alerts),
         seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
+        people=PeopleSettings(
+            names=section.people.names,
+            period=section.people.period,
+            directory=scene.places.under_data(
+                ("audit", "people", "directory"),
+                section.people.directory,
+                data_dir=scene.file.data_dir,
+                name="people",
+            ),
+        ),
     )
 
 

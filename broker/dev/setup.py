@@ -28,7 +28,7 @@ listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admi
 workers: {{pin: never}}
 keys: {{store: dev, algorithm: ES256, also: [RS256], dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
-audit: {{directory: {directory}/audit}}
+audit: {{directory: {directory}/audit, people: {{names: clear}}}}
 {policies}log: {{format: console, level: info}}
 
 clients:
@@ -91,7 +91,7 @@ listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admi
 workers: {{pin: never}}
 keys: {{store: dev, algorithm: ES256, dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
-audit: {{directory: {directory}/audit}}
+audit: {{directory: {directory}/audit, people: {{names: clear}}}}
 {policies}log: {{format: console, level: warning}}
 
 clients:

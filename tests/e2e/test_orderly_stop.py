@@ -28,7 +28,7 @@ def recorded(broker: RunningBroker) -> set[str]:
 
 def sealed_records(broker: RunningBroker) -> int:
     """How many records the last checkpoint is over."""
-    last = CheckpointStore(broker.setting.audit).last()
+    last = CheckpointStore(broker.setting.audit_directory).last()
     return 0 if last is None else last.checkpoint.size
 
 
@@ -57,4 +57,6 @@ def test_a_broker_told_to_stop_says_so_first_and_answers_whatever_it_accepted(
     whole = broker.verify_audit()
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert whole.stdout.count("closed") == 3
-    assert sealed_records(broker) == len(broker.records())
+    segments = broker.setting.audit_directory.glob("*.jsonl")
+    lines = sum(len(path.read_bytes().splitlines()) for path in segments)
+    assert sealed_records(broker) == lines

@@ -1,10 +1,8 @@
 """Proofs that a record is in the tree under the newest signed checkpoint."""
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from broker.audit.chain import Head, decode_link
@@ -13,37 +11,13 @@ from broker.audit.merkle import ProofRefused, leaf_hash, root_by_inclusion
 from broker.audit.notes import NoteKey, open_note
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.seal.lines import first_line
+from broker.audit.seal.proof import Proof
 from broker.audit.seal.resume import Resumption
 from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.tree import TreeStore
 from broker.audit.seal.watched import Chains
 from broker.audit.segments import AuditLogRefused, find_segments
 from broker.audit.verify import Extent, chain_extents
-
-
-@dataclass(frozen=True, slots=True)
-class Included:
-    """
-    A record as the line that it is, and what shows that it is in the tree of a checkpoint.
-
-    ``path`` are the hashes beside it, the nearest first; ``note`` is the signed checkpoint.
-    """
-
-    line: bytes
-    index: int
-    path: Sequence[bytes]
-    note: str
-
-
-def proof_text(included: Included) -> str:
-    """A proof in one text (C2SP tlog-proof), with the record itself as what is extra in it."""
-    head = [
-        "c2sp.org/tlog-proof@v1",
-        f"extra {base64.b64encode(included.line).decode()}",
-        f"index {included.index}",
-    ]
-    path = [base64.b64encode(one).decode() for one in included.path]
-    return "\n".join([*head, *path, "", included.note])
 
 
 class Prover:
@@ -62,9 +36,9 @@ class Prover:
         self._hashes = TreeStore(directory)
         self._turn = threading.Lock()
 
-    def included(self, writer: str, seq: int) -> Included:
+    def proof(self, writer: str, seq: int) -> Proof:
         """
-        The record of a chain, and where it is in the tree.
+        The record of a chain, and what shows that it is in the newest checkpoint.
 
         Raises ``NotSealed``, ``NoteRefused``, other ``AuditLogRefused`` when what is on disk does not prove
         it, and ``OSError``.
@@ -79,11 +53,11 @@ class Prover:
         index = _index(found[0], found[1].checkpoint, writer, seq)
         with self._turn:
             path = self._path(leaf_hash(line), index, last)
-        return Included(line, index, path, last.note)
+        return Proof(line, index, path, last.note)
 
     def prove(self, writer: str, seq: int) -> str:
-        """The proof of a record as text; raises as ``included`` does."""
-        return proof_text(self.included(writer, seq))
+        """The text of a proof; raises as ``proof`` does."""
+        return self.proof(writer, seq).text
 
     def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
         try:

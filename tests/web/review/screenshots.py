@@ -12,15 +12,15 @@ FOLDER: Final = Path(__file__).parents[3] / "docs" / "images"
 LARGEST: Final = 150_000
 """No picture has more bytes."""
 
-_DESKTOP: Final = {"width": 1280, "height": 860}
+_DESKTOP: Final = {"width": 1280, "height": 720}
 _PICTURES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "audit-list": (
         "/audit",
-        {"viewport": {"width": 1280, "height": 980}, "color_scheme": "light"},
+        {"viewport": {"width": 1200, "height": 960}, "color_scheme": "light"},
     ),
     "audit-event": (
         "/audit/events/01a20386-0000-7404-b84a-255e3c9561b7",
-        {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+        {"viewport": {"width": 1200, "height": 720}, "color_scheme": "light"},
     ),
     "audit-lineage-dark": (
         "/audit/lineage?token=tickets-0",

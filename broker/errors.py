@@ -171,6 +171,17 @@ class Reason(Enum):
     BORN_EXPIRED = "Too little remains of the lifetime of the tokens presented."
     STEP_UP_REQUIRED = "A stronger or fresher login of the user is required."
 
+    # Auditors, who read the record.
+    LINK_UNKNOWN = "The link was used before, or its time is over."
+    LOGIN_UNKNOWN = "The login was not begun in this browser, or its time is over."
+    LOGIN_REFUSED = "The login provider did not say who you are."
+    LOGIN_UNAVAILABLE = "The login provider cannot be reached at the moment."
+    AUDITOR_UNKNOWN = "The account may not read the audit record."
+    FORM_FORGED = "The form was not sent from a page of this site, or the page is too old."
+    QUERY_MALFORMED = "The query cannot be answered as it is."
+    QUERY_TOO_EXPENSIVE = "The answer takes too long; ask for less time or by another filter."
+    AUDIT_UNREADABLE = "The audit record cannot be read at the moment."
+
     # The broker's own parts.
     REPLAY_STORE_UNAVAILABLE = "The service is temporarily unavailable."
     REVOCATION_UNAVAILABLE = "The service is temporarily unavailable."

@@ -24,6 +24,7 @@ class WatchProcess:
     def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
         settings = configuration.settings
         self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
+        self.audit = self._foundation.audit
         self.feed = RevocationFeed(self._foundation.state)
         self.endpoint: WatchEndpoint = assemble_watch(
             settings.issuer, self._foundation.caller_parts(), leeway=settings.tokens.leeway

@@ -51,7 +51,10 @@ _NOUNS: Final = {
     ),
     "audit": (
         "The audit record.",
-        {"verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole.")},
+        {
+            "open": Verb("broker.cli.audit_open:open_pages", "Make a link to the auditor's pages."),
+            "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+        },
     ),
     "policy": (
         "Policies.",

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from broker.config.kinds import Duration, FileName, Size, between, lasting
+from broker.config.review_sections import ReviewSection
 from broker.config.section import Section
 
 
@@ -18,6 +19,10 @@ class AuditSection(Section):
     )
     segment_size: Annotated[Size, between(65_536, 4_294_967_296)] = Field(
         default=67_108_864, description="The size at which a new segment is begun."
+    )
+    review: ReviewSection | None = Field(
+        default=None,
+        description="The auditor's pages, on the operators' port under `/audit`; off when not set.",
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."

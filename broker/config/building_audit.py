@@ -3,7 +3,8 @@
 from pathlib import Path as FilePath
 
 from broker.config.findings import Scene
-from broker.config.settings import AuditSettings
+from broker.config.review_sections import ReviewOidcSection
+from broker.config.settings import AuditSettings, ReviewOidcSettings, ReviewSettings
 
 
 def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
@@ -13,4 +14,34 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         directory=directory,
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
+        review=_review(scene),
+    )
+
+
+def _review(scene: Scene) -> ReviewSettings | None:
+    section = scene.file.audit.review
+    if section is None:
+        return None
+    return ReviewSettings(
+        url=(section.url or f"http://{scene.file.listen.admin}").removesuffix("/"),
+        session_lifetime=section.session_lifetime,
+        idle_timeout=section.idle_timeout,
+        oidc=None if section.oidc is None else _oidc(scene, section.oidc),
+    )
+
+
+def _oidc(scene: Scene, section: ReviewOidcSection) -> ReviewOidcSettings:
+    secret = section.client_secret_file
+    path = ("audit", "review", "oidc", "client_secret_file")
+    return ReviewOidcSettings(
+        issuer=section.issuer,
+        client_id=section.client_id,
+        client_secret_file=None if secret is None else scene.places.resolve(path, secret),
+        algorithms=tuple(section.algorithms),
+        scopes=tuple(section.scopes),
+        hosts=frozenset(section.hosts),
+        subjects=frozenset(section.subjects),
+        claim=section.claim,
+        values=frozenset(section.values),
+        name_claim=section.name_claim,
     )

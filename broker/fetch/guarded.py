@@ -63,6 +63,32 @@ class Fetcher(Protocol):
     ) -> Fetched: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """
+    What is sent to a server that answers a form with a document.
+
+    ``authorization`` is the header of that name, which authenticates the sender, or nothing.
+    """
+
+    body: bytes = field(repr=False)
+    authorization: str = field(default="", repr=False)
+
+
+class Sender(Fetcher, Protocol):
+    """A fetcher that also sends forms, with the same bounds and refusals."""
+
+    def send(
+        self,
+        url: str,
+        form: Form,
+        *,
+        max_bytes: int,
+        media_types: frozenset[str],
+        within: float | None = None,
+    ) -> Fetched: ...
+
+
 class GuardedFetcher:
     """
     Fetches over https, from addresses that may be reached, and nothing else.
@@ -109,6 +135,29 @@ class GuardedFetcher:
         within: float | None = None,
     ) -> Fetched:
         """The document at the URL, of at most ``max_bytes``. Raises ``FetchRefused``."""
+        return self._ask(url, None, max_bytes=max_bytes, media_types=media_types, within=within)
+
+    def send(
+        self,
+        url: str,
+        form: Form,
+        *,
+        max_bytes: int,
+        media_types: frozenset[str],
+        within: float | None = None,
+    ) -> Fetched:
+        """What the URL answers a form with; for whom it is meant is the caller's to know."""
+        return self._ask(url, form, max_bytes=max_bytes, media_types=media_types, within=within)
+
+    def _ask(
+        self,
+        url: str,
+        form: Form | None,
+        *,
+        max_bytes: int,
+        media_types: frozenset[str],
+        within: float | None,
+    ) -> Fetched:
         deadline = Deadline.after(self._deadline if within is None else min(within, self._deadline))
         target = read_url(url)
         if target.scheme != "https" and not self._guard.is_loopback_allowed:
@@ -118,9 +167,10 @@ class GuardedFetcher:
             response = ask(
                 target,
                 sock,
-                headers=_headers(target, media_types),
+                headers=_headers(target, media_types, form),
                 deadline=deadline,
                 max_bytes=max_bytes,
+                form=None if form is None else form.body,
             )
             _check_status(response.status)
             media_type = _media_type(response.headers, media_types)
@@ -184,15 +234,20 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _headers(target: Target, media_types: frozenset[str]) -> Mapping[str, str]:
-    """All headers that are sent."""
-    return {
+def _headers(target: Target, media_types: frozenset[str], form: Form | None) -> Mapping[str, str]:
+    """All headers that are sent, but for the length of a form."""
+    headers = {
         "Host": target.authority,
         "Accept": ", ".join(sorted(one for one in media_types if not one.startswith("+"))),
         "Accept-Encoding": "identity",
         "User-Agent": "delegation-broker",
         "Connection": "close",
     }
+    if form is not None:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        if form.authorization:
+            headers["Authorization"] = form.authorization
+    return headers
 
 
 def _check_status(status: int) -> None:

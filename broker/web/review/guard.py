@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders, URLPath
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
@@ -79,7 +80,8 @@ def require_auditor(
             return True
         return path == LOGIN or path.startswith(f"{LOGIN}/")
 
-    return _Below(inner, _Guard(inner, sessions, place, is_open=is_open))
+    # What is not found is told in here as well, with the headers of the pages.
+    return _Below(inner, _Guard(ExceptionMiddleware(inner), sessions, place, is_open=is_open))
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -81,7 +81,7 @@ class ReviewAccess:
         self._provider = provider
         self._pending = _PendingLogins(monotonic)
         self._limits = Limits(
-            LocalAllowances(), LimitTerms(per_source=_ATTEMPTS), monotonic=monotonic
+            LocalAllowances(now=monotonic), LimitTerms(per_source=_ATTEMPTS), monotonic=monotonic
         )
 
     def guarded(self, routes: Sequence[BaseRoute]) -> BaseRoute:

@@ -25,6 +25,7 @@ _MEDIA_TYPES: Final = frozenset({"application/json"})
 _LARGEST_METADATA: Final = 256 * 1024
 _LARGEST_ANSWER: Final = 64 * 1024
 _METADATA_SECONDS: Final = 600.0
+_COOL_DOWN_SECONDS: Final = 5.0
 _LONGEST_LIFETIME: Final = 86_400
 _LEEWAY: Final = 30
 _LONGEST_CODE: Final = 4096
@@ -128,6 +129,7 @@ class OpenIdProvider:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._known: tuple[_Metadata, float] | None = None
+        self._not_before = 0.0
 
     @property
     def issuer(self) -> str:
@@ -259,6 +261,10 @@ class OpenIdProvider:
             now = self._monotonic()
             if self._known is not None and now < self._known[1] + _METADATA_SECONDS:
                 return self._known[0]
+            if now < self._not_before:
+                raise _unavailable("it was away a moment ago")
+            # Whoever comes meanwhile waits for this fetch, and for no other if it fails.
+            self._not_before = now + _COOL_DOWN_SECONDS
             found = self._fetched_metadata()
             self._known = (found, now)
             return found

@@ -27,7 +27,7 @@ class Readings:
 
     def __init__(self, audit: AuditLog, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._audit = audit
-        self._purses = Purses(LocalAllowances(), monotonic=monotonic)
+        self._purses = Purses(LocalAllowances(now=monotonic), monotonic=monotonic)
 
     @contextmanager
     def reading(

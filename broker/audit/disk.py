@@ -60,6 +60,12 @@ class DiskChain:
         """Whether records can be added; when not, ``open`` must come first."""
         return self._segment is not None
 
+    @property
+    def next_number(self) -> int:
+        """No record that is still to be added gets a lower number; any thread may ask."""
+        head = self._head
+        return 0 if head is None else head.seq
+
     def open(self, cause: str, *, detail: str = "") -> None:
         """
         Begin a new segment after whatever is on disk, the chain's own last word first.

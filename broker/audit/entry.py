@@ -54,6 +54,10 @@ def audit_logger(sink: RecordSink, *, now: Clock) -> AuditLogger:
     return logger
 
 
+Place = Callable[[], str]
+"""Tells where the next record will stand at the earliest: the log, the chain and the number in it."""
+
+
 class Entry(Facts):
     """
     The record of one request, open for facts while its block runs and written when it is left.
@@ -64,9 +68,11 @@ class Entry(Facts):
     last and cannot be noted.
     """
 
-    __slots__ = ("_event", "_logger", "_parts")
+    __slots__ = ("_event", "_logger", "_parts", "_place")
 
-    def __init__(self, logger: AuditLogger, event: str, context: RequestContext) -> None:
+    def __init__(
+        self, logger: AuditLogger, event: str, context: RequestContext, place: Place
+    ) -> None:
         if event not in _EVENTS:
             raise ValueError(f"there is no audit event named {event!r}")
         told = {"event_id": context.request_id}
@@ -77,10 +83,16 @@ class Entry(Facts):
         super().__init__(told)
         self._logger = logger
         self._event = event
+        self._place = place
         self._parts: list[Part] = []
 
+    @property
+    def receipt(self) -> str:
+        """What a token tells of this record; the number of a record is known only when it is written."""
+        return f"{self.held['event_id']}@{self._place()}"
+
     def part(self) -> "Part":
-        return Part(self, self._parts)
+        return Part(self, self._parts, self._place)
 
     def __enter__(self) -> Self:
         return self
@@ -128,14 +140,21 @@ class Entry(Facts):
 class Part(Facts):
     """What is noted of one of several tokens; it goes to the entry when its block raises."""
 
-    __slots__ = ("_parts", "_whole")
+    __slots__ = ("_parts", "_place", "_whole")
 
-    def __init__(self, whole: Facts, parts: list["Part"]) -> None:
+    def __init__(self, whole: Facts, parts: list["Part"], place: Place) -> None:
         super().__init__({})
         self.add(whole)
         self.note(group_number=len(parts) + 1)
         self._whole = whole
         self._parts = parts
+        self._place = place
+
+    @property
+    def receipt(self) -> str:
+        """The same for the record of this part."""
+        name = part_id(self._whole.held["event_id"], len(self._parts) + 1)
+        return f"{name}@{self._place()}"
 
     def part(self) -> "Part":
         raise TypeError("a part of a request has no parts")
@@ -155,6 +174,11 @@ class Part(Facts):
             self._whole.add(self)
 
 
+def part_id(group: str, number: int) -> str:
+    """The id of a record in a group."""
+    return f"{group}#{number}"
+
+
 def _grouped(whole: Mapping[str, Any], parts: Sequence[Part]) -> Sequence[dict[str, Any]]:
     """The facts of each part; of a refusal there is one record, whatever was asked for."""
     group, decision = whole["event_id"], whole["decision"]
@@ -162,7 +186,7 @@ def _grouped(whole: Mapping[str, Any], parts: Sequence[Part]) -> Sequence[dict[s
     for number, part in enumerate(parts, start=1):
         facts = part.settled()
         facts.update(
-            event_id=f"{group}#{number}",
+            event_id=part_id(group, number),
             decision=decision,
             group=group,
             group_number=number,

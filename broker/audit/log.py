@@ -1,6 +1,7 @@
 """The durable audit log: no answer leaves before its record is on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import structlog
 from broker.audit.commit import GroupCommit
 from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
 from broker.audit.entry import Clock, Entry, audit_logger
+from broker.audit.log_id import log_id
 from broker.audit.record import Record
+from broker.audit.segments import AuditLogRefused
+from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import RequestContext
 
 Observer = Callable[[Mapping[str, Any]], None]
@@ -43,12 +47,28 @@ class FileAuditLog:
         observe: Observer | None = None,
     ) -> None:
         chain = DiskChain(directory, writer=writer, now=now, segment_bytes=segment_bytes)
+        self._directory = directory
+        self._log_id = ""
+        with suppress(OSError):
+            # A disk that fails now may work when the first record is written.
+            self._log_id = log_id(directory)
+        self._writer = writer
+        self._chain = chain
         self._commit = GroupCommit(chain, timeout=write_timeout)
         self._observe = observe
         self._logger = audit_logger(self, now=now)
 
     def entry(self, event: str, context: RequestContext) -> Entry:
-        return Entry(self._logger, event, context)
+        return Entry(self._logger, event, context, self._place)
+
+    def _place(self) -> str:
+        if not self._log_id:
+            try:
+                self._log_id = log_id(self._directory)
+            except (OSError, AuditLogRefused) as failure:
+                detail = f"audit log: it has no name, {type(failure).__name__}"
+                raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE, detail=detail) from None
+        return f"{self._log_id}/{self._writer}/{self._chain.next_number}"
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep finished records; the end of the pipeline. Raises ``TemporarilyUnavailable``."""

@@ -29,21 +29,30 @@ class Frontier:
     """
     A tree that only grows, of which the least is remembered that its root and its growth take.
 
-    ``size`` is the number of leaves. An append costs about two hashes.
+    ``size`` is the number of leaves. An append costs about two hashes. One that was left goes on from its
+    size and ``peaks``; raises ``ProofRefused`` for such that do not go together.
     """
 
     __slots__ = ("_peaks", "size")
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._peaks: list[bytes] = []
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        _check_hashes(peaks)
+        if len(peaks) != size.bit_count():
+            raise ProofRefused("a tree has one peak for each binary digit 1 of its size")
+        self.size = size
+        self._peaks = list(peaks)
+
+    @property
+    def peaks(self) -> Sequence[bytes]:
+        """The hashes of its full subtrees, the largest first; with the size they are all of it."""
+        return tuple(self._peaks)
 
     def append(self, leaf: bytes) -> None:
         """Add the hash of a leaf at the end."""
         # Each binary digit 1 of the size is a full subtree; a carry joins two of one height.
         node, size = leaf, self.size
         while size & 1:
-            node = _node(self._peaks.pop(), node)
+            node = node_hash(self._peaks.pop(), node)
             size >>= 1
         self._peaks.append(node)
         self.size += 1
@@ -54,7 +63,7 @@ class Frontier:
             return EMPTY_ROOT
         root = self._peaks[-1]
         for peak in reversed(self._peaks[:-1]):
-            root = _node(peak, root)
+            root = node_hash(peak, root)
         return root
 
 
@@ -77,7 +86,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     path: list[bytes] = []
     first, end = 0, len(leaves)
     while end - first > 1:
-        middle = first + _split(end - first)
+        middle = first + split_of(end - first)
         if index < middle:
             path.append(root_of(leaves[middle:end]))
             end = middle
@@ -98,7 +107,7 @@ def root_by_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[byte
     _check_hashes([leaf, *path])
     node = leaf
     for beside, is_left in _climb(index, size - 1, path):
-        node = _node(beside, node) if is_left else _node(node, beside)
+        node = node_hash(beside, node) if is_left else node_hash(node, beside)
     return node
 
 
@@ -113,7 +122,7 @@ def consistency_proof(leaves: Sequence[bytes], before: int) -> list[bytes]:
     path: list[bytes] = []
     first, end, is_known = 0, len(leaves), True
     while before != end:
-        middle = first + _split(end - first)
+        middle = first + split_of(end - first)
         if before <= middle:
             path.append(root_of(leaves[middle:end]))
             end = middle
@@ -150,8 +159,8 @@ def _grown(old_size: int, size: int, old_root: bytes, path: Sequence[bytes]) -> 
     old_node = node = hashes[0]
     for beside, is_left in _climb(index, last, hashes[1:]):
         if is_left:
-            old_node = _node(beside, old_node)
-        node = _node(beside, node) if is_left else _node(node, beside)
+            old_node = node_hash(beside, old_node)
+        node = node_hash(beside, node) if is_left else node_hash(node, beside)
     return old_node, node
 
 
@@ -175,11 +184,12 @@ def _climb(index: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes
         raise ProofRefused("the path is too short")
 
 
-def _node(left: bytes, right: bytes) -> bytes:
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """The hash over two subtrees, which no leaf can have."""
     return hashlib.sha256(_NODE + left + right).digest()
 
 
-def _split(size: int) -> int:
+def split_of(size: int) -> int:
     """The largest power of two below a size of at least two: how many leaves the left subtree has."""
     return 1 << (size - 1).bit_length() - 1
 

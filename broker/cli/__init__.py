@@ -53,7 +53,13 @@ _NOUNS: Final = {
         "The audit record.",
         {
             "open": Verb("broker.cli.audit_open:open_pages", "Make a link to the auditor's pages."),
+            "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
+            "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
+            "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "verify-export": Verb(
+                "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
+            ),
         },
     ),
     "policy": (

@@ -35,7 +35,7 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
     audit = _AuditWhenNeeded(settings, is_required=is_required)
     with _without_logs():
         try:
-            yield open_journal(settings, audit, face="command", operator=_account())
+            yield open_journal(settings, audit, face="command", operator=account())
         finally:
             audit.close()
 
@@ -82,6 +82,7 @@ class _Unwritten:
     """An entry that nobody writes."""
 
     admitted: Admission | None = None
+    receipt: str = ""
 
     def note(self, **_facts: Any) -> None:
         return
@@ -117,7 +118,7 @@ def _open_audit(settings: Settings) -> FileAuditLog:
             time.sleep(0.05)
 
 
-def _account() -> str:
+def account() -> str:
     """Whoever gives the command, as the system knows them."""
     number = os.getuid()
     try:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from broker.config.audit_seal_section import SealSection
 from broker.config.kinds import Duration, FileName, Size, between, lasting
 from broker.config.review_sections import ReviewSection
 from broker.config.section import Section
@@ -26,4 +27,7 @@ class AuditSection(Section):
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."
+    )
+    seal: SealSection = Field(
+        default_factory=SealSection, description="The checkpoints that make the record evidence."
     )

@@ -197,6 +197,7 @@ def _vault(scene: Scene, vault: VaultSection | None) -> VaultSettings | None:
         mount=vault.mount,
         keys=vault.keys.model_dump(exclude_none=True),
         auth=_vault_auth(scene, ("keys", "vault", "auth"), auth=vault.auth),
+        audit_key=vault.audit_key,
         record=_vault_record(vault),
         rotator=(
             _vault_auth(scene, ("keys", "vault", "rotator"), auth=vault.rotator)

@@ -4,7 +4,13 @@ from pathlib import Path as FilePath
 
 from broker.config.findings import Scene
 from broker.config.review_sections import ReviewOidcSection
-from broker.config.settings import AuditSettings, ReviewOidcSettings, ReviewSettings
+from broker.config.settings import (
+    AuditSettings,
+    ReviewOidcSettings,
+    ReviewSettings,
+    SealSettings,
+    TimeStampSettings,
+)
 
 
 def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
@@ -15,7 +21,17 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
         review=_review(scene),
+        seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
     )
+
+
+def _time_stamps(scene: Scene) -> TimeStampSettings | None:
+    seal = scene.file.audit.seal
+    if seal.timestamp_url is None or seal.timestamp_ca_file is None:
+        return None
+    at = ("audit", "seal", "timestamp_ca_file")
+    ca_file = scene.places.resolve(at, seal.timestamp_ca_file)
+    return TimeStampSettings(seal.timestamp_url, seal.timestamp_every, ca_file)
 
 
 def _review(scene: Scene) -> ReviewSettings | None:

@@ -5,6 +5,7 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from broker.config import files
+from broker.config.check_audit import check_audit_key, check_time_stamps
 from broker.config.check_keys import (
     check_embedded_keys,
     check_key_times,
@@ -167,6 +168,8 @@ _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (check_vault_keys, frozenset({"keys"})),
     (check_key_times, frozenset({"keys", "tokens"})),
     (check_keys_in_memory, frozenset({"keys", "tokens"})),
+    (check_audit_key, frozenset({"keys"})),
+    (check_time_stamps, frozenset({"audit"})),
     (check_sharing, frozenset({"state", "workers", "listen"})),
     (check_valkey, frozenset({"state"})),
     (check_review, frozenset({"audit", "listen", "issuer"})),

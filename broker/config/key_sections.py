@@ -89,6 +89,10 @@ class VaultSection(Section):
     url: Url = Field(description="Its address.")
     mount: VaultPath = Field(default="transit", description="Where the transit engine is mounted.")
     keys: VaultKeysSection = Field(description="The names of the keys.")
+    audit_key: VaultName = Field(
+        default="broker-audit",
+        description="The key of type `ed25519` that seals the audit record and signs nothing else.",
+    )
     namespace: VaultPath | None = Field(
         default=None, description="The namespace, where there are any."
     )

@@ -145,13 +145,15 @@ class VaultSettings:
     """
     The transit engine; ``keys`` gives the name of its key for each signing algorithm.
 
-    ``rotator`` is the login of who rotates the keys, ``auth`` that of who signs.
+    ``rotator`` is the login of who rotates the keys, ``auth`` that of who signs. ``audit_key`` is the key
+    that seals the audit record.
     """
 
     url: str
     mount: str
     keys: Mapping[str, str]
     auth: VaultAuthSettings
+    audit_key: str = "broker-audit"
     namespace: str | None = None
     ca_file: Path | None = None
     record: RecordSettings | None = None
@@ -292,6 +294,23 @@ class ReviewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeStampSettings:
+    """Who time-stamps checkpoints (RFC 3161), how often, and the roots that this has to lead to."""
+
+    url: str
+    every: timedelta
+    ca_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SealSettings:
+    """How often the audit record is sealed, and who is to witness that, if anybody."""
+
+    every: timedelta = timedelta(seconds=5)
+    time_stamps: TimeStampSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     """
     The audit files. ``segment_size`` is in bytes; past ``write_timeout`` a write has failed.
@@ -303,6 +322,7 @@ class AuditSettings:
     segment_size: int
     write_timeout: timedelta
     review: ReviewSettings | None = None
+    seal: SealSettings = field(default_factory=SealSettings)
 
 
 @dataclass(frozen=True, slots=True)

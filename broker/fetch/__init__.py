@@ -1,6 +1,6 @@
 """Outbound fetches: one guarded way to ask somebody else's server for a document."""
 
-from broker.fetch.guarded import Fetched, Fetcher, Form, GuardedFetcher, Sender
+from broker.fetch.guarded import Fetched, Fetcher, GuardedFetcher, Sender
 from broker.fetch.refusals import FetchReason, FetchRefused
 from broker.fetch.url import Target, read_url
 
@@ -9,7 +9,6 @@ __all__ = [
     "FetchRefused",
     "Fetched",
     "Fetcher",
-    "Form",
     "GuardedFetcher",
     "Sender",
     "Target",

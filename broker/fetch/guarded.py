@@ -64,29 +64,27 @@ class Fetcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """
-    What is sent to a server that answers a form with a document.
-
-    ``authorization`` is the header of that name, which authenticates the sender, or nothing.
-    """
+class _Posted:
+    """What is sent with a request."""
 
     body: bytes = field(repr=False)
+    content_type: str
     authorization: str = field(default="", repr=False)
 
 
 class Sender(Fetcher, Protocol):
-    """A fetcher that also sends forms, with the same bounds and refusals."""
+    """A fetcher that also sends, with the same bounds and refusals."""
 
-    def send(
+    def post(
         self,
         url: str,
-        form: Form,
+        body: bytes,
         *,
+        content_type: str,
         max_bytes: int,
-        media_types: frozenset[str],
-        within: float | None = None,
-    ) -> Fetched: ...
+        answer_type: str,
+        authorization: str = "",
+    ) -> bytes: ...
 
 
 class GuardedFetcher:
@@ -135,28 +133,35 @@ class GuardedFetcher:
         within: float | None = None,
     ) -> Fetched:
         """The document at the URL, of at most ``max_bytes``. Raises ``FetchRefused``."""
-        return self._ask(url, None, max_bytes=max_bytes, media_types=media_types, within=within)
+        return self._ask(url, max_bytes=max_bytes, media_types=media_types, within=within)
 
-    def send(
+    def post(
         self,
         url: str,
-        form: Form,
+        body: bytes,
         *,
+        content_type: str,
         max_bytes: int,
-        media_types: frozenset[str],
-        within: float | None = None,
-    ) -> Fetched:
-        """What the URL answers a form with; for whom it is meant is the caller's to know."""
-        return self._ask(url, form, max_bytes=max_bytes, media_types=media_types, within=within)
+        answer_type: str,
+        authorization: str = "",
+    ) -> bytes:
+        """
+        What the server answers to a body, once and in at most ``max_bytes``.
+
+        ``authorization`` is the header of that name. Raises ``FetchRefused``.
+        """
+        posted = _Posted(body, content_type, authorization)
+        media_types = frozenset({answer_type})
+        return self._ask(url, max_bytes=max_bytes, media_types=media_types, posted=posted).body
 
     def _ask(
         self,
         url: str,
-        form: Form | None,
         *,
         max_bytes: int,
         media_types: frozenset[str],
-        within: float | None,
+        within: float | None = None,
+        posted: _Posted | None = None,
     ) -> Fetched:
         deadline = Deadline.after(self._deadline if within is None else min(within, self._deadline))
         target = read_url(url)
@@ -167,10 +172,10 @@ class GuardedFetcher:
             response = ask(
                 target,
                 sock,
-                headers=_headers(target, media_types, form),
+                headers=_headers(target, media_types, posted),
                 deadline=deadline,
                 max_bytes=max_bytes,
-                form=None if form is None else form.body,
+                body=None if posted is None else posted.body,
             )
             _check_status(response.status)
             media_type = _media_type(response.headers, media_types)
@@ -234,20 +239,21 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _headers(target: Target, media_types: frozenset[str], form: Form | None) -> Mapping[str, str]:
-    """All headers that are sent, but for the length of a form."""
-    headers = {
+def _headers(
+    target: Target, media_types: frozenset[str], posted: _Posted | None
+) -> Mapping[str, str]:
+    """All headers that are sent, but for the length of a body."""
+    headers = {} if posted is None else {"Content-Type": posted.content_type}
+    if posted is not None and posted.authorization:
+        headers["Authorization"] = posted.authorization
+    return {
+        **headers,
         "Host": target.authority,
         "Accept": ", ".join(sorted(one for one in media_types if not one.startswith("+"))),
         "Accept-Encoding": "identity",
         "User-Agent": "delegation-broker",
         "Connection": "close",
     }
-    if form is not None:
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
-        if form.authorization:
-            headers["Authorization"] = form.authorization
-    return headers
 
 
 def _check_status(status: int) -> None:

@@ -27,22 +27,21 @@ def ask(
     headers: Mapping[str, str],
     deadline: Deadline,
     max_bytes: int,
-    form: bytes | None = None,
+    body: bytes | None = None,
 ) -> BaseHTTPResponse:
     """
-    The head of the answer to a GET request, sent over a socket that is already where it should be.
+    The head of the answer to a request, sent over a socket that is already where it should be.
 
-    With a ``form`` it is a POST request.
-
-    Nothing is followed, repeated, decoded, proxied or added from the environment. What may arrive
-    in all is twice ``max_bytes``, since chunks have a frame, and 32 KiB of headers.
+    It is a POST request where there is a ``body``, else a GET request. Nothing is followed, repeated,
+    decoded, proxied or added from the environment. What may arrive in all is twice ``max_bytes``, since
+    chunks have a frame, and 32 KiB of headers.
     """
     connection = _Connection(target.host, target.port)
     connection.sock = _BoundedSocket(sock, deadline=deadline, budget=2 * max_bytes)
     connection.request(
-        "GET" if form is None else "POST",
+        "GET" if body is None else "POST",
         target.path,
-        body=form,
+        body=body,
         headers=headers,
         preload_content=False,
         decode_content=False,

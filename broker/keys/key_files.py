@@ -86,7 +86,7 @@ class KeyFiles:
         pem = _new_key(algorithm)
         name = _name(algorithm, number)
         with private_directory(self.directory) as folder:
-            _create(folder, name, content=pem, path=self.directory / name)
+            create_private(folder, name, content=pem, path=self.directory / name)
 
     def load(self, algorithm: str, number: int) -> LocalSigningKey | None:
         """The key with this number, or ``None`` if there is none."""
@@ -160,7 +160,7 @@ def _name(algorithm: str, number: int) -> str:
     return f"{algorithm.lower()}{ending}.pem"
 
 
-def _create(folder: int, name: str, *, content: bytes, path: Path) -> None:
+def create_private(folder: int, name: str, *, content: bytes, path: Path) -> None:
     """Put a whole key under its name at once, unless the name is taken by then."""
     draft = f".{name}.{secrets.token_hex(8)}"
     try:

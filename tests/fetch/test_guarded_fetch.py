@@ -15,7 +15,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.fetch import Fetched, FetchReason, FetchRefused, Form, GuardedFetcher
+from broker.fetch import Fetched, FetchReason, FetchRefused, GuardedFetcher
 from tests.fetch.servers import Script, Server, answer, running, send
 
 Serve = Callable[[Script], Server]
@@ -637,22 +637,32 @@ def test_whatever_bytes_arrive_there_is_a_document_or_a_refusal(ca_file: Path, r
 # ---- what is sent
 
 
+def send_form(fetcher: GuardedFetcher, url: str, form: bytes, authorization: str = "") -> bytes:
+    return fetcher.post(
+        url,
+        form,
+        content_type="application/x-www-form-urlencoded",
+        max_bytes=LIMIT,
+        answer_type="application/json",
+        authorization=authorization,
+    )
+
+
 def test_a_form_is_sent_and_its_answer_bounded_like_a_document(
     serve: Serve, fetcher: GuardedFetcher
 ) -> None:
     server = serve(answer(b"{}"))
-    form = Form(b"code=a&state=b", "Basic c2VjcmV0")
 
-    fetched = fetcher.send(server.https("/token"), form, max_bytes=LIMIT, media_types=JSON)
+    answered = send_form(
+        fetcher, server.https("/token"), b"code=a&state=b", authorization="Basic c2VjcmV0"
+    )
 
-    assert fetched.body == b"{}"
+    assert answered == b"{}"
     (head,) = server.requests
     assert head.startswith(b"POST /token HTTP/1.1\r\n")
     assert b"Content-Length: 14\r\n" in head
     assert b"Content-Type: application/x-www-form-urlencoded\r\n" in head
     assert b"Authorization: Basic c2VjcmV0\r\n" in head
-    assert "secret" not in repr(form)
-    assert "code" not in repr(form)
 
 
 @pytest.mark.parametrize(
@@ -669,7 +679,7 @@ def test_a_form_is_sent_once_and_nowhere_else(
 ) -> None:
     server = serve(script)
     with pytest.raises(FetchRefused) as refused:
-        fetcher.send(server.https("/token"), Form(b"a=b"), max_bytes=LIMIT, media_types=JSON)
+        send_form(fetcher, server.https("/token"), b"a=b")
     assert refused.value.reason == reason
     assert len(server.requests) == 1
 
@@ -677,5 +687,5 @@ def test_a_form_is_sent_once_and_nowhere_else(
 def test_no_form_is_sent_to_a_private_address(ca_file: Path) -> None:
     guarded = GuardedFetcher(ca_file=ca_file)
     with pytest.raises(FetchRefused) as refused:
-        guarded.send("https://127.0.0.1/token", Form(b"a=b"), max_bytes=LIMIT, media_types=JSON)
+        send_form(guarded, "https://127.0.0.1/token", b"a=b")
     assert refused.value.reason == FetchReason.BLOCKED

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from broker.errors import Reason, TemporarilyUnavailable, TokenRejected
-from broker.fetch import FetchRefused, Form, Sender, read_url
+from broker.fetch import FetchReason, FetchRefused, Sender, read_url
 from broker.interfaces import KeyRing, Now
 from broker.jws import read_token
 from broker.model import JsonObject, KeySource
@@ -191,34 +191,40 @@ class OpenIdProvider:
             "redirect_uri": self._redirect_uri,
             "code_verifier": begun.verifier,
         }
-        form = self._authenticated(metadata, fields)
+        body, authorization = self._authenticated(metadata, fields)
         try:
-            fetched = self._sender.send(
+            answer = self._sender.post(
                 metadata.token_endpoint,
-                form,
+                body,
+                content_type="application/x-www-form-urlencoded",
                 max_bytes=_LARGEST_ANSWER,
-                media_types=_MEDIA_TYPES,
+                answer_type="application/json",
+                authorization=authorization,
             )
         except FetchRefused as refused:
-            if refused.detail.startswith("4"):
+            if refused.reason is FetchReason.STATUS and refused.detail.startswith("4"):
                 raise TokenRejected(Reason.LOGIN_REFUSED, "the code was not accepted") from None
             raise _unavailable(refused.reason.value) from None
-        told = _object(fetched.body)
+        told = _object(answer)
         id_token = told.get("id_token")
         if not isinstance(id_token, str):
             raise TokenRejected(Reason.LOGIN_REFUSED, "the provider issued no ID token")
         return id_token
 
-    def _authenticated(self, metadata: _Metadata, fields: dict[str, str]) -> Form:
-        """The form with proof of the client (RFC 6749 2.3.1), or its mere name for a public client."""
+    def _authenticated(self, metadata: _Metadata, fields: dict[str, str]) -> tuple[bytes, str]:
+        """
+        The form with proof of the client in it or in the header (RFC 6749 2.3.1).
+
+        A public client has no more than its name.
+        """
         client_id, secret = self._terms.client_id, self._secret()
         if secret is None:
-            return Form(urlencode({**fields, "client_id": client_id}).encode())
+            return urlencode({**fields, "client_id": client_id}).encode(), ""
         if not metadata.takes_basic:
             proof = {"client_id": client_id, "client_secret": secret}
-            return Form(urlencode(fields | proof).encode())
+            return urlencode(fields | proof).encode(), ""
         pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
-        return Form(urlencode(fields).encode(), "Basic " + base64.b64encode(pair.encode()).decode())
+        return urlencode(fields).encode(), "Basic " + base64.b64encode(pair.encode()).decode()
 
     def _secret(self) -> str | None:
         if self._terms.secret_file is None:

@@ -1,0 +1,1 @@
+"""What makes the chains evidence: signed checkpoints over all of them, and proofs of single records."""

@@ -1,0 +1,117 @@
+"""Where the commands about the audit record read: the record, the checkpoints, what is in force now."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+
+from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.query import (
+    AuditReader,
+    Found,
+    QueryRefused,
+    QueryTooExpensive,
+    RecordChanged,
+)
+from broker.audit.telling.manifest import ManifestSigner
+from broker.audit.telling.placement import Seals, Unsealed
+from broker.cli.inputs import settings_from
+from broker.cli.stop import Negative
+from broker.config import Settings
+from broker.interfaces import Registry
+from broker.policy.cedar import CedarPolicyEngine
+from broker.policy.problems import PolicyLoadError
+from broker.registry import FileRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """Whose record it is, by the name in its checkpoints, and who signs for it as far as there is anybody."""
+
+    origin: str = ""
+    signer: ManifestSigner | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is in force and registered now, as far as the settings are at hand."""
+
+    policies: CedarPolicyEngine | None = None
+    registry: Registry | None = None
+
+
+def settings_for(directory: Path | None, config: Path) -> Settings | None:
+    """The settings, or ``None`` where a directory was named and there are no settings beside."""
+    if directory is not None and not config.exists():
+        return None
+    return settings_from(config)
+
+
+def directory_of(directory: Path | None, settings: Settings | None) -> Path:
+    """The directory of the record: the one that was named, or that of the settings."""
+    place = directory if directory is not None or settings is None else settings.audit.directory
+    if place is None or not place.is_dir():
+        raise click.UsageError(f"{place} is not a directory.")
+    return place
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[AuditReader]:
+    """The record of a directory, with all that is durable by now; ends the command where it cannot."""
+    reader = SqliteAuditReader(directory)
+    try:
+        reader.catch_up()
+        yield reader
+    except QueryRefused as refused:
+        raise click.UsageError(f"{refused}.") from None
+    except QueryTooExpensive:
+        raise Negative(
+            "The answer would take too long; a narrower time or another filter helps."
+        ) from None
+    except RecordChanged as changed:
+        raise Negative(
+            f"{changed}. `broker audit verify` tells what this means for the record."
+        ) from None
+    except OSError as error:
+        raise Negative(f"{directory} cannot be read: {error.strerror or error}.") from None
+    finally:
+        reader.close()
+
+
+def seals_of(_directory: Path) -> Seals:
+    """The checkpoints of the record of a directory."""
+    return Unsealed()
+
+
+def sealing_of(_settings: Settings | None, _directory: Path) -> Sealing:
+    """Who signs for the record of a directory."""
+    return Sealing()
+
+
+def present_of(settings: Settings | None) -> Present:
+    """What is in force now; policies that do not load are none."""
+    if settings is None:
+        return Present()
+    registry = FileRegistry(
+        settings.clients,
+        settings.resources,
+        settings.issuers,
+        authorization_servers=settings.authorization_servers,
+        client_documents=settings.client_documents,
+    )
+    try:
+        disabled = settings.disabled_policies
+        return Present(CedarPolicyEngine.load(settings.policies, disabled=disabled), registry)
+    except PolicyLoadError:
+        return Present(None, registry)
+
+
+def found_by(reader: AuditReader, name: str) -> Found | None:
+    """
+    The record of an event, or of the issue of a token.
+
+    The id of a request for several tokens at once finds the first of them.
+    """
+    return reader.get(name) or reader.of_token(name) or reader.get(f"{name}#1")

@@ -181,6 +181,9 @@ class Reason(Enum):
     QUERY_MALFORMED = "The query cannot be answered as it is."
     QUERY_TOO_EXPENSIVE = "The answer takes too long; ask for less time or by another filter."
     AUDIT_UNREADABLE = "The audit record cannot be read at the moment."
+    EVENT_UNKNOWN = "There is no such event."
+    EVENT_CHANGED = "The event does not stand in the record as it was written."
+    EVENT_NOT_SEALED = "The event is not sealed yet; ask again in some seconds."
 
     # The broker's own parts.
     REPLAY_STORE_UNAVAILABLE = "The service is temporarily unavailable."
@@ -259,6 +262,20 @@ class RequestTooLarge(InvalidRequest):
 
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class NotFound(InvalidRequest):
+    """What was asked for is not there."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class NotYet(InvalidRequest):
+    """What was asked for is not there yet."""
+
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
 
 
 class InvalidClient(OAuthError):
@@ -416,6 +433,12 @@ class RateLimited(TemporarilyUnavailable):
 def scattered(seconds: int) -> int:
     """A number of seconds by chance, not less than this one and at most twice as many."""
     return seconds + random.randint(0, seconds)  # noqa: S311 - it need not be secret.
+
+
+class RecordDamaged(OAuthError):
+    """What was asked for is not as the broker has written it: somebody or something changed it."""
+
+    grpc_status = "DATA_LOSS"
 
 
 class ServerError(OAuthError):

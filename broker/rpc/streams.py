@@ -14,6 +14,7 @@ from broker.endpoints.watching import WatchEndpoint
 from broker.model import TlsFiles
 from broker.rpc.revocation_feed import RevocationFeed
 from broker.rpc.revocation_service import SERVICE, RevocationService
+from broker.rpc.stream_calls import StreamCalls
 from broker.rpc.tls import ReloadingTls
 from broker.rpc.unheard import Unheard
 
@@ -78,13 +79,16 @@ async def streaming(
         ),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
+    calls = StreamCalls(
+        Unheard(listener.read_timeout),
+        max_message_bytes=listener.max_message_bytes,
+        write_timeout=listener.write_timeout,
+    )
     service = RevocationService(
         endpoint,
         feed,
         threads=threads,
-        unheard=Unheard(listener.read_timeout),
-        max_message_bytes=listener.max_message_bytes,
-        write_timeout=listener.write_timeout,
+        calls=calls,
     )
     server.add_registered_method_handlers(SERVICE, service.handlers())
     port = _bind(server, listener)

@@ -16,7 +16,6 @@ from broker.endpoints.inquiry import Callers
 from broker.endpoints.introspection import IntrospectionEndpoint
 from broker.endpoints.issuing import Issuing
 from broker.endpoints.limits import ChargingAuditLog, Limits, no_limits
-from broker.endpoints.record_reading import RecordReadingEndpoint
 from broker.endpoints.revocation import RevocationEndpoint
 from broker.endpoints.token import TokenEndpoint
 from broker.endpoints.watching import WatchEndpoint
@@ -140,17 +139,6 @@ def assemble(rules: TokenRules, parts: Parts) -> Endpoints:
 def assemble_watch(issuer: str, parts: CallerParts, *, leeway: timedelta) -> WatchEndpoint:
     """The endpoint of a process that tells what is withdrawn, and can issue nothing."""
     return WatchEndpoint(
-        _callers(issuer, parts, leeway=leeway),
-        registry=parts.registry,
-        audit=ChargingAuditLog(parts.audit, parts.limits, parts.replay),
-    )
-
-
-def assemble_record_reading(
-    issuer: str, parts: CallerParts, *, leeway: timedelta
-) -> RecordReadingEndpoint:
-    """The endpoint of a process that answers questions about the audit record."""
-    return RecordReadingEndpoint(
         _callers(issuer, parts, leeway=leeway),
         registry=parts.registry,
         audit=ChargingAuditLog(parts.audit, parts.limits, parts.replay),

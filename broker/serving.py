@@ -34,6 +34,7 @@ from broker.supervisor import ChildSpec, Supervisor
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+    from broker.auditing import Auditing
     from broker.interfaces import AuditLog
     from broker.watch import WatchProcess
     from broker.web.readiness import Probe
@@ -278,11 +279,13 @@ def _leave() -> None:
 def _run_control(
     accepted: Accepted, metrics: Path, workers: tuple[str, ...], lifeline: Lifeline
 ) -> None:
-    from broker.web.admin import run_control  # noqa: PLC0415 - only this process needs it.
+    from broker.auditing import Auditing  # noqa: PLC0415 - only this process needs it.
+    from broker.web.admin import run_control  # noqa: PLC0415 - the same.
     from broker.web.readiness import Readiness  # noqa: PLC0415 - the same.
 
     configuration = accepted.configuration
     settings, listen = configuration.settings, configuration.settings.listen
+    auditing = Auditing(settings)
     # With streams this process has callers of its own, and answers for its own health as well.
     reporting = workers if listen.streams is None else (*workers, lifeline.name)
 
@@ -292,17 +295,22 @@ def _run_control(
         )
 
     with ExitStack() as parts:
+        # What every other process and part of this one has recorded at its end is sealed as well.
+        parts.enter_context(auditing.under_way())
         parts.enter_context(keys_looked_after(settings))
         beside: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
         audit: AuditLog | None = None
         if listen.streams is not None:
-            audit, beside = parts.enter_context(_watching(configuration, metrics, lifeline))
+            audit, beside = parts.enter_context(
+                _watching(configuration, metrics, lifeline, auditing)
+            )
+        pages = parts.enter_context(_reviewed(settings, audit, lifeline))
         run_control(
             lifeline,
             listener=(listen.admin.host, listen.admin.port),
             readiness=readiness,
-            exposition=Exposition(metrics).render,
-            routes=parts.enter_context(_reviewed(settings, audit, lifeline)),
+            exposition=Exposition(metrics, beside=auditing.measures).render,
+            routes=[*auditing.routes(), *pages],
             beside=beside,
         )
 
@@ -333,13 +341,14 @@ def _reviewed(
 
 @contextmanager
 def _watching(
-    configuration: Configuration, metrics: Path, lifeline: Lifeline
+    configuration: Configuration, metrics: Path, lifeline: Lifeline, auditing: "Auditing"
 ) -> Iterator["tuple[AuditLog, Callable[[], AbstractAsyncContextManager[int]]]"]:
     """
     What tells listeners what is withdrawn, to be served in the event loop of the control process.
 
     With it comes the chain of its records, which is that of the process.
     """
+    from broker.rpc.audit_service import RecordReading  # noqa: PLC0415 - only with streams.
     from broker.rpc.streams import StreamListener, streaming  # noqa: PLC0415 - only with streams.
     from broker.watch import WatchProcess  # noqa: PLC0415 - the same.
 
@@ -352,8 +361,12 @@ def _watching(
         tls=settings.grpc.tls,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
+    reading = RecordReading(process.reading, auditing.reader, auditing)
     try:
-        yield process.audit, partial(streaming, process.endpoint, process.feed, listener)
+        yield (
+            process.audit,
+            partial(streaming, process.endpoint, process.feed, listener, reading=reading),
+        )
     finally:
         monitor.stop()
         process.close()

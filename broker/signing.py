@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from broker.audit.seal.anchor import AnchorDocument
+from broker.audit.seal.keys import CheckpointSigner, NamedSigner
 from broker.config import Settings
 from broker.foundation import open_audit_log
 from broker.interfaces import AuditLog, KeyStore
+from broker.keys.audit_file import AuditKeyFile
 from broker.keys.dev import DevKeySmith, DevKeyStore
 from broker.keys.journal import KeyJournal
 from broker.keys.leaps import LeapGuard
@@ -74,6 +77,26 @@ def open_rotator(settings: Settings, *, auth: "VaultAuth | None" = None) -> Rota
     from broker.signing_vault import open_vault_rotator  # noqa: PLC0415 - as above.
 
     return open_vault_rotator(settings, keys.vault, schedule, now=_now, auth=auth)
+
+
+def open_audit_signer(settings: Settings, *, origin: str) -> CheckpointSigner:
+    """What signs the checkpoints of the record of that name; it starts, and recovers, while Vault is away."""
+    keys = settings.keys
+    if keys.vault is None:
+        return NamedSigner(AuditKeyFile(keys.directory), origin=origin)
+    from broker.signing_vault import open_vault_audit_key  # noqa: PLC0415 - as above.
+
+    return NamedSigner(open_vault_audit_key(keys.vault), origin=origin)
+
+
+def open_audit_anchor(settings: Settings, *, log_id: str) -> AnchorDocument | None:
+    """Where the checkpoints of a record are anchored; ``None`` where keys are not on record in Vault."""
+    vault = settings.keys.vault
+    if vault is None or vault.record is None:
+        return None
+    from broker.signing_vault import open_vault_anchor  # noqa: PLC0415 - as above.
+
+    return open_vault_anchor(vault, vault.record, log_id=log_id)
 
 
 def open_journal(

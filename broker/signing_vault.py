@@ -23,6 +23,7 @@ from broker.keys.record_vault import VaultDocument, VaultRecord
 from broker.keys.rotator import Rotator
 from broker.keys.statement import certifiers_of
 from broker.keys.transit_smith import TransitSmith
+from broker.keys.vault_audit import VaultAuditKey
 from broker.keys.vault_auth import AppRoleAuth, KubernetesAuth, TokenFileAuth, VaultAuth
 from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_export import VaultExportKeyStore
@@ -84,6 +85,20 @@ def open_vault_rotator(
         now=now,
         stated=_stated(settings, vault, session, now),
     )
+
+
+def open_vault_audit_key(vault: VaultSettings) -> VaultAuditKey:
+    """The key that seals the audit record."""
+    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    return VaultAuditKey(session, name=vault.audit_key, mount=vault.mount)
+
+
+def open_vault_anchor(
+    vault: VaultSettings, record: RecordSettings, *, log_id: str
+) -> VaultDocument:
+    """The document in which the newest checkpoint of an audit record is anchored."""
+    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    return VaultDocument(session, mount=record.mount, path=f"{record.path}/checkpoint/{log_id}")
 
 
 def _certifier(

@@ -18,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 _DATA = Path(__file__).parent / "data" / "record.toml"
 _MEASURES = "broker/metrics/measures.py"
 _EXPOSITION = "broker/metrics/exposition.py"
-_SUFFIXES = {"Counter": "_total", "Histogram": "", "Gauge": "", "GaugeMetricFamily": ""}
+_SEALING = "broker/metrics/sealing.py"
+_SUFFIXES = {
+    "CounterMetricFamily": "_total",
+    "Counter": "_total",
+    "Histogram": "",
+    "Gauge": "",
+    "GaugeMetricFamily": "",
+}
 
 
 _KINDS = {"string": "text", "enum": "text", "integer": "integer", "array": "list", "null": ""}
@@ -88,7 +95,7 @@ def metrics_table() -> str:
 @cache
 def measures() -> tuple[Measure, ...]:
     """Every family that the broker declares."""
-    return (*_declared(_MEASURES), *_declared(_EXPOSITION))
+    return (*_declared(_MEASURES), *_declared(_EXPOSITION), *_declared(_SEALING))
 
 
 def is_measured(measure: Measure) -> bool:

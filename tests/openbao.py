@@ -99,6 +99,7 @@ class OpenBao:
         self.call("POST", "sys/mounts/transit", type="transit")
         self.call("POST", "sys/mounts/kv", type="kv", options={"version": "2"})
         self.call("POST", "sys/auth/approle", type="approle")
+        self.create_key("broker-audit", kind="ed25519")
 
     def install(self) -> None:
         """Start the server for the first time, with nothing in it."""
@@ -272,6 +273,11 @@ class OpenBao:
                 f'path "transit/sign/{key}" {{ capabilities = ["update"] {SIGN_PARAMETERS} }}'
             )
             rules.append(f'path "transit/export/signing-key/{key}/*" {{ capabilities = ["read"] }}')
+        rules += [
+            'path "transit/keys/broker-audit" { capabilities = ["read"] }',
+            'path "transit/sign/broker-audit" { capabilities = ["update"] }',
+            'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }',
+        ]
         self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
 
     def renew_secret_id(self, role: AppRole) -> None:

@@ -60,6 +60,8 @@ _NOUNS: Final = {
             "verify-export": Verb(
                 "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
             ),
+            "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
+            "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
         },
     ),
     "policy": (

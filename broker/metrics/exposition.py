@@ -1,7 +1,7 @@
 """The counts of all workers as one page for Prometheus."""
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,6 +12,9 @@ from prometheus_client.registry import Collector
 from broker import __version__
 from broker.metrics.files import SUFFIX
 from broker.metrics.tally import Gauge
+
+Beside = Callable[[], Iterable[Metric]]
+"""What a process measures in its own memory."""
 
 
 def prepare_directory(directory: Path) -> None:
@@ -31,17 +34,28 @@ class Exposition:
 
     ``render`` takes whether each expected worker is up, and whether each check of readiness passes,
     by the worker that it is of (empty where it is nobody's) and its name. What a worker that is not up
-    last told about itself is left out, while what it counted stays.
+    last told about itself is left out, while what it counted stays. ``beside`` gives what this process
+    measures itself.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, beside: Beside = tuple) -> None:
         self._directory = directory
+        self._beside = beside
 
     def render(self, workers: Mapping[str, bool], checks: Mapping[tuple[str, str], bool]) -> bytes:
         """The page in Prometheus' text format, UTF-8."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(self._directory, workers, checks))
+        registry.register(_Own(self._beside))
         return generate_latest(registry)
+
+
+class _Own(Collector):
+    def __init__(self, beside: Beside) -> None:
+        self._beside = beside
+
+    def collect(self) -> Iterable[Metric]:
+        return self._beside()
 
 
 class _Collector(Collector):

@@ -36,7 +36,7 @@ def query_of(message: AuditFilter) -> Query:
             until=_seconds(message.until) if message.HasField("until") else None,
             min_depth=message.min_depth if message.HasField("min_depth") else None,
             max_depth=message.max_depth if message.HasField("max_depth") else None,
-            **lists,  # type: ignore[arg-type] # These are all its lists.
+            **lists,
         )
     except QueryRefused as refused:
         raise InvalidRequest(

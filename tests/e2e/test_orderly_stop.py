@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.audit.seal.store import CheckpointStore
 from broker.serving import GRACE
 from tests.e2e.conftest import Starting
 from tests.e2e.load import Load
@@ -23,6 +24,12 @@ def answered(load: Load) -> set[str]:
 def recorded(broker: RunningBroker) -> set[str]:
     """The decisions on record."""
     return {record["event_id"] for record in broker.records()}
+
+
+def sealed_records(broker: RunningBroker) -> int:
+    """How many records the last checkpoint is over."""
+    last = CheckpointStore(broker.setting.audit_directory).last()
+    return 0 if last is None else last.checkpoint.size
 
 
 @pytest.mark.requirement("R-24")
@@ -50,3 +57,6 @@ def test_a_broker_told_to_stop_says_so_first_and_answers_whatever_it_accepted(
     whole = broker.verify_audit()
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert whole.stdout.count("closed") == 3
+    segments = broker.setting.audit_directory.glob("*.jsonl")
+    lines = sum(len(path.read_bytes().splitlines()) for path in segments)
+    assert sealed_records(broker) == lines

@@ -1,9 +1,10 @@
 """Lines that are added to a file and are on disk when that returns."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -11,6 +12,7 @@ from broker.audit.segments import sync_directory
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK: Final = 256 * 1024
+_NEAR: Final = 64 * 1024
 _log = structlog.get_logger("broker.audit")
 
 
@@ -31,6 +33,31 @@ def append_line(path: Path, line: bytes) -> int:
     if size == 0:
         sync_directory(path.parent)
     return size + len(line)
+
+
+def first_line(file: BinaryIO, end: int, is_there: Callable[[bytes], bool]) -> tuple[int, bytes]:
+    """
+    The first line of a file for which something is so that is so for all lines after it as well.
+
+    Where it begins, and the line with its end; the end of the file and nothing where there is none. Reads
+    few lines, however many there are. ``end`` is that of the last line.
+    """
+    low, high = 0, end
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        file.seek(middle)
+        start = middle + len(file.readline())
+        line = file.readline() if start < high else b""
+        if not line or is_there(line):
+            high = min(middle, start)
+        else:
+            low = start + len(line)
+    file.seek(low)
+    while low < end and (line := file.readline()):
+        if is_there(line):
+            return low, line
+        low += len(line)
+    return end, b""
 
 
 def _write(descriptor: int, line: bytes, size: int) -> None:

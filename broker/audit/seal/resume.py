@@ -56,6 +56,11 @@ class Resumption:
         self._chains.check(tree.heads, is_start=True)
         return last, key, tree
 
+    def make_again(self) -> bool:
+        """Read the record again, for the hashes of the tree; tells whether it led to what was sealed."""
+        self._chains.begin({})
+        return self._replay_all(GrowingTree(), self._store.all())
+
     def _signer_of(self, last: Kept, keys: Sequence[NoteKey]) -> NoteKey:
         origin = last.checkpoint.origin
         if origin != self._origin:

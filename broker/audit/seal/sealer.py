@@ -37,6 +37,7 @@ class Sealer:
     ``step`` writes signed checkpoints over all that is new. A chain that does not go on as it was sealed
     is sealed no further, is in ``faults``, and is looked at again every minute; the others go on. After any
     failure the next step begins with what is on disk, as a start does. ``now`` is in unix seconds.
+    ``last`` is the newest checkpoint, and ``key_texts`` the keys that they are signed with.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Sealer:
         most_lines: int = MOST_LINES,
     ) -> None:
         self.last: Kept | None = None
+        self.key_texts: tuple[str, ...] = ()
         self._signer = signer
         self._origin = origin
         self._now = now
@@ -68,7 +70,7 @@ class Sealer:
     @property
     def faults(self) -> Mapping[str, Fault]:
         """The chains that are not sealed on, and why."""
-        return dict(self._chains.faults)
+        return self._chains.faults
 
     def step(self) -> Kept | None:
         """
@@ -95,6 +97,7 @@ class Sealer:
     def _seal(self) -> Kept | None:
         # Whoever signs is asked first: while they are away nothing is read again and again.
         keys = self._signer.keys()
+        self.key_texts = tuple(key.text for key in keys)
         if self._tree is None:
             self.last, self._key, self._tree = self._resumption.resume(keys)
         key = self._key_next()

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from msgspec import Struct
 from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.notes import LARGEST_NOTE
-from broker.audit.seal.lines import append_line
+from broker.audit.seal.lines import append_line, first_line
 from broker.audit.segments import AuditLogRefused, prepare_directory
 
 FOLDER: Final = "checkpoints"
@@ -103,9 +104,37 @@ class CheckpointStore:
     def last(self) -> Kept | None:
         """The newest checkpoint, read without those before it."""
         for number, path in reversed(self.files().items()):
-            start = _last_start(path)
-            if start is not None:
-                return next(_read(path, number, start, is_newest=True), None)
+            last = self._last_of(path, number)
+            if last is not None:
+                return last
+        return None
+
+    def _last_of(self, path: Path, number: int) -> Kept | None:
+        start = _last_start(path, path.stat().st_size)
+        return None if start is None else next(_read(path, number, start, is_newest=True), None)
+
+    def first(
+        self, is_there: Callable[[Checkpoint], bool]
+    ) -> tuple[Checkpoint | None, Kept] | None:
+        """
+        The first checkpoint of which something is so that is so of all later ones, and the one before it.
+
+        Reads few of them, however many there are.
+        """
+        before: Checkpoint | None = None
+        for number, path in self.files().items():
+            last = self._last_of(path, number)
+            if last is None or not is_there(last.checkpoint):
+                before = before if last is None else last.checkpoint
+                continue
+            with path.open("rb") as file:
+                start, line = first_line(
+                    file, last.end.offset, lambda one: is_there(_whole(one).checkpoint)
+                )
+            earlier = next(_read_before(path, number, start), None)
+            kept = _kept(line, number, start + len(line))
+            if kept is not None:
+                return (earlier.checkpoint if earlier else before), kept
         return None
 
     def holds(self, note: str) -> bool:
@@ -195,10 +224,9 @@ def _missing(files: dict[int, Path]) -> str:
     return f"{number:06d}.jsonl"
 
 
-def _last_start(path: Path) -> int | None:
-    """Where the last whole line of a file begins; ``None`` when it has none."""
+def _last_start(path: Path, size: int) -> int | None:
+    """Where the last whole line in so many bytes of a file begins; ``None`` when there is none."""
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
         start = max(size - 2 * LONGEST_LINE, 0)
         data = os.pread(file.fileno(), size - start, start)
     end = data.rfind(b"\n")
@@ -207,3 +235,17 @@ def _last_start(path: Path) -> int | None:
             raise CheckpointsDamaged(f"{path}: it ends with what is no checkpoint")
         return None
     return start + data.rfind(b"\n", 0, end) + 1
+
+
+def _read_before(path: Path, number: int, offset: int) -> Iterator[Kept]:
+    """The checkpoint that ends at a byte of a file, if one does."""
+    start = _last_start(path, offset) if offset else None
+    if start is not None:
+        yield from islice(_read(path, number, start, is_newest=True), 1)
+
+
+def _whole(line: bytes) -> Kept:
+    kept = _kept(line, 1, 0)
+    if kept is None:
+        raise CheckpointsDamaged("a line among the checkpoints is none")
+    return kept

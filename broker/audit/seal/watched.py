@@ -117,7 +117,8 @@ class Chains:
         return Fault(Place(path, number), Wrong.CHANGED, sentence)
 
     def _break(self, writer: str, fault: Fault) -> None:
-        self.faults[writer] = fault
+        # Other threads read this, so that what they have does not change under them.
+        self.faults = {**self.faults, writer: fault}
         if self._told.get(writer) != str(fault):
             self._told[writer] = str(fault)
             _log.critical(

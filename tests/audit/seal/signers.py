@@ -1,6 +1,7 @@
 """Keys for the tests of the sealer: real Ed25519 keys in memory, whose holder can be away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -42,3 +43,27 @@ class KeysInMemory:
 
 def signer_of(keys: KeysInMemory) -> NamedSigner:
     return NamedSigner(keys, origin=ORIGIN)
+
+
+class DocumentInMemory:
+    """A document that is kept by check-and-set, by somebody who can be away."""
+
+    def __init__(self) -> None:
+        self.members: Mapping[str, Any] = {}
+        self.version = 0
+        self.is_away = False
+
+    def read(self) -> tuple[Mapping[str, Any], int]:
+        self._ask()
+        return self.members, self.version
+
+    def write(self, members: Mapping[str, Any], *, over: int) -> bool:
+        self._ask()
+        if over != self.version:
+            return False
+        self.members, self.version = dict(members), over + 1
+        return True
+
+    def _ask(self) -> None:
+        if self.is_away:
+            raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE, detail="away")

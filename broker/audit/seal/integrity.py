@@ -1,0 +1,61 @@
+"""What can be said about the evidence at a moment, and who gives proofs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from broker.audit.segments import AuditLogRefused
+
+
+class NotSealed(AuditLogRefused):
+    """There is no proof of a record that is not in a checkpoint yet, or is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integrity:
+    """
+    How far a record is sealed, and whether that goes on.
+
+    ``origin`` names the record in its checkpoints and ``keys`` are those that they are signed with, as an
+    auditor needs them. ``sealed_until`` is the time of the last checkpoint over ``records`` records, in
+    unix seconds. ``faults`` tell by the name of its writer which chain is not sealed on, and why, and
+    ``failure`` why nothing is. ``anchored_records`` is how many the anchored checkpoint is over, ``None``
+    where nothing is anchored, and ``anchor_failure`` why the newest is not. ``stamped_at`` is when somebody
+    else last saw a checkpoint.
+    """
+
+    origin: str = ""
+    keys: tuple[str, ...] = ()
+    records: int = 0
+    sealed_until: float | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    failure: str = ""
+    failures: int = 0
+    has_anchor: bool = False
+    anchored_records: int | None = None
+    anchor_failure: str = ""
+    has_anchor_conflict: bool = False
+    stamped_at: datetime | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything is sealed as it should be, and anchored where there is an anchor."""
+        return not (self.faults or self.failure or self.anchor_failure)
+
+
+class Proofs(Protocol):
+    """What pages, commands and calls ask about the evidence. Both may be called from any thread."""
+
+    def integrity(self) -> Integrity:
+        """What is known without reading anything."""
+        ...
+
+    def prove(self, writer: str, seq: int) -> str:
+        """
+        The proof, as text, that a record of a chain is in the newest checkpoint.
+
+        Raises ``NotSealed``, other ``AuditLogRefused`` when what is on disk does not prove it, and
+        ``OSError``.
+        """
+        ...

@@ -1,0 +1,123 @@
+"""A proof that stands alone: one record, and what shows that it was in a log when that was sealed."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link
+from broker.audit.checkpoints import Checkpoint, CheckpointRefused
+from broker.audit.merkle import LONGEST_PROOF, ProofRefused, leaf_hash, root_by_inclusion
+from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note
+
+FORMAT: Final = "broker audit proof v1"
+"""The first line of every proof."""
+
+LARGEST_PROOF: Final = MAX_LINE_BYTES + LARGEST_NOTE + (LONGEST_PROOF + 3) * 64
+"""No proof is longer, in bytes."""
+
+NOT_PROVED: Final = (
+    "that what the record says is true",
+    "that there is no other record of the same",
+    "that everybody was shown the same log: that takes checkpoints kept by others",
+)
+"""What no proof of one record shows."""
+
+_INDEX: Final = re.compile(r"index (0|[1-9][0-9]{0,17})")
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """What a proof has shown: the record, its place in its chain, and the checkpoint that seals it."""
+
+    record: bytes
+    link: Link
+    checkpoint: Checkpoint
+
+    @property
+    def sentence(self) -> str:
+        """The same in one sentence."""
+        return (
+            f"the record {self.link.seq} of the chain {self.link.writer} was in the audit log "
+            f"{self.checkpoint.origin}, just as it stands here, when that was sealed at "
+            f"{self.checkpoint.time}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """
+    A record, its place in the tree, the hashes beside the way to the root, and the signed checkpoint.
+
+    ``record`` is its line without the newline, ``path`` begins beside the leaf, ``note`` is the checkpoint
+    with its signatures. Nothing of it is verified before ``verify``.
+    """
+
+    record: bytes
+    index: int
+    path: Sequence[bytes]
+    note: str
+
+    @property
+    def text(self) -> str:
+        """
+        The proof as it is handed on, in a form like that of C2SP tlog-proof with the record in clear.
+
+        ``FORMAT``, ``record`` with the line, ``index`` with the place, the hashes in base64, an empty line
+        and the note.
+        """
+        lines = [
+            FORMAT,
+            f"record {self.record.decode('ascii')}",
+            f"index {self.index}",
+            *(base64.b64encode(one).decode() for one in self.path),
+        ]
+        return "\n".join(lines) + f"\n\n{self.note}"
+
+    @classmethod
+    def read(cls, text: str) -> "Proof":
+        """The proof in a text, which can be written in one way alone. Raises ``ProofRefused``."""
+        if len(text) > LARGEST_PROOF:
+            raise ProofRefused("it is too large")
+        # The first empty line is the end of what is ours: neither a record nor a hash has one.
+        head, between, note = text.partition("\n\n")
+        form, record, index, *path = [*head.split("\n"), "", ""]
+        placed = _INDEX.fullmatch(index)
+        if form != FORMAT or not record.startswith("record ") or placed is None or not between:
+            raise ProofRefused(f"it is no text that begins with {FORMAT!r}")
+        if not record.isascii() or len(path) > LONGEST_PROOF + 2:
+            raise ProofRefused("it is too long, or not in ASCII")
+        hashes = tuple(_hash(line) for line in path[:-2])
+        found = cls(record.removeprefix("record ").encode(), int(placed[1]), hashes, note)
+        if found.text != text:
+            raise ProofRefused("it is not written as it should be")
+        return found
+
+    def verify(self, keys: Sequence[NoteKey]) -> Proved:
+        """
+        What the proof shows to somebody who knows one of ``keys`` to be the log's.
+
+        Raises ``ProofRefused``.
+        """
+        try:
+            checkpoint = Checkpoint.read(open_note(self.note, keys))
+        except (NoteRefused, CheckpointRefused) as refused:
+            raise ProofRefused(f"its checkpoint is refused: {refused}") from None
+        root = root_by_inclusion(
+            leaf_hash(self.record), index=self.index, size=checkpoint.size, path=self.path
+        )
+        if root != checkpoint.root:
+            raise ProofRefused("the record is not in the log that the checkpoint seals")
+        link = decode_link(self.record)
+        if link is None or not 0 <= link.seq < checkpoint.heads.get(link.writer, Head()).seq:
+            raise ProofRefused("what is proved to be there is no record of a chain that is sealed")
+        return Proved(self.record, link, checkpoint)
+
+
+def _hash(line: str) -> bytes:
+    try:
+        return base64.b64decode(line, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProofRefused("a line is no hash in base64") from None

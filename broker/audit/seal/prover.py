@@ -1,0 +1,120 @@
+"""Proofs that a record is in the tree under the newest signed checkpoint."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from broker.audit.chain import Head, decode_link
+from broker.audit.checkpoints import Checkpoint
+from broker.audit.merkle import ProofRefused, leaf_hash, root_by_inclusion
+from broker.audit.notes import NoteKey, open_note
+from broker.audit.seal.integrity import NotSealed
+from broker.audit.seal.lines import first_line
+from broker.audit.seal.proof import Proof
+from broker.audit.seal.resume import Resumption
+from broker.audit.seal.store import CheckpointStore, Kept
+from broker.audit.seal.tree import TreeStore
+from broker.audit.seal.watched import Chains
+from broker.audit.segments import AuditLogRefused, find_segments
+from broker.audit.verify import Extent, chain_extents
+
+
+class Prover:
+    """
+    Finds and checks the proof of a record, by few reads however many there are.
+
+    ``keys`` gives those that the checkpoint has to be signed with one of; with none of them nobody's
+    signature is looked at. Hashes of the tree that are lost or wrong are made again from the record, once.
+    May be used by any thread.
+    """
+
+    def __init__(self, directory: Path, keys: Callable[[], Sequence[NoteKey]] = tuple) -> None:
+        self._directory = directory
+        self._keys = keys
+        self._store = CheckpointStore(directory)
+        self._hashes = TreeStore(directory)
+        self._turn = threading.Lock()
+
+    def proof(self, writer: str, seq: int) -> Proof:
+        """
+        The record of a chain, and what shows that it is in the newest checkpoint.
+
+        Raises ``NotSealed``, ``NoteRefused``, other ``AuditLogRefused`` when what is on disk does not prove
+        it, and ``OSError``.
+        """
+        found = self._store.first(lambda one: _count(one, writer) > seq) if seq >= 0 else None
+        last = self._store.last()
+        if last is None or found is None:
+            raise NotSealed(f"record {seq} of {writer} is in no checkpoint yet")
+        if keys := self._keys():
+            open_note(last.note, keys)
+        line = self._line(writer, seq)
+        index = _index(found[0], found[1].checkpoint, writer, seq)
+        with self._turn:
+            path = self._path(leaf_hash(line), index, last)
+        return Proof(line, index, path, last.note)
+
+    def prove(self, writer: str, seq: int) -> str:
+        """The text of a proof; raises as ``proof`` does."""
+        return self.proof(writer, seq).text
+
+    def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
+        try:
+            return self._checked(leaf, index, last)
+        except ProofRefused:
+            self._make_again()
+        try:
+            return self._checked(leaf, index, last)
+        except ProofRefused as refused:
+            raise AuditLogRefused(f"the record is not the one that was sealed: {refused}") from None
+
+    def _checked(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
+        size = last.checkpoint.size
+        path = self._hashes.inclusion_proof(index, size)
+        if root_by_inclusion(leaf, index=index, size=size, path=path) != last.checkpoint.root:
+            raise ProofRefused("the path does not lead to the root that was signed")
+        return path
+
+    def _make_again(self) -> None:
+        chains = Chains(self._directory, now=time.time)
+        state = self._hashes.directory / "state.json"
+        Resumption(self._store, self._hashes, chains, state=state, origin="").make_again()
+
+    def _line(self, writer: str, seq: int) -> bytes:
+        """The line of a record, without its newline."""
+        for extent in reversed(chain_extents(find_segments(self._directory).get(writer, {}))):
+            opening = decode_link(next(extent.lines(), b"")[:-1])
+            if opening is not None and opening.seq <= seq:
+                return _line_in(extent, writer, seq)
+        raise AuditLogRefused(f"record {seq} of {writer} was sealed and is gone")
+
+
+def _line_in(extent: Extent, writer: str, seq: int) -> bytes:
+    def is_there(line: bytes) -> bool:
+        link = decode_link(line[:-1])
+        if link is None:
+            raise AuditLogRefused(f"{extent.path}: a line is no record")
+        return link.seq >= seq
+
+    with extent.path.open("rb") as file:
+        _, line = first_line(file, extent.size, is_there)
+    link = decode_link(line[:-1])
+    if link is None or (link.writer, link.seq) != (writer, seq):
+        raise AuditLogRefused(f"record {seq} of {writer} was sealed and is gone")
+    return line[:-1]
+
+
+def _count(checkpoint: Checkpoint, writer: str) -> int:
+    return checkpoint.heads.get(writer, Head()).seq
+
+
+def _index(before: Checkpoint | None, sealed: Checkpoint, writer: str, seq: int) -> int:
+    """The place of a record in the tree, by the checkpoint that sealed it and the one before."""
+    index = 0 if before is None else before.size
+    for name, head in sorted(sealed.heads.items()):
+        earlier = 0 if before is None else _count(before, name)
+        if name == writer:
+            return index + seq - earlier
+        index += head.seq - earlier
+    raise NotSealed(f"{writer} has no chain")

@@ -1,0 +1,186 @@
+"""What the control process does for auditors: it seals the record, anchors it and gives proofs."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+from prometheus_client.metrics_core import Metric
+from starlette.routing import BaseRoute
+
+from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.seal.anchor import Anchor, AnchorConflict
+from broker.audit.seal.integrity import Integrity, NotSealed
+from broker.audit.seal.log_id import make_log_id, origin_of
+from broker.audit.seal.prover import Prover
+from broker.audit.seal.rounds import Rounds
+from broker.audit.seal.sealer import Sealer
+from broker.audit.seal.store import CheckpointStore, Kept
+from broker.audit.seal.time_stamps import Authority, TimeStamper
+from broker.config import Settings
+from broker.fetch.guarded import GuardedFetcher
+from broker.metrics.sealing import SealMeasures, seal_families
+from broker.signing import open_audit_anchor, open_audit_signer
+
+_STAMP_SECONDS: Final = 10.0
+_INDEX_SECONDS = 1.0
+"""How long a time-stamping authority has for its answer."""
+
+
+class _Evidence:
+    """The parts that belong to one record. Raises ``AuditLogRefused`` and ``OSError``."""
+
+    def __init__(self, settings: Settings, *, now: Callable[[], float]) -> None:
+        directory = settings.audit.directory
+        log_id = make_log_id(directory)
+        self.origin = origin_of(settings.issuer, log_id)
+        signer = open_audit_signer(settings, origin=self.origin)
+        self.sealer = Sealer(directory, signer, origin=self.origin, now=now)
+        self.prover = Prover(directory, signer.keys)
+        document = open_audit_anchor(settings, log_id=log_id)
+        self.anchor = (
+            # It has a thread of its own, and so a signer of its own.
+            Anchor(
+                document,
+                CheckpointStore(directory),
+                open_audit_signer(settings, origin=self.origin),
+            )
+            if document is not None
+            else None
+        )
+        self.stamper = _stamper(settings, now=now)
+
+
+class Auditing:
+    """
+    The evidence of one broker, looked after in threads of its own from ``begin`` to ``close``.
+
+    Whatever fails here is tried again and told, and keeps no token from being issued.
+    """
+
+    def __init__(self, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._now = now
+        self._evidence: _Evidence | None = None
+        self._has_conflict = False
+        every = settings.audit.seal.every.total_seconds()
+        self._sealing = Rounds("audit_sealing", self._seal, interval=every)
+        self._witnessing = Rounds("audit_witnessing", self._witness, interval=every)
+        self.reader = SqliteAuditReader(settings.audit.directory)
+        self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
+
+    def begin(self) -> None:
+        """Start sealing; to be called after any fork."""
+        self._sealing.begin()
+        self._witnessing.begin()
+        self._indexing.begin()
+
+    def close(self) -> None:
+        """Seal what there is, and stop; whoever writes chains should have closed them by then."""
+        self._sealing.close()
+        self._witnessing.close()
+        self._indexing.close()
+        self.reader.close()
+        if self._evidence is not None:
+            self._evidence.sealer.close()
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Be looked after until the end of the block."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.close()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """The pages for auditors."""
+        return ()
+
+    def integrity(self) -> Integrity:
+        """How far the record is sealed, and whether that goes on."""
+        failure, failures = self._sealing.failure, self._sealing.failures
+        found = self._evidence
+        if found is None:
+            return Integrity(failure=failure, failures=failures)
+        last, anchor, stamper = found.sealer.last, found.anchor, found.stamper
+        anchored = None if anchor is None else anchor.anchored
+        return Integrity(
+            origin=found.origin,
+            keys=found.sealer.key_texts,
+            records=0 if last is None else last.checkpoint.size,
+            sealed_until=None if last is None else _seconds(last),
+            faults={writer: str(fault) for writer, fault in found.sealer.faults.items()},
+            failure=failure,
+            failures=failures,
+            has_anchor=anchor is not None,
+            anchored_records=None if anchored is None else anchored.size,
+            anchor_failure=self._witnessing.failure,
+            has_anchor_conflict=self._has_conflict,
+            stamped_at=None if stamper is None or stamper.last is None else stamper.last.time,
+        )
+
+    def prove(self, writer: str, seq: int) -> str:
+        """The proof of one record, as ``Proofs`` tells."""
+        if self._evidence is None:
+            raise NotSealed("nothing was sealed yet")
+        return self._evidence.prover.prove(writer, seq)
+
+    def measures(self) -> Iterable[Metric]:
+        """What is measured, for the metrics page."""
+        found = self.integrity()
+        stamped = found.stamped_at
+        measured = SealMeasures(
+            sealed_records=found.records,
+            sealed_at=found.sealed_until,
+            failures=found.failures,
+            broken_chains=len(found.faults),
+            anchored_records=found.anchored_records,
+            has_anchor_conflict=found.has_anchor_conflict if found.has_anchor else None,
+            stamped_at=None if stamped is None else stamped.timestamp(),
+        )
+        return seal_families(measured, now=self._now())
+
+    def _seal(self) -> None:
+        if self._evidence is None:
+            self._evidence = _Evidence(self._settings, now=self._now)
+        self._evidence.sealer.step()
+
+    def _witness(self) -> None:
+        found = self._evidence
+        last = None if found is None else found.sealer.last
+        if found is None or last is None:
+            return
+        try:
+            if found.stamper is not None:
+                found.stamper.step(last)
+        finally:
+            if found.anchor is not None:
+                self._put(found.anchor, last)
+
+    def _put(self, anchor: Anchor, last: Kept) -> None:
+        try:
+            anchor.step(last)
+        except AnchorConflict:
+            self._has_conflict = True
+            raise
+        self._has_conflict = False
+
+
+def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | None:
+    found = settings.audit.seal.time_stamps
+    if found is None:
+        return None
+    fetcher = GuardedFetcher(
+        allow_loopback=settings.issuer.startswith("http://"),
+        deadline=_STAMP_SECONDS,
+        ca_file=settings.fetch.ca_file,
+        private_networks=settings.fetch.private_networks,
+    )
+    authority = Authority(found.url, found.every.total_seconds(), found.ca_file)
+    return TimeStamper(settings.audit.directory, fetcher, authority, now=now)
+
+
+def _seconds(kept: Kept) -> float:
+    return datetime.fromisoformat(kept.checkpoint.time).timestamp()

@@ -1,0 +1,95 @@
+"""Every sealed record has a proof that stands alone, found by few reads; nothing else has one."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.audit.notes import NoteRefused
+from broker.audit.seal.integrity import NotSealed
+from broker.audit.seal.proof import Proof
+from broker.audit.seal.prover import Prover
+from broker.audit.segments import AuditLogRefused, find_segments
+from tests.audit.seal.logs import Log, lines_of
+from tests.audit.seal.signers import KeysInMemory, signer_of
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
+    """A record in several segments and checkpoints."""
+    log = Log(tmp_path_factory.mktemp("proofs") / "audit")
+    for number in range(6):
+        log.write("a", 4)
+        log.write("b", number % 3)
+        log.sealer.step()
+    log.write("b", 1)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def copy(sealed: Log, tmp_path: Path) -> Path:
+    return shutil.copytree(sealed.directory, tmp_path / "copy")
+
+
+def test_every_sealed_record_is_proved_to_whoever_has_the_key(sealed: Log) -> None:
+    keys = signer_of(sealed.keys).keys()
+    prover = Prover(sealed.directory, lambda: keys)
+    last = sealed.checkpoints()[-1].checkpoint
+    assert len(find_segments(sealed.directory)["a"]) > 1
+    for writer, head in last.heads.items():
+        for seq, line in enumerate(lines_of(sealed.directory, writer)[: head.seq]):
+            proved = Proof.read(prover.prove(writer, seq)).verify(keys)
+            assert proved.record == line
+            assert (proved.link.writer, proved.link.seq) == (writer, seq)
+            assert proved.checkpoint == last
+
+
+def test_what_is_not_sealed_is_not_proved(sealed: Log) -> None:
+    prover = Prover(sealed.directory)
+    head = sealed.checkpoints()[-1].checkpoint.heads["b"]
+    for writer, seq in (("b", head.seq), ("b", -1), ("nobody", 0), ("b", 10**17)):
+        with pytest.raises(NotSealed):
+            prover.prove(writer, seq)
+
+
+def test_nothing_is_proved_where_nothing_was_sealed(tmp_path: Path) -> None:
+    with pytest.raises(NotSealed):
+        Prover(tmp_path).prove("a", 0)
+
+
+def test_a_checkpoint_that_somebody_else_signed_proves_nothing(sealed: Log) -> None:
+    stranger = signer_of(KeysInMemory()).keys()
+    with pytest.raises(NoteRefused):
+        Prover(sealed.directory, lambda: stranger).prove("a", 0)
+
+
+@pytest.mark.parametrize("damage", ["lost", "a level lost", "changed", "cut"])
+def test_a_tree_that_is_lost_or_damaged_is_made_again_from_the_record(
+    sealed: Log, copy: Path, damage: str
+) -> None:
+    level = copy / "tree" / "01"
+    if damage == "lost":
+        shutil.rmtree(copy / "tree")
+    elif damage == "a level lost":
+        level.unlink()
+    else:
+        content = level.read_bytes()
+        level.write_bytes(bytes(len(content)) if damage == "changed" else content[:40])
+    keys = signer_of(sealed.keys).keys()
+    Proof.read(Prover(copy).prove("a", 3)).verify(keys)
+    assert level.read_bytes() == (sealed.directory / "tree" / "01").read_bytes()
+
+
+def test_a_record_that_was_changed_after_it_was_sealed_is_not_proved(copy: Path) -> None:
+    path = copy / "a.000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"permit"', b'"denied"', 1))
+    with pytest.raises(AuditLogRefused, match="is not the one that was sealed"):
+        Prover(copy).prove("a", 1)
+
+
+def test_a_record_that_is_gone_is_not_proved(copy: Path) -> None:
+    (copy / "a.000001.jsonl").unlink()
+    with pytest.raises(AuditLogRefused, match="sealed and is gone"):
+        Prover(copy).prove("a", 1)

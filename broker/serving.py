@@ -361,7 +361,7 @@ def _watching(
         tls=settings.grpc.tls,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
-    reading = RecordReading(process.reading, auditing.reader, auditing)
+    reading = RecordReading(process.reading, auditing.reader, auditing.prove)
     try:
         yield (
             process.audit,

@@ -22,7 +22,7 @@ from broker.audit.query import (
     QueryTooExpensive,
     RecordChanged,
 )
-from broker.audit.seal.integrity import NotSealed, Proofs
+from broker.audit.seal.integrity import NotSealed
 from broker.audit.segments import AuditLogRefused
 from broker.endpoints.overload import Overloaded
 from broker.endpoints.record_reading import Question, RecordReadingEndpoint
@@ -64,18 +64,24 @@ _MOST_WAITING: Final = 32
 _LOOK_EVERY: Final = 1.0
 _BEAT_EVERY: Final = 5.0
 
-_Asked = ListEventsRequest | GetEventRequest | GetLineageRequest | ProveEventRequest
+Prove = Callable[[str, int], str]
+"""The proof, as text, of the record of a writer with a number."""
+
 _Read = Callable[[Any, Call[Any]], Question[Any]]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordReading:
-    """Who may read the record, what answers, and what proves; nothing is proved without ``proofs``."""
+    """
+    Who may read the record, what answers, and what proves a record by its writer and number.
+
+    ``prove`` raises as that of ``Proofs`` does; without it nothing is proved.
+    """
 
     endpoint: RecordReadingEndpoint
     reader: AuditReader
-    proofs: Proofs | None = None
+    prove: Prove | None = None
 
 
 class AuditService:
@@ -97,7 +103,7 @@ class AuditService:
     ) -> None:
         self._endpoint = reading.endpoint
         self._reader = reading.reader
-        self._proofs = reading.proofs
+        self._prover = reading.prove
         self._threads = threads
         self._calls = calls
         self._look_every = look_every
@@ -223,9 +229,9 @@ class AuditService:
         return Question(_credential(call), f"prove event_id={event_id}", answer)
 
     def _proof(self, found: Found) -> str:
-        if self._proofs is None:
+        if self._prover is None:
             raise NotYet(Reason.EVENT_NOT_SEALED, parameter="event_id")
-        return self._proofs.prove(found.record.writer, found.record.seq)
+        return self._prover(found.record.writer, found.record.seq)
 
     # Streams.
 

@@ -101,7 +101,9 @@ class Asking(Streaming):
             self.endpoint.audit,
             self.reading_places,
         )
-        reading = RecordReading(endpoint, self.reader or self.recorded.reader, self.recorded.prover)
+        reading = RecordReading(
+            endpoint, self.reader or self.recorded.reader, self.recorded.prover.prove
+        )
         async with streaming(self.endpoint, feed, self.listener, reading=reading) as port:
             started.put(port)
             await asyncio.to_thread(over.wait)

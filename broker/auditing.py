@@ -10,9 +10,9 @@ from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute
 
 from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.seal.anchor import Anchor, AnchorConflict
 from broker.audit.seal.integrity import Integrity, NotSealed
-from broker.audit.seal.log_id import make_log_id, origin_of
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.sealer import Sealer
@@ -21,6 +21,7 @@ from broker.audit.seal.time_stamps import Authority, TimeStamper
 from broker.config import Settings
 from broker.fetch.guarded import GuardedFetcher
 from broker.metrics.sealing import SealMeasures, seal_families
+from broker.people import open_people
 from broker.signing import open_audit_anchor, open_audit_signer
 
 _STAMP_SECONDS: Final = 10.0
@@ -67,7 +68,7 @@ class Auditing:
         every = settings.audit.seal.every.total_seconds()
         self._sealing = Rounds("audit_sealing", self._seal, interval=every)
         self._witnessing = Rounds("audit_witnessing", self._witness, interval=every)
-        self.reader = SqliteAuditReader(settings.audit.directory)
+        self.reader = _reader(settings)
         self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
 
     def begin(self) -> None:
@@ -166,6 +167,13 @@ class Auditing:
             self._has_conflict = True
             raise
         self._has_conflict = False
+
+
+def _reader(settings: Settings) -> SqliteAuditReader:
+    directory = settings.audit.directory
+    if settings.audit.people.names == "clear":
+        return SqliteAuditReader(directory)
+    return SqliteAuditReader(directory, pseudonyms_of=open_people(settings).pseudonyms_of)
 
 
 def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | None:

@@ -5,27 +5,12 @@ from broker.config.settings import ReviewOidcSettings, ReviewSettings
 from broker.foundation import now, open_fetcher
 from broker.interfaces import AuditLog
 from broker.issuers import IssuerKeyRing
-from broker.web.review.links import Links
+from broker.web.review.links import FOLDER, Links
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
 from broker.web.review.place import Place
 from broker.web.review.readings import Readings
 from broker.web.review.sessions import Sessions, SessionTerms
-
-_LINKS = "audit-links"
-
-
-def links_of(settings: Settings) -> Links:
-    """Where one-time links are left by whoever makes them, and found by the pages."""
-    return Links(settings.state.directory / _LINKS)
-
-
-def link_url(settings: Settings, secret: str) -> str:
-    """The address of a one-time link; there must be pages."""
-    review = settings.audit.review
-    if review is None:
-        raise ValueError("the settings have no audit.review")
-    return Place(review.url).url(f"/login/link/{secret}")
 
 
 class Reviewing:
@@ -38,7 +23,7 @@ class Reviewing:
 
     def __init__(self, settings: Settings, review: ReviewSettings, audit: AuditLog) -> None:
         place = Place(review.url)
-        links = links_of(settings)
+        links = Links(settings.state.directory / FOLDER)
         links.prepare()
         self._key_ring: IssuerKeyRing | None = None
         provider = None if review.oidc is None else self._provider(settings, place, review.oidc)

@@ -328,11 +328,14 @@ def _reviewed(
     if review is None:
         yield ()
         return
-    from broker.reviewing import Reviewing  # noqa: PLC0415 - only with the pages.
+    from broker.people import open_naming  # noqa: PLC0415 - only with the pages.
+    from broker.reviewing import Reviewing  # noqa: PLC0415 - the same.
 
     with ExitStack() as parts:
         if audit is None:
-            audit = open_audit_log(settings, writer=lifeline.name)
+            naming = open_naming(settings)
+            parts.callback(naming.close)
+            audit = open_audit_log(settings, writer=lifeline.name, naming=naming)
             parts.callback(audit.close)
         reviewing = Reviewing(settings, review, audit)
         parts.callback(reviewing.close)

@@ -12,6 +12,7 @@ from broker.in_force import Configuration
 from broker.metrics import Metrics
 from broker.monitor import Check
 from broker.orders import Order
+from broker.people import open_naming
 from broker.rpc.revocation_feed import RevocationFeed
 
 
@@ -24,7 +25,9 @@ class WatchProcess:
 
     def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
         settings = configuration.settings
-        self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
+        self._foundation = Foundation(
+            configuration, writer=writer, metrics=metrics, naming=open_naming(settings)
+        )
         self.audit = self._foundation.audit
         self.feed = RevocationFeed(self._foundation.state)
         self.endpoint: WatchEndpoint = assemble_watch(

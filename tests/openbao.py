@@ -266,6 +266,8 @@ class OpenBao:
             'path "auth/token/renew-self" { capabilities = ["update"] }',
             'path "kv/data/broker/+/record" { capabilities = ["read"] }',
             'path "kv/data/broker/+/statements" { capabilities = ["create", "read", "update"] }',
+            'path "kv/data/broker/+/people/+" { capabilities = ["create", "read"] }',
+            'path "kv/metadata/broker/+/people/" { capabilities = ["list"] }',
         ]
         for key in may_sign:
             rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
@@ -423,7 +425,8 @@ def _free_port() -> int:
         return port
 
 
-def _started(folder: Path) -> Iterator[OpenBao]:
+def started(folder: Path) -> Iterator[OpenBao]:
+    """A server from before the first test that needs it until after the last."""
     bao = OpenBao(folder)
     try:
         bao.set_up()
@@ -435,7 +438,7 @@ def _started(folder: Path) -> Iterator[OpenBao]:
 @pytest.fixture(scope="session")
 def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
     """The server that tests share who leave it as it is."""
-    yield from _started(tmp_path_factory.mktemp("openbao"))
+    yield from started(tmp_path_factory.mktemp("openbao"))
 
 
 @pytest.fixture
@@ -443,7 +446,7 @@ def own_openbao(tmp_path: Path) -> Iterator[OpenBao]:
     """A server for one test, to do with as it likes."""
     folder = tmp_path / "own-openbao"
     folder.mkdir()
-    yield from _started(folder)
+    yield from started(folder)
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,24 @@ from typing import Any, Final, Protocol, Self
 import structlog
 
 from broker.audit.facts import Facts
-from broker.audit.record import KEY_EVENTS, REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
+from broker.audit.people.naming import InClear, Naming
+from broker.audit.record import (
+    KEY_EVENTS,
+    PEOPLE_EVENTS,
+    REQUEST_EVENTS,
+    SERVICE_EVENTS,
+    VERSION,
+    Record,
+    rfc3339,
+)
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.model import RequestContext
 
 Clock = Callable[[], float]
 """Unix seconds. A clock that counts fractions dates records to the microsecond."""
 
-_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS
+_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS | PEOPLE_EVENTS
+_IN_CLEAR: Final = InClear()
 
 
 class RecordSink(Protocol):
@@ -36,14 +46,17 @@ class AuditLogger(structlog.BoundLoggerBase):
         self._proxy_to_logger("append", event, records=facts)
 
 
-def audit_logger(sink: RecordSink, *, now: Clock) -> AuditLogger:
-    """The pipeline into ``sink``: date the records, close their schema, hand them over."""
+def audit_logger(sink: RecordSink, *, now: Clock, naming: Naming = _IN_CLEAR) -> AuditLogger:
+    """The pipeline into ``sink``: date the records, name people, close their schema, hand them over."""
 
     def close(
         _logger: Any, _method: str, told: MutableMapping[str, Any]
     ) -> tuple[tuple[Sequence[Record]], dict[str, Any]]:
         # A record is a closed type: a member that is not on the list raises ``TypeError``.
-        time, event = rfc3339(now()), told["event"]
+        moment = now()
+        time, event = rfc3339(moment), told["event"]
+        for facts in told["records"]:
+            naming.settle(facts, moment)
         records = [Record(v=VERSION, event=event, time=time, **facts) for facts in told["records"]]
         return (records,), {}
 

@@ -1,61 +1,70 @@
-"""The name of a log: made once, by whoever writes to its directory first, and never changed."""
+"""The name of one record, which tells its checkpoints and receipts from those of any other."""
 
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from broker.audit.segments import AuditLogRefused, prepare_directory, sync_directory
 
-_NAME: Final = "log.id"
-_LOG_ID: Final = re.compile(r"[0-9a-f]{16}")
+LOG_ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+"""What a record is named."""
+
+_FILE: Final = "log.id"
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def read_log_id(directory: Path) -> str | None:
     """
-    The name of the log in a directory, sixteen hex digits, or ``None`` where it has none.
+    The name of the record in a directory, or ``None`` when it has none yet.
 
-    Raises ``AuditLogRefused`` for a file that holds no name, ``OSError`` for one that cannot be read.
+    Raises ``AuditLogRefused`` when the file holds anything else, and ``OSError``.
     """
-    path = directory / _NAME
+    path = directory / _FILE
     try:
-        text = path.read_bytes()[:64].decode("ascii", "replace").rstrip("\n")
+        descriptor = os.open(path, _READ)
     except FileNotFoundError:
         return None
-    if _LOG_ID.fullmatch(text) is None:
-        raise AuditLogRefused(f"{path} does not hold the name of a log: sixteen hex digits")
-    return text
+    with os.fdopen(descriptor, "rb") as file:
+        found = file.read(64).decode("ascii", "replace").removesuffix("\n")
+    if LOG_ID.fullmatch(found) is None:
+        raise AuditLogRefused(f"{path} does not hold the name of a record: put back what it held")
+    return found
 
 
-def log_id(directory: Path) -> str:
+def make_log_id(directory: Path) -> str:
     """
-    The name of the log in a directory, made now and durable where there is none.
+    The name of the record in a directory, which is made at the first time.
 
-    Several processes may ask at once; all are told the same. Raises as ``read_log_id`` and
-    ``prepare_directory`` do.
+    Several processes may ask at once: one of them makes it. Raises as ``read_log_id`` does.
     """
-    prepare_directory(directory)
     found = read_log_id(directory)
     if found is not None:
         return found
-    # It gets its name when it is whole, and never takes the place of another.
-    draft = directory / f".{_NAME}.{secrets.token_hex(8)}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    prepare_directory(directory)
+    draft = directory / f".{_FILE}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(os.open(draft, _MAKE, 0o600), "wb") as file:
             file.write(f"{secrets.token_hex(8)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(draft, directory / _NAME)
-        except FileExistsError:
-            pass
-        else:
-            sync_directory(directory)
+        # A link, unlike a rename, never replaces what another process has put there.
+        with suppress(FileExistsError):
+            os.link(draft, directory / _FILE)
+        sync_directory(directory)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     made = read_log_id(directory)
     if made is None:
-        raise AuditLogRefused(f"{directory / _NAME} is gone again")
+        raise AuditLogRefused(f"{directory / _FILE} was taken away as it was made")
     return made
+
+
+def origin_of(issuer: str, log_id: str) -> str:
+    """The first line of the checkpoints of a record: whose it is and which, without a scheme."""
+    parts = urlsplit(issuer)
+    return f"{parts.netloc}{parts.path.rstrip('/')}/audit/{log_id}"

@@ -42,9 +42,10 @@ def walk_piece(extent: Extent, writer: str, *, wants_leaves: bool) -> Piece:
     """
     Walk a segment of the chain of ``writer``.
 
-    Every byte is hashed, and every line has to remember the one before it, have the next number and the
-    writer. A line is decoded only where it does not look like one of its length before: what stands
-    between is held by its hash. Raises ``OSError``.
+    Every byte is hashed, and every line has to remember the one before it. Numbers and writer are read in
+    the first line, in the last, and in those that do not look like one of their length before: whoever can
+    write a wrong one between those can as well write the right one, and has to write all lines anew that
+    follow. Raises ``OSError``.
     """
     walk = _Walk(writer, wants_leaves=wants_leaves)
     left, rest = extent.size, b""
@@ -64,7 +65,6 @@ class _Walk:
     def __init__(self, writer: str, *, wants_leaves: bool) -> None:
         self.fits = True
         self._writer = writer
-        self._tail = f'"writer":"{writer}"}}'.encode()
         self._begins: Head | None = None
         self._seq = 0
         self._prev = b""
@@ -74,34 +74,27 @@ class _Walk:
         self._last_line = b""
         self._leaves = bytearray()
         self._wants_leaves = wants_leaves
-        # Where the members of a line stand, from its end, by its length: a guess that is checked.
-        self._shapes: dict[int, tuple[int, int]] = {}
+        # Where a line remembers the one before it, from its end, by its length: a guess that is checked.
+        self._shapes: dict[int, int] = {}
 
     def pass_over(self, data: bytes) -> int:
         """How many bytes of the data are lines that fit. This loop runs once for every record."""
         find, looks, shape_of = data.find, data.startswith, self._shapes.get
-        view, tail, tail_bytes = memoryview(data), self._tail, len(self._tail)
+        view = memoryview(data)
         begin_leaf = sha256(LEAF).copy
         seq, prev, start, before = self._seq, self._prev, 0, 0
         hashes: list[bytes] = []
         # Only the records of a group have such an id, and what belongs to one has to be decoded.
-        marked = _next_mark(data, 0)
+        marked = 0 if self._followed is not None else _next_mark(data, 0)
         while (end := find(b"\n", start)) >= 0:
-            shape = shape_of(end - start)
-            if (
-                shape is None
-                or marked < end
-                or self._followed is not None
-                or not looks(_PREV + prev, end - shape[0])
-                or not looks(b'"seq":%d,' % seq, end - shape[1])
-                or not looks(tail, end - tail_bytes)
-            ):
+            # There is none of length 0, and no prev at its end.
+            if marked < end or not looks(_PREV + prev, end - shape_of(end - start, 0)):
                 link = self._looked_at(data[start:end], seq, prev)
                 if link is None:
                     self.fits = False
                     break
-                seq = link.seq
-                marked = _next_mark(data, end)
+                # The line after one of a group has to be decoded as well.
+                seq, marked = link.seq, end if self._followed is not None else _next_mark(data, end)
             hashed = begin_leaf()
             hashed.update(view[start:end])
             leaf = hashed.digest()
@@ -121,16 +114,18 @@ class _Walk:
             # A group is written at once, so that none goes on in the next segment.
             self._unfinished.append(self._followed.group)
         ends = Head(self._seq, self._prev.decode()) if self._begins is not None else Head()
+        last = decode_link(self._last_line) if self._begins is not None else None
+        is_sound = last is None or (last.seq, last.writer) == (self._seq - 1, self._writer)
         return Piece(
             extent=extent,
             begins=self._begins or Head(),
             ends=ends,
             leaves=bytes(self._leaves),
             first=self._first,
-            last=decode_link(self._last_line) if self._first is not None else None,
+            last=last,
             last_line=self._last_line,
             unfinished=tuple(self._unfinished),
-            is_whole=self.fits and is_at_end,
+            is_whole=self.fits and is_at_end and is_sound,
         )
 
     def _looked_at(self, line: bytes, seq: int, prev: bytes) -> Link | None:
@@ -147,9 +142,8 @@ class _Walk:
         if self._followed is not None and link.group != self._followed.group:
             self._unfinished.append(self._followed.group)
         self._followed = link if link.is_followed else None
-        at, number_at = line.rfind(_PREV), line.rfind(b'"seq":')
-        if at >= 0 and number_at >= 0:
-            self._shapes[len(line)] = len(line) - at, len(line) - number_at
+        if (at := line.rfind(_PREV)) >= 0:
+            self._shapes[len(line)] = len(line) - at
         return link
 
 

@@ -161,8 +161,8 @@ class Party:
     """
     What is known of a person, client, MCP server or resource by its name in the records.
 
-    ``others`` tells for each of those kinds with whom it was seen most, and how often. Moments are unix
-    seconds.
+    ``others`` tells for each of those kinds with whom it was seen most, and how often; of a busy client,
+    MCP server or resource, people are counted from ``people_from`` on. Moments are unix seconds.
     """
 
     kind: str
@@ -172,6 +172,7 @@ class Party:
     permitted: int
     denied: int
     others: Mapping[str, Sequence[tuple[str, int]]]
+    people_from: float = 0.0
 
 
 PARTY_KINDS: Final = ("person", "client", "mcp_server", "resource")

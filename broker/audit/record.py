@@ -31,6 +31,8 @@ Event = Literal[
     "key.revoke",
     "key.failed",
     "key.seen",
+    "people.forget",
+    "people.failed",
     "chain.opened",
     "chain.closed",
 ]
@@ -54,6 +56,9 @@ SERVICE_EVENTS: Final = frozenset(
 """Events of the service itself, which inform."""
 KEY_EVENTS: Final = frozenset({"key.publish", "key.rotate", "key.revoke", "key.failed", "key.seen"})
 """What is done to signing keys, and what becomes of them; they inform."""
+
+PEOPLE_EVENTS: Final = frozenset({"people.forget", "people.failed"})
+"""That the people of a period are forgotten, and that this could not be done; they inform."""
 
 Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Id = Annotated[str, Meta(max_length=ID_LIMIT)]

@@ -7,17 +7,17 @@ from typing import Any
 import rich_click as click
 
 from broker.audit.record import rfc3339
+from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.export import MANIFEST, Exported, ExportRefused, write_export
 from broker.audit.telling.formats import FORMATS
 from broker.audit.telling.manifest import Manifest, Standing, query_text
 from broker.audit.telling.placement import Seals
-from broker.cli.audit_filters import filter_options, query_from
+from broker.cli.audit_filters import filter_options, filtered_by
 from broker.cli.audit_sources import (
     Sealing,
     directory_of,
     reading,
     sealing_of,
-    seals_of,
     settings_for,
 )
 from broker.cli.inputs import config_option
@@ -67,7 +67,7 @@ def export(
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    query, chosen = query_from(**filters), FORMATS[format_name]
+    query, chosen = filtered_by(**filters), FORMATS[format_name]
     sealing = Sealing() if unsigned else sealing_of(settings, place)
     if sealing.signer is None and not unsigned:
         raise click.UsageError(
@@ -79,7 +79,7 @@ def export(
     if target.is_dir():
         to = target / f"audit-{now[:19].replace(':', '')}Z.{chosen.suffix}"
     with reading(place) as reader:
-        under = _standing(seals_of(place))
+        under = _standing(Seals(place))
 
         def manifest(exported: Exported) -> str:
             told = Manifest(
@@ -97,7 +97,11 @@ def export(
                 time=now,
                 by=account(),
             )
-            return told.text if sealing.signer is None else told.signed(sealing.signer)
+            return (
+                told.text
+                if sealing.signer is None
+                else told.signed(sealing.signer, before=sealing.before)
+            )
 
         try:
             exported = write_export(reader, query, chosen, to=to, manifest=manifest)
@@ -106,11 +110,15 @@ def export(
         except TemporarilyUnavailable as away:
             raise Negative(f"The manifest could not be signed: {away.detail}.") from None
         faults = reader.extent().faults
-    for name, fault in faults.items():
-        console().print(plain(f"{name} could not be read to its end: {fault}", "bold red"))
     console().print(plain(f"{exported.count} records in {to}, told of in {to.name}{MANIFEST}"))
+    if faults:
+        told = (f"{name} could not be read to its end: {why}" for name, why in faults.items())
+        raise Negative("\n".join(plain(one).plain for one in told))
 
 
 def _standing(seals: Seals) -> Standing | None:
-    latest = seals.latest()
+    try:
+        latest = seals.latest()
+    except AuditLogRefused as refused:
+        raise Negative(f"{refused}.") from None
     return None if latest is None else Standing(latest.digest, latest.size)

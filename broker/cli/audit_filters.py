@@ -1,77 +1,71 @@
 """The filters of the commands that ask about the audit record."""
 
-import re
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, get_args
 
 import rich_click as click
-from pydantic_core import PydanticCustomError
 
+from broker.audit.index.asking import DEPTHS, GRANTS, LISTS, MOMENTS, query_from
 from broker.audit.query import Query, QueryRefused
 from broker.audit.record import Event
-from broker.config.values import read_duration
 
-_AGO: Final = re.compile(r"(?:[0-9]+(?:d|h|ms|m|s))+", re.ASCII)
-_DECISIONS: Final = ("permit", "deny", "info")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_MANY: Final = (
-    ("--event", "events", "An event, such as token.issue.", click.Choice(get_args(Event))),
-    ("--decision", "decisions", "What was decided.", click.Choice(_DECISIONS)),
-    ("--reason", "reasons", "A reason of refusals, such as policy_forbidden.", click.STRING),
-    ("--grant-type", "grant_types", "A grant type.", click.STRING),
-    ("--person", "people", "Somebody whom tokens are about.", click.STRING),
-    (
-        "--client",
-        "clients",
-        "The client of the request or the MCP client of the token.",
-        click.STRING,
-    ),
-    ("--mcp-server", "mcp_servers", "The MCP server that came between.", click.STRING),
-    ("--resource", "resources", "The resource that was asked for.", click.STRING),
-    ("--policy", "policies", "The id of a policy that decided.", click.STRING),
-    ("--token", "tokens", "The jti of a token that was issued or presented.", click.STRING),
-)
+_SUMMARIES: Final = {
+    "event": "An event, such as token.issue.",
+    "decision": "What was decided.",
+    "reason": "A reason of refusals, such as policy_forbidden.",
+    "grant": f"A grant type, or one of {', '.join(GRANTS)}.",
+    "person": "Somebody whom tokens are about.",
+    "client": "The client of the request, or the MCP client of the token.",
+    "server": "The MCP server that came between.",
+    "resource": "The resource that was asked for.",
+    "policy": "The id of a policy that decided.",
+    "token": "The jti of a token that was issued or presented.",
+}
+_ENDS: Final = {
+    "since": "From this moment on, in RFC 3339, or so long ago, such as 7d.",
+    "until": "Before this moment, or before so long ago.",
+    "min_depth": "No fewer actors in the chain.",
+    "max_depth": "No more actors in the chain.",
+}
+_CHOICES: Final[dict[str, click.ParamType[Any]]] = {
+    "event": click.Choice(get_args(Event)),
+    "decision": click.Choice(("permit", "deny", "info")),
+    **{name: click.IntRange(0, 999) for name in DEPTHS},
+}
 
 
 def filter_options(command: _Function) -> _Function:
-    """The options by which records are chosen; ``query_from`` takes them."""
-    for option, name, summary, kind in reversed(_MANY):
-        told = f"{summary} Repeatable."
-        command = click.option(option, name, multiple=True, type=kind, help=told)(command)
-    ends = (
-        ("--max-depth", "No more actors in the chain.", click.IntRange(0)),
-        ("--min-depth", "No fewer actors in the chain.", click.IntRange(0)),
-        ("--until", "Before this moment: RFC 3339, or how long ago, such as 1h.", click.STRING),
-        ("--since", "From this moment on: RFC 3339, or how long ago, such as 7d.", click.STRING),
-    )
-    for option, summary, kind in ends:
-        command = click.option(option, type=kind, help=summary)(command)
+    """The options by which records are chosen; ``filtered_by`` takes them."""
+    for name, summary in reversed(_ENDS.items()):
+        command = click.option(
+            f"--{name.replace('_', '-')}", name, type=_CHOICES.get(name), help=summary
+        )(command)
+    for name in reversed([*LISTS]):
+        command = click.option(
+            f"--{name}",
+            name,
+            multiple=True,
+            type=_CHOICES.get(name),
+            help=f"{_SUMMARIES[name]} Repeatable.",
+        )(command)
     return command
 
 
-def query_from(*, since: str | None, until: str | None, **filters: Any) -> Query:
+def filtered_by(**filters: Any) -> Query:
     """The query that the options make; ends the command where they make none."""
     try:
-        return Query(
-            since=_moment("--since", since),
-            until=_moment("--until", until),
-            **filters,
-        )
+        return query_from(_pairs(filters), now=time.time())
     except QueryRefused as refused:
         raise click.UsageError(f"{refused}.") from None
 
 
-def _moment(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        if _AGO.fullmatch(text):
-            return time.time() - read_duration(text).total_seconds()
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, PydanticCustomError):
-        told = "is neither RFC 3339, such as 2026-11-22T08:00:00Z, nor how long ago, such as 7d"
-        raise click.UsageError(f"{option}: {text!r} {told}.") from None
+def _pairs(filters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in LISTS:
+        for value in filters[name]:
+            yield name, value
+    for name in (*MOMENTS, *DEPTHS):
+        if filters[name] is not None:
+            yield name, str(filters[name])

@@ -8,8 +8,8 @@ import rich_click as click
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option
 from broker.cli.stop import Misconfigured, Stop
-from broker.reviewing import link_url, links_of
-from broker.web.review.links import LIFETIME, LinksRefused
+from broker.web.review.links import FOLDER, LIFETIME, Links, LinksRefused
+from broker.web.review.place import Place
 
 
 @click.command("open")
@@ -24,16 +24,18 @@ def open_pages(config: Path, output: str, *, is_shown: bool) -> None:
     that account.
     """
     settings = settings_from(config)
-    if settings.audit.review is None:
+    review = settings.audit.review
+    if review is None:
         raise Misconfigured(
             f"{config}: audit.review is not set, so there are no pages. Add `audit: {{review: {{}}}}`."
         )
     try:
-        url = link_url(settings, links_of(settings).issue())
+        secret = Links(settings.state.directory / FOLDER).issue()
     except LinksRefused as refused:
         raise Stop(f"No link was made: {refused}.") from None
     except OSError as error:
         raise Stop(f"No link was made: {error.filename}: {error.strerror}.") from None
+    url = Place(review.url).url(f"/login/link/{secret}")
     if output == "json":
         echo_json({"url": url, "expires_in": LIFETIME})
     else:

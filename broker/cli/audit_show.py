@@ -12,9 +12,10 @@ from rich.tree import Tree
 
 from broker.audit.chain import line_hash
 from broker.audit.query import AuditReader, Found
+from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.chain import Chain, chain_of
 from broker.audit.telling.kin import ancestors_of, parents_of
-from broker.audit.telling.placement import Placement
+from broker.audit.telling.placement import Placement, Seals
 from broker.audit.telling.sentence import sentence
 from broker.audit.telling.tree import chain_tree
 from broker.audit.telling.why import Grounds, ScopeGrounds, why
@@ -23,7 +24,6 @@ from broker.cli.audit_sources import (
     found_by,
     present_of,
     reading,
-    seals_of,
     settings_for,
 )
 from broker.cli.inputs import config_option
@@ -67,12 +67,12 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
         found = found_by(reader, name)
         if found is None:
             raise Negative("No record is known by this id, and none of the issue of such a token.")
-        present = present_of(settings)
+        ancestors = ancestors_of(reader, found)
         shown = _Shown(
             found,
-            chain_of(found.record, ancestors_of(reader, found)),
-            why(found.record, present.policies, present.registry),
-            seals_of(place).placement(found.record.writer, found.record.seq),
+            chain_of(found.record, ancestors),
+            why(found.record, present_of(settings), ancestors),
+            _placement(place, found),
             parents_of(reader, found),
             _children(reader, found),
         )
@@ -83,6 +83,13 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
         _print(shown)
         for writer, fault in faults.items():
             console().print(plain(f"{writer} is not known to its end: {fault}", "bold red"))
+
+
+def _placement(place: Path, found: Found) -> Placement | None:
+    try:
+        return Seals(place).placement(found.record.writer, found.record.seq)
+    except AuditLogRefused as refused:
+        raise Negative(f"{refused}.") from None
 
 
 def _children(reader: AuditReader, found: Found) -> Sequence[Found]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import rich_click as click
 
 from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.log_id import make_log_id, origin_of
+from broker.audit.notes import NoteKey
 from broker.audit.query import (
     AuditReader,
     Found,
@@ -15,31 +17,32 @@ from broker.audit.query import (
     QueryTooExpensive,
     RecordChanged,
 )
+from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.manifest import ManifestSigner
-from broker.audit.telling.placement import Seals, Unsealed
+from broker.audit.telling.placement import Seals
+from broker.audit.telling.why import Present
 from broker.cli.inputs import settings_from
 from broker.cli.stop import Negative
 from broker.config import Settings
-from broker.interfaces import Registry
+from broker.errors import TemporarilyUnavailable
+from broker.keys.key_files import KeyFileRefused
 from broker.policy.cedar import CedarPolicyEngine
 from broker.policy.problems import PolicyLoadError
 from broker.registry import FileRegistry
+from broker.signing import open_audit_signer
 
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """Whose record it is, by the name in its checkpoints, and who signs for it as far as there is anybody."""
+    """
+    Whose record it is, by the name in its checkpoints, and who signs for it as far as there is anybody.
+
+    ``before`` is the key of the newest checkpoint.
+    """
 
     origin: str = ""
     signer: ManifestSigner | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """What is in force and registered now, as far as the settings are at hand."""
-
-    policies: CedarPolicyEngine | None = None
-    registry: Registry | None = None
+    before: NoteKey | None = None
 
 
 def settings_for(directory: Path | None, config: Path) -> Settings | None:
@@ -80,14 +83,20 @@ def reading(directory: Path) -> Iterator[AuditReader]:
         reader.close()
 
 
-def seals_of(_directory: Path) -> Seals:
-    """The checkpoints of the record of a directory."""
-    return Unsealed()
-
-
-def sealing_of(_settings: Settings | None, _directory: Path) -> Sealing:
-    """Who signs for the record of a directory."""
-    return Sealing()
+def sealing_of(settings: Settings | None, directory: Path) -> Sealing:
+    """Who signs for the record of a directory, and by which key; ends the command where nobody can."""
+    if settings is None:
+        return Sealing()
+    try:
+        origin = origin_of(settings.issuer, make_log_id(directory))
+        signer = open_audit_signer(settings, origin=origin)
+        return Sealing(origin, signer, Seals(directory).signed_by(signer.keys()))
+    except (AuditLogRefused, KeyFileRefused) as refused:
+        raise Negative(f"{refused}.") from None
+    except TemporarilyUnavailable as error:
+        raise Negative(f"The audit key cannot be had: {error.detail}.") from None
+    except OSError as error:
+        raise Negative(f"{directory} cannot be used: {error.strerror}.") from None
 
 
 def present_of(settings: Settings | None) -> Present:

@@ -1,5 +1,6 @@
 """``broker audit verify``: whether the audit record is whole, and how far anybody else can be sure of it."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ def verify(
     trust = trust_from(**brought)
     try:
         with _progress() as told:
-            evidence = verify_log(place, trust, progress=told)
+            cores = len(os.sched_getaffinity(0))
+            evidence = verify_log(place, trust, processes=cores, progress=told)
     except OSError as error:
         raise Negative(f"{place} cannot be read: {error.strerror}.") from None
     if output == "json":

@@ -7,25 +7,16 @@ from pathlib import Path
 import rich_click as click
 from rich.text import Text
 
-from broker.audit.notes import NoteKey
 from broker.audit.telling.export import ExportRefused, check_export
 from broker.audit.telling.manifest import Manifest
+from broker.cli.audit_inputs import key_option, read_keys
 from broker.cli.output import console, echo_json, output_option, plain
 from broker.cli.stop import Negative
-
-_LARGEST_KEY_FILE = 16_384
 
 
 @click.command("verify-export")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    required=True,
-    metavar="PUBLIC",
-    help="The audit key's public half, in one word or in a file; may be given again.",
-)
+@key_option(is_required=True)
 @output_option("text", "json")
 def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     """
@@ -34,9 +25,8 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     The manifest has to be signed by one of the keys, and the file has to be the one it was made for. It
     takes neither settings nor a network.
     """
-    known = [key for text in keys for key in _keys_in(text)]
     try:
-        told = check_export(manifest, known)
+        told = check_export(manifest, read_keys(keys))
     except ExportRefused as refused:
         raise Negative(f"{refused}.") from None
     except OSError as error:
@@ -64,20 +54,3 @@ def _print(told: Manifest) -> None:
     )
     for name, value in rows:
         screen.print(plain(f"{name:<11} ", "cyan").append_text(plain(value)))
-
-
-def _keys_in(text: str) -> Sequence[NoteKey]:
-    words = text
-    if "+" not in text:
-        try:
-            with Path(text).open("rb") as file:
-                words = file.read(_LARGEST_KEY_FILE).decode("utf-8", "replace")
-        except OSError as error:
-            raise click.UsageError(f"--key: {text} cannot be read: {error.strerror}.") from None
-    try:
-        keys = [NoteKey.read(word) for word in words.split()]
-    except ValueError as error:
-        raise click.UsageError(f"--key: {error}.") from None
-    if not keys:
-        raise click.UsageError(f"--key: {text} holds no key.")
-    return keys

@@ -15,10 +15,13 @@ from broker.audit.segments import AuditLogRefused, WriterBusy
 from broker.config import Settings
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.foundation import open_audit_log
-from broker.interfaces import AuditEntry
+from broker.interfaces import AuditEntry, AuditLog
 from broker.keys.journal import KeyJournal
 from broker.model import Admission, RequestContext
 from broker.signing import open_journal
+
+FACE: Final = "command"
+"""The face of what is done by a command."""
 
 _WRITER: Final = "operator"
 _TURN_SECONDS: Final = 5.0
@@ -32,10 +35,17 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
     The chain is opened when there is something to record. Where it cannot be, ``TemporarilyUnavailable``
     is raised: always, or, unless it ``is_required``, once, and all else is done without a record.
     """
+    with operators_log(settings, is_required=is_required) as audit:
+        yield open_journal(settings, audit, face=FACE, operator=account())
+
+
+@contextmanager
+def operators_log(settings: Settings, *, is_required: bool = True) -> Iterator[AuditLog]:
+    """The chain of the commands itself, which is opened and refused as ``recording`` says."""
     audit = _AuditWhenNeeded(settings, is_required=is_required)
     with _without_logs():
         try:
-            yield open_journal(settings, audit, face="command", operator=account())
+            yield audit
         finally:
             audit.close()
 
@@ -111,7 +121,7 @@ def _open_audit(settings: Settings) -> FileAuditLog:
     deadline = time.monotonic() + _TURN_SECONDS
     while True:
         try:
-            return open_audit_log(settings, writer=_WRITER)
+            return open_audit_log(settings, writer=_WRITER, is_command=True)
         except WriterBusy:
             if time.monotonic() > deadline:
                 raise

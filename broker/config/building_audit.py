@@ -2,10 +2,13 @@
 
 from pathlib import Path as FilePath
 
+from broker.config.building_alerts import build_alerts
+from broker.config.building_sinks import build_sinks
 from broker.config.findings import Scene
 from broker.config.review_sections import ReviewOidcSection
 from broker.config.settings import (
     AuditSettings,
+    PeopleSettings,
     ReviewOidcSettings,
     ReviewSettings,
     SealSettings,
@@ -21,7 +24,19 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
         review=_review(scene),
+        sinks=build_sinks(scene),
+        alerts=build_alerts(section.alerts),
         seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
+        people=PeopleSettings(
+            names=section.people.names,
+            period=section.people.period,
+            directory=scene.places.under_data(
+                ("audit", "people", "directory"),
+                section.people.directory,
+                data_dir=scene.file.data_dir,
+                name="people",
+            ),
+        ),
     )
 
 

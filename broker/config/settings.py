@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from broker.audit.alerts.terms import AlertTerms
+from broker.audit.sinks.terms import SinkTerms
 from broker.config.durations import write_duration
 from broker.model import (
     Client,
@@ -311,6 +313,19 @@ class SealSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PeopleSettings:
+    """
+    How people are named in the audit record, and how long a key of their pseudonyms is used.
+
+    The keys are files in ``directory`` where they are not in Vault.
+    """
+
+    names: Literal["pseudonym", "clear"]
+    period: Literal["month", "quarter", "year"]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     """
     The audit files. ``segment_size`` is in bytes; past ``write_timeout`` a write has failed.
@@ -321,6 +336,9 @@ class AuditSettings:
     directory: Path
     segment_size: int
     write_timeout: timedelta
+    people: PeopleSettings
+    sinks: tuple[SinkTerms, ...] = ()
+    alerts: AlertTerms = field(default_factory=AlertTerms)
     review: ReviewSettings | None = None
     seal: SealSettings = field(default_factory=SealSettings)
 

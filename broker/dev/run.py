@@ -119,9 +119,9 @@ def _invite(console: Console, examples: Iterable[tuple[str, str]]) -> None:
 
 
 def _stay(console: Console, broker: DevBroker) -> None:
-    from broker.web.review.links import LIFETIME, Links  # noqa: PLC0415 - only a stay needs it.
+    from broker.web.review.links import FOLDER, LIFETIME, Links  # noqa: PLC0415 - only a stay needs it.
 
-    secret = Links(broker.directory / "state" / "audit-links").issue()
+    secret = Links(broker.directory / "state" / FOLDER).issue()
     url = f"http://127.0.0.1:{broker.admin_port}/audit/login/link/{secret}"
     console.print(Text(f"\n# Read the audit record: once, within {LIFETIME} seconds", "dim"))
     console.print(url, markup=False, highlight=False, soft_wrap=True)

@@ -83,8 +83,10 @@ class VaultAuditKey:
 def _versions(data: Mapping[str, Any]) -> Sequence[Version]:
     if data["type"] != "ed25519":
         raise ValueError("it is not of type ed25519")
-    if data["exportable"] is not False or data.get("derived"):
-        raise ValueError("it can be exported, or is derived")
+    if data["exportable"] is not False or data["allow_plaintext_backup"] is not False:
+        raise ValueError("it can be exported")
+    if data.get("derived"):
+        raise ValueError("it is derived")
     lowest = int(data["min_encryption_version"])
     numbers = sorted(map(int, data["keys"]), reverse=True)[:_MOST_VERSIONS]
     if not numbers:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.log_id import log_id, read_log_id
+from broker.audit.log_id import make_log_id, read_log_id
 from broker.audit.segments import AuditLogRefused
 
 
 def test_all_who_ask_at_once_are_told_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        found = set(threads.map(log_id, [tmp_path / "audit"] * 64))
+        found = set(threads.map(make_log_id, [tmp_path / "audit"] * 64))
     assert len(found) == 1
     assert found == {read_log_id(tmp_path / "audit")}
     assert [path.name for path in (tmp_path / "audit").iterdir()] == ["log.id"]
-    assert log_id(tmp_path / "other") not in found
+    assert make_log_id(tmp_path / "other") not in found
 
 
 def test_a_directory_without_one_has_none(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_directory_without_one_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"x" * 16, b"A" * 16, b"0" * 15, b"0" * 17])
 def test_what_is_no_name_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "log.id").write_bytes(content)
-    for ask in (read_log_id, log_id):
+    for ask in (read_log_id, make_log_id):
         with pytest.raises(AuditLogRefused, match="does not hold the name"):
             ask(tmp_path)
 
@@ -35,7 +35,7 @@ def test_what_is_no_name_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_directory_that_others_may_write_names_no_log(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(AuditLogRefused):
-        log_id(tmp_path)
+        make_log_id(tmp_path)
 
 
 def test_nothing_is_left_behind_when_the_name_cannot_be_made(
@@ -46,5 +46,5 @@ def test_nothing_is_left_behind_when_the_name_cannot_be_made(
 
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(OSError, match="No space"):
-        log_id(tmp_path)
+        make_log_id(tmp_path)
     assert list(tmp_path.iterdir()) == []

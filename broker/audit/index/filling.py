@@ -10,16 +10,21 @@ from typing import Final, TypeVar
 from broker.audit.chain import Head
 from broker.audit.follow import Line, Position
 from broker.audit.index.entries import IndexEntry, entry_of
-from broker.audit.index.schema import TIES
-
-TALLIES: Final = (3_600, 21_600, 86_400)
-"""The widths in seconds by which records are counted when they come."""
+from broker.audit.index.schema import (
+    ALL,
+    ALL_WIDTHS,
+    FACETS,
+    SHARE_WIDTHS,
+    TALLIED,
+    TALLY_WIDTHS,
+    TICKS,
+    TIES,
+)
 
 HASH_BYTES: Final = 16
 """So much of the hash of a line is kept: more than anybody can find a second line for."""
 
 _MOST_KEPT: Final = 50_000
-_SECOND: Final = 1_000_000
 
 _PLACE: Final = "INSERT INTO place VALUES (?, ?, ?, ?, ?, ?)"
 _EVENT: Final = "INSERT INTO event VALUES (?, ?, ?, ?)"
@@ -36,7 +41,11 @@ _SEEN: Final = """
         last = max(last, excluded.last)
 """
 _TALLY: Final = """
-    INSERT INTO tally VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count
+    INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""
+_SHARE: Final = """
+    INSERT INTO share VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count
 """
 _CHAIN: Final = """
     INSERT INTO chain (writer, number, offset, seq, prev) VALUES (?, ?, ?, ?, ?)
@@ -80,6 +89,15 @@ def after(line: Line) -> Position:
     return Position(line.number, offset, Head(line.seq + 1, line.hash))
 
 
+@dataclass(frozen=True, slots=True)
+class _Combination:
+    """A row of ``combination``, and what it counts for in ``tally``: the kinds and the values."""
+
+    number: int
+    decision: int
+    tallied: tuple[tuple[int, int], ...]
+
+
 @dataclass(slots=True)
 class _Batch:
     """The rows of one transaction, gathered."""
@@ -91,7 +109,8 @@ class _Batch:
     tokens: list[tuple[int, int, int]] = field(default_factory=list)
     counts: dict[int, _Span] = field(default_factory=dict)
     seen: dict[tuple[int, int], _Span] = field(default_factory=dict)
-    tallies: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    tallies: Counter[tuple[int, int, int, int, int]] = field(default_factory=Counter)
+    shares: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     next_of: dict[int, int] = field(default_factory=dict)
     last_lines: dict[str, Line] = field(default_factory=dict)
     unreadable: int = 0
@@ -109,7 +128,7 @@ class Filler:
         self._connection = connection
         (self._salt,) = connection.execute("SELECT value FROM meta WHERE name = 'salt'").fetchone()
         self._texts: dict[str, int] = {}
-        self._combinations: dict[tuple[object, ...], int] = {}
+        self._combinations: dict[tuple[object, ...], _Combination] = {}
         self._chains: dict[str, int] = {}
         (last,) = connection.execute("SELECT max(id) FROM event").fetchone()
         self._last = -1 if last is None else last
@@ -135,16 +154,14 @@ class Filler:
         event = self._number(batch, entry.moment)
         combination = self._combination(entry)
         subject = self._text(entry.subject)
-        batch.events.append((event, combination, subject, batch.number))
+        batch.events.append((event, combination.number, subject, batch.number))
         batch.named.append((key_of(self._salt, entry.event_id), event))
         for jti, relation in entry.tokens.items():
             batch.tokens.append((key_of(self._salt, jti), event, relation))
-        _count(batch.counts, combination, event)
+        _count(batch.counts, combination.number, event)
         if subject:
-            _count(batch.seen, (subject, combination), event)
-        second = entry.moment // _SECOND
-        for width in TALLIES:
-            batch.tallies[width, second // width, combination] += 1
+            _count(batch.seen, (subject, combination.number), event)
+        _tally(batch, combination, event // TICKS)
         return event
 
     def _number(self, batch: _Batch, moment: int) -> int:
@@ -172,7 +189,7 @@ class Filler:
             batch.next_of[moment] = number
             moment += 1
 
-    def _combination(self, entry: IndexEntry) -> int:
+    def _combination(self, entry: IndexEntry) -> _Combination:
         key = (*entry.facets, entry.depth, entry.policies)
         known = self._combinations.get(key)
         if known is None:
@@ -182,18 +199,24 @@ class Filler:
             self._combinations[key] = known
         return known
 
-    def _find_combination(self, entry: IndexEntry) -> int:
-        policies = [self._text(policy) for policy in entry.policies]
-        row = (*map(self._text, entry.facets), entry.depth, ",".join(map(str, sorted(policies))))
+    def _find_combination(self, entry: IndexEntry) -> _Combination:
+        policies = sorted(self._text(policy) for policy in entry.policies)
+        row = (*map(self._text, entry.facets), entry.depth, ",".join(map(str, policies)))
         found = self._connection.execute(_SAME, row).fetchone()
         if found is not None:
-            return int(found[0])
-        number = int(self._connection.execute(_COMBINATION, row).lastrowid or 0)
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO combination_policy VALUES (?, ?)",
-            [(policy, number) for policy in policies],
-        )
-        return number
+            (number,) = found
+        else:
+            number = self._connection.execute(_COMBINATION, row).lastrowid
+            self._connection.executemany(
+                "INSERT INTO combination_policy VALUES (?, ?)",
+                [(policy, number) for policy in policies],
+            )
+        texts = dict(zip(FACETS, map(self._text, entry.facets), strict=True))
+        values = {(TALLIED[name], texts[name]) for name in FACETS if name in TALLIED}
+        values |= {(TALLIED["client"], texts["mcp_client"]), (TALLIED["depth"], entry.depth + 1)}
+        values |= {(TALLIED["policy"], policy) for policy in policies}
+        tallied = tuple(sorted(pair for pair in values if pair[1] > 0))
+        return _Combination(number, texts["decision"], tallied)
 
     def _text(self, value: str) -> int:
         """The number of a text; zero for none."""
@@ -236,6 +259,7 @@ class Filler:
         many(_COUNT, [(first, last, count, number) for number, (count, first, last) in counts])
         many(_SEEN, [(*key, *span) for key, span in sorted(batch.seen.items())])
         many(_TALLY, [(*key, count) for key, count in sorted(batch.tallies.items())])
+        many(_SHARE, [(*key, count) for key, count in sorted(batch.shares.items())])
         ends = {writer: after(line) for writer, line in batch.last_lines.items()}
         many(
             _CHAIN,
@@ -259,3 +283,15 @@ def _count(spans: dict[_Key, _Span], key: _Key, event: int) -> None:
     span[0] += 1
     span[1] = min(span[1], event)
     span[2] = max(span[2], event)
+
+
+def _tally(batch: _Batch, combination: _Combination, second: int) -> None:
+    decision = combination.decision
+    for width in ALL_WIDTHS:
+        batch.tallies[width, ALL, 0, second // width, decision] += 1
+    for width in TALLY_WIDTHS:
+        start = second // width
+        for facet, value in combination.tallied:
+            batch.tallies[width, facet, value, start, decision] += 1
+    for width in SHARE_WIDTHS:
+        batch.shares[width, combination.number, second // width] += 1

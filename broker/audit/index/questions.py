@@ -1,19 +1,21 @@
 """A query as conditions on the tables of the index."""
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from broker.audit.index.filling import key_of
-from broker.audit.index.schema import LAST_EVENT, TIES
+from broker.audit.index.schema import LAST_EVENT, TALLIED, TICKS, TIES
 from broker.audit.query import Query
 
 Pseudonyms = Callable[[str], Sequence[str]]
 """What a person may be called in the records, by the name that people know."""
 
 _SECOND: Final = 1_000_000
+DEEPEST: Final = 2**31
+"""No chain of actors is known to be longer."""
 _WALK: Final = 4_000
 """So many of the newest records are looked at one by one before the indexes are asked."""
 
@@ -70,7 +72,8 @@ class Conditions:
 
     ``where`` is on a row ``c`` of ``combination``; ``subjects`` and ``tokens`` are numbers to choose
     from, where they say anything. ``is_empty`` tells that nothing can meet the query. Events are
-    numbered from ``low`` to before ``high``.
+    numbered from ``low`` to before ``high``. ``tallied`` and ``decided`` say the same as ``where`` on a row
+    ``t`` of ``tally``, as far as that can be said: ``None`` tells that it cannot.
     """
 
     low: int = 0
@@ -79,6 +82,19 @@ class Conditions:
     subjects: list[int] | None = None
     tokens: list[int] | None = None
     clauses: list[str] = field(default_factory=list)
+    tallied: list[tuple[int, str]] | None = field(default_factory=list)
+    decided: str = "1"
+
+    def tally(self, name: str, condition: str, *, is_sum: bool = True) -> None:
+        """
+        Say a condition on ``tally``.
+
+        ``is_sum`` tells that no record counts for several values that meet it.
+        """
+        if self.tallied is not None and is_sum:
+            self.tallied.append((TALLIED[name], condition))
+        else:
+            self.tallied = None
 
     @property
     def where(self) -> str:
@@ -111,10 +127,12 @@ def conditions(
         chosen = numbers(known_texts(connection, query.policies))
         one_of = _BY_POLICIES.format(chosen)
         asked.clauses.append(f"c.id IN ({one_of})")
-    if query.min_depth is not None:
-        asked.clauses.append(f"c.depth >= {max(int(query.min_depth), 0)}")
-    if query.max_depth is not None:
-        asked.clauses.append(f"c.depth BETWEEN 0 AND {int(query.max_depth)}")
+        asked.tally("policy", f"t.value IN ({chosen})", is_sum=len(query.policies) == 1)
+    if query.min_depth is not None or query.max_depth is not None:
+        least, most = query.min_depth or 0, query.max_depth
+        bounds = f"BETWEEN {max(int(least), 0)} AND {DEEPEST if most is None else int(most)}"
+        asked.clauses.append(f"c.depth {bounds}")
+        asked.tally("depth", f"t.value - 1 {bounds}")
     if query.people:
         names = [name for person in query.people for name in (person, *pseudonyms_of(person))]
         asked.subjects = known_texts(connection, names)
@@ -134,9 +152,13 @@ def _choose(
         return
     chosen = known_texts(connection, values)
     asked.is_empty |= not chosen
-    asked.clauses.append(
-        "(" + " OR ".join(f"c.{column} IN ({numbers(chosen)})" for column in columns) + ")"
-    )
+    one_of = numbers(chosen)
+    asked.clauses.append("(" + " OR ".join(f"c.{column} IN ({one_of})" for column in columns) + ")")
+    if columns == ("decision",):
+        asked.decided = f"t.decision IN ({one_of})"
+    else:
+        is_sum = len(columns) == 1 or len(values) == 1
+        asked.tally(columns[0], f"t.value IN ({one_of})", is_sum=is_sum)
 
 
 def known_texts(connection: sqlite3.Connection, values: Iterable[str]) -> list[int]:
@@ -184,7 +206,7 @@ def lowest(since: float | None) -> int:
     """The lowest number that an event of this moment or a later one can have."""
     if since is None:
         return 0
-    return max(0, min(-int(-since * _SECOND // 1) * TIES, LAST_EVENT))
+    return max(0, min(math.ceil(since * _SECOND) * TIES, LAST_EVENT))
 
 
 def highest(until: float | None) -> int:
@@ -194,12 +216,7 @@ def highest(until: float | None) -> int:
 
 def moment_of(event: int) -> float:
     """The moment of an event in unix seconds."""
-    return event // TIES / _SECOND
-
-
-def rfc3339_of(event: int) -> str:
-    """The same for people."""
-    return datetime.fromtimestamp(moment_of(event), UTC).isoformat(timespec="microseconds")
+    return event / TICKS
 
 
 def _is_text(value: str) -> bool:

@@ -32,9 +32,33 @@ FACETS: Final = (
 )
 """The texts that are kept once for all records that have them in common."""
 
+TICKS: Final = TIES * 1_000_000
+"""So many numbers has a second."""
+
+ALL: Final = 0
+"""In ``tally``: all records. The other numbers stand for what they have in common by one filter."""
+TALLIED: Final = {
+    "event": 1,
+    "reason": 2,
+    "grant_type": 3,
+    "client": 4,
+    "mcp_server": 5,
+    "resource": 6,
+    "depth": 7,
+    "policy": 8,
+}
+"""The numbers of the others by what they count."""
+ALL_WIDTHS: Final = (900, 3_600, 21_600, 86_400)
+"""The widths in seconds by which all records are counted when they come."""
+TALLY_WIDTHS: Final = (3_600, 21_600, 86_400)
+"""The same for those that have something in common by one filter."""
+SHARE_WIDTHS: Final = (21_600, 86_400)
+"""The same for those that have everything in common."""
+
 # An event's number begins with its moment, so that every table and index is in the order of time.
 # What many records have in common is a row of ``combination``: there are few of these, which tell at once
-# that two filters have nothing in common. ``seen`` counts them by subject, ``tally`` by time.
+# that two filters have nothing in common. ``seen`` counts them by subject, ``share`` by time. ``tally``
+# counts the records that have one text, whatever others they have.
 _TABLES: Final = """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE text (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
@@ -62,10 +86,14 @@ _TABLES: Final = """
         subject INTEGER NOT NULL, combination INTEGER NOT NULL, count INTEGER NOT NULL,
         first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (subject, combination)
     ) WITHOUT ROWID;
-    CREATE INDEX seen_in ON seen (combination, count);
     CREATE TABLE tally (
-        width INTEGER NOT NULL, start INTEGER NOT NULL, combination INTEGER NOT NULL,
-        count INTEGER NOT NULL, PRIMARY KEY (width, start, combination)
+        width INTEGER NOT NULL, facet INTEGER NOT NULL, value INTEGER NOT NULL,
+        start INTEGER NOT NULL, decision INTEGER NOT NULL, count INTEGER NOT NULL,
+        PRIMARY KEY (width, facet, value, start, decision)
+    ) WITHOUT ROWID;
+    CREATE TABLE share (
+        width INTEGER NOT NULL, combination INTEGER NOT NULL, start INTEGER NOT NULL,
+        count INTEGER NOT NULL, PRIMARY KEY (width, combination, start)
     ) WITHOUT ROWID;
     CREATE TABLE place (
         number INTEGER PRIMARY KEY, event INTEGER NOT NULL, chain INTEGER NOT NULL,

@@ -1,7 +1,6 @@
 """All chains of a directory, walked by several processes and given leaf by leaf in the order of a tree."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -149,8 +148,8 @@ class Chains(Mapping[str, Chain]):
     """
     The chains of a directory by their writers, as they are at this moment.
 
-    A context: what walks them ends with it. ``processes`` is how many walk at a time; they are begun only
-    where there is enough for them to do. Raises ``OSError``.
+    A context: what walks them ends with it. ``processes`` is how many walk at a time; they are forked only
+    where there is enough for them to do, and are for programs that have no threads. Raises ``OSError``.
     """
 
     def __init__(
@@ -158,7 +157,7 @@ class Chains(Mapping[str, Chain]):
         directory: Path,
         *,
         wants_leaves: bool,
-        processes: int | None = None,
+        processes: int = 1,
         progress: Progress | None = None,
     ) -> None:
         found = find_segments(directory)
@@ -167,7 +166,7 @@ class Chains(Mapping[str, Chain]):
         self._progress = progress
         self._walked = 0
         self._bytes = sum(one.size for every in self._extents.values() for one in every)
-        self._pool = self._started(processes or len(os.sched_getaffinity(0)))
+        self._pool = self._started(processes)
         self._shared = self._submitted()
         self._chains = {
             name: Chain(name, every, self._pieces(name, every))
@@ -199,8 +198,8 @@ class Chains(Mapping[str, Chain]):
         segments = sum(map(len, self._extents.values()))
         if processes < 2 or segments < 2 or self._bytes < WORTH_SHARING:
             return None
-        # A process that inherits nothing can be begun from one that has threads.
-        context = multiprocessing.get_context("spawn")
+        # One that is begun anew takes as long to come up as to walk a segment.
+        context = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(min(processes, segments), mp_context=context)
 
     def _submitted(self) -> dict[Path, Future[Piece]]:

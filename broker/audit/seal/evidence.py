@@ -48,14 +48,15 @@ def verify_log(
     directory: Path,
     trust: Trust,
     *,
-    processes: int | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Evidence:
     """
     Verify all that there is about the log of a directory, line by line and in bounded memory.
 
     Without keys those are its chains. The list of checkpoints is read as it was at first, and the chains as
-    they are then, so a log may be written to meanwhile. Raises ``OSError``.
+    they are then, so a log may be written to meanwhile. More ``processes`` are for programs without threads.
+    Raises ``OSError``.
     """
     listing = Listing(directory)
     with Chains(

@@ -110,8 +110,13 @@ def write_export(
     with _new_file(to) as file:
         for data in stream(reader, query, chosen, tally):
             file.write(data)
-    with _new_file(beside) as file:
-        file.write(manifest(tally.exported).encode())
+    try:
+        with _new_file(beside) as file:
+            file.write(manifest(tally.exported).encode())
+    except BaseException:
+        # A file without a manifest would look like an export that somebody took it away from.
+        to.unlink(missing_ok=True)
+        raise
     return tally.exported
 
 

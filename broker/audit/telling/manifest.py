@@ -151,9 +151,13 @@ class Manifest:
         _check(found.text == text, "its lines are not written as they should be")
         return found
 
-    def signed(self, signer: ManifestSigner) -> str:
-        """The manifest as a signed note. Raises ``TemporarilyUnavailable``."""
-        key = signer.key_after(None)
+    def signed(self, signer: ManifestSigner, *, before: NoteKey | None = None) -> str:
+        """
+        The manifest as a signed note, by the key that has signed ``before`` where that still signs.
+
+        Raises ``TemporarilyUnavailable``.
+        """
+        key = signer.key_after(before)
         return signed_note(self.text, key, lambda data: signer.sign(data, key=key))
 
 

@@ -1,10 +1,14 @@
 """Where a record stands in the tree that checkpoints are signed for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
+from broker.audit.chain import Head
 from broker.audit.checkpoints import Checkpoint
+from broker.audit.notes import NoteKey, NoteRefused, open_note
+from broker.audit.seal.store import CheckpointStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +28,39 @@ class Placement:
         return f"sealed in the checkpoint of {self.time}, leaf {self.index} of {self.size}"
 
 
-class Seals(Protocol):
-    """The checkpoints of a log, as they were written."""
+class Seals:
+    """
+    The checkpoints of the record in a directory, as they were written; nobody's signature is looked at.
 
-    def placement(self, writer: str, seq: int, /) -> Placement | None:
-        """Where a record stands, or ``None`` while no checkpoint is over it. Raises ``OSError``."""
-        ...
+    Everything raises ``AuditLogRefused`` when they are damaged, and ``OSError``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._store = CheckpointStore(directory)
+
+    def placement(self, writer: str, seq: int) -> Placement | None:
+        """Where a record stands, or ``None`` while no checkpoint is over it. Reads few of them."""
+        found = self._store.first(lambda one: one.heads.get(writer, Head()).seq > seq)
+        if found is None:
+            return None
+        before, kept = found
+        known = [kept.checkpoint] if before is None else [before, kept.checkpoint]
+        return placement_in(known, writer, seq)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint. Raises ``OSError``."""
-        ...
+        """The newest checkpoint."""
+        last = self._store.last()
+        return None if last is None else last.checkpoint
 
-
-class Unsealed:
-    """A log without checkpoints."""
-
-    def placement(self, _writer: str, _seq: int, /) -> Placement | None:
-        return None
-
-    def latest(self) -> Checkpoint | None:
+    def signed_by(self, keys: Sequence[NoteKey]) -> NoteKey | None:
+        """Which of the keys has signed the newest checkpoint."""
+        last = self._store.last()
+        if last is None:
+            return None
+        for key in keys:
+            with suppress(NoteRefused):
+                open_note(last.note, [key])
+                return key
         return None
 
 

@@ -1,6 +1,6 @@
 """The question to policy that a record is about, put together again from what is recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from broker.audit.record import Record
 from broker.audit.telling.words import seconds_of
@@ -11,12 +11,14 @@ PSEUDONYM = "~"
 """What a pseudonym begins with, where people are not recorded by their names."""
 
 
-def recalled(record: Record, registry: Registry) -> PolicyQuery | None:
+def recalled(
+    record: Record, registry: Registry, ancestors: Mapping[str, Record]
+) -> PolicyQuery | None:
     """
-    The question, as far as the record and today's registry tell it; ``None`` where they do not.
+    The question, as far as the records and today's registry tell it; ``None`` where they do not.
 
-    Neither the scopes of the subject token nor the login of the user are recorded, so they are unknown in it;
-    ``unrecorded`` names the facts of which that is so.
+    ``ancestors`` are the records of the issue of what was presented, by ``jti``: they tell the scopes of
+    a subject token. The login of the user is not recorded; ``unrecorded`` names all that is unknown.
     """
     client = registry.client(record.client_id) if record.client_id else None
     resource = _resource(record, registry)
@@ -29,16 +31,28 @@ def recalled(record: Record, registry: Registry) -> PolicyQuery | None:
         return None
     return PolicyQuery(
         client,
-        _delegation(record, relation),
+        _delegation(record, relation, subject_scopes(record, ancestors)),
         resource,
         scopes,
         int(seconds_of(record.time) or 0),
     )
 
 
-def unrecorded(record: Record) -> frozenset[str]:
-    """The names of the facts that policies may ask for and no such record tells."""
-    unknown = {"auth", "subject_scopes"}
+def subject_scopes(record: Record, ancestors: Mapping[str, Record]) -> frozenset[str] | None:
+    """The scopes of the token that was presented for the subject, or ``None`` where nothing tells."""
+    for one in record.inputs or []:
+        issue = ancestors.get(one.jti or "") if one.slot == "subject" else None
+        if issue is not None:
+            return frozenset(issue.scopes_granted or ())
+    return None
+
+
+def unrecorded(record: Record, ancestors: Mapping[str, Record]) -> frozenset[str]:
+    """The names of the facts that policies may ask for and nothing at hand tells."""
+    unknown = {"auth"}
+    has_scopes = record.relation not in {Relation.IDENTITY, Relation.SELF}
+    if has_scopes and subject_scopes(record, ancestors) is None:
+        unknown.add("subject_scopes")
     if record.relation == Relation.ISSUED_TO:
         unknown.add("subject_audience")
     if (record.subject or "").startswith(PSEUDONYM):
@@ -56,7 +70,7 @@ def _resource(record: Record, registry: Registry) -> Resource | None:
     return registry.resource(record.resource)
 
 
-def _delegation(record: Record, relation: Relation) -> Delegation:
+def _delegation(record: Record, relation: Relation, scopes: frozenset[str] | None) -> Delegation:
     inputs = record.inputs or []
     actors: list[JsonObject] = [*(record.actors or [])]
     audiences = {Relation.AUDIENCE: record.mcp_server, Relation.IDENTITY: record.client_id}
@@ -68,7 +82,7 @@ def _delegation(record: Record, relation: Relation) -> Delegation:
             record.tenant,
         ),
         relation=relation,
-        scopes=None,
+        scopes=scopes,
         not_after=min((one.expires_at for one in inputs), default=None),
         actor=actors[0] if actors else None,
         inherited_act=_nested(actors[1:]),

@@ -1,8 +1,9 @@
 """Why a request was decided as it was: the reason, the policies that decided and where they stand."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from broker.audit.record import Record, ScopeFact
@@ -85,15 +86,28 @@ class Grounds:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The policies that are in force now, and what is registered now; either may be unknown."""
+
+    policies: PoliciesInForce | None = None
+    registry: Registry | None = None
+
+
+_NOTHING_KNOWN: Final = Present()
+_NOBODY: Final[Mapping[str, Record]] = MappingProxyType({})
+
+
 def why(
-    record: Record, policies: PoliciesInForce | None = None, registry: Registry | None = None
+    record: Record, present: Present = _NOTHING_KNOWN, ancestors: Mapping[str, Record] = _NOBODY
 ) -> Grounds:
     """
     The grounds of a decision.
 
-    ``policies`` is the set that is in force now, and ``registry`` what is registered now. Without them
-    nothing is told of files and lines, or of what came nearest. Values are as in the record.
+    Without what is present nothing is told of files and lines, or of what came nearest. ``ancestors`` are as
+    for ``chain_of``, and tell what the tokens carried that were presented. Values are as in the record.
     """
+    policies = present.policies
     remarks: list[str] = []
     is_same = None
     if policies is not None and record.policy_digest:
@@ -101,8 +115,8 @@ def why(
         if not is_same:
             remarks.append(_OTHER_SET)
     explained = {}
-    if policies is not None and registry is not None and is_same:
-        explained = _explained(record, policies, registry, remarks)
+    if is_same:
+        explained = _explained(record, present, ancestors, remarks)
     scopes = [
         _grounds(one, policies, explained.get(one.scope)) for one in record.scope_decisions or []
     ]
@@ -136,18 +150,21 @@ def _place(policy_id: str, policies: PoliciesInForce | None) -> PolicyReference:
 
 
 def _explained(
-    record: Record, policies: PoliciesInForce, registry: Registry, remarks: list[str]
+    record: Record, present: Present, ancestors: Mapping[str, Record], remarks: list[str]
 ) -> dict[str, ScopeExplanation]:
     """What came nearest for each scope that was denied, where the recorded facts suffice to tell."""
     denied = [one for one in record.scope_decisions or [] if one.verdict != Verdict.PERMIT]
-    query = recalled(record, registry) if denied else None
+    if not denied or present.policies is None or present.registry is None:
+        return {}
+    query = recalled(record, present.registry, ancestors)
     if query is None:
         return {}
-    again = {one.scope: one for one in policies.explain(query)}
+    again = {one.scope: one for one in present.policies.explain(query)}
     if not all(_is_same(one, again.get(one.scope)) for one in record.scope_decisions or []):
         remarks.append(_NOT_AGAIN)
         return {}
-    found = {one.scope: _told(again[one.scope], unrecorded(record)) for one in denied}
+    unknown = unrecorded(record, ancestors)
+    found = {one.scope: _told(again[one.scope], unknown) for one in denied}
     if any(len(found[name].nearest_misses) < len(again[name].nearest_misses) for name in found):
         remarks.append(_UNRECORDED)
     return found

@@ -17,6 +17,9 @@ from typing import Any, Final
 from broker.errors import Reason, TokenRejected
 from broker.strict_json import StrictJsonError, loads_strict
 
+FOLDER: Final = "audit-links"
+"""The name of their directory, in that of the state."""
+
 LIFETIME: Final = 120
 """For how many seconds a link is good."""
 

@@ -70,6 +70,8 @@ path "transit/sign/broker-rs256" {
                          "prehashed" = [], "signature_algorithm" = ["pkcs1v15"] }
 }
 path "kv/data/broker/keys/record" { capabilities = ["read"] }
+path "kv/data/broker/keys/people/+" { capabilities = ["create", "read"] }
+path "kv/metadata/broker/keys/people/" { capabilities = ["list"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 END
     }

@@ -121,7 +121,7 @@ def test_what_is_no_checkpoint_of_ours_is_left_where_it_is(
     key = signer_of(log.keys).keys()[0]
     stranger = signer_of(KeysInMemory())
     strange = stranger.keys()[0]
-    members: Mapping[str, object] = {
+    every: Mapping[str, Mapping[str, object]] = {
         "foreign key": {
             "note": signed_note(
                 last.checkpoint.text, strange, lambda text: stranger.sign(text, key=strange)
@@ -130,8 +130,8 @@ def test_what_is_no_checkpoint_of_ours_is_left_where_it_is(
         "no note": {"note": 7},
         "more members": {"note": last.note, "x": "y"},
         "no checkpoint": {"note": signed_note("hello\n", key, log.keys.keys[0].sign)},
-    }[what]
-    document.write(members, over=0)
+    }
+    document.write(every[what], over=0)
     refused(anchor_of(log, document), last)
 
 

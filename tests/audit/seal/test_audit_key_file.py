@@ -4,12 +4,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from broker.audit.seal.log_id import make_log_id, origin_of, read_log_id
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.audit.notes import NoteKey
 from broker.audit.seal.keys import NamedSigner
-from broker.audit.seal.log_id import make_log_id, origin_of, read_log_id
 from broker.audit.segments import AuditLogRefused
 from broker.keys.audit_file import AuditKeyFile
 from broker.keys.key_files import KeyFileRefused
@@ -22,7 +22,8 @@ def test_the_key_is_made_once_and_signs_in_every_process(tmp_path: Path) -> None
     path = tmp_path / "keys" / "audit-key.pem"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = NamedSigner(AuditKeyFile(tmp_path / "keys"), origin=ORIGIN)
-    assert [one.text for one in again.keys()] == [key.text]
+    (same,) = again.keys()
+    assert same.text == key.text
     key.public_key.verify(again.sign(b"text", key=again.key_after(key)), b"text")
     assert NoteKey.read(key.text).id == key.id
 

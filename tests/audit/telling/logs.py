@@ -9,6 +9,7 @@ from tests.audit.telling import records
 
 def write(directory: Path, *told: Record, writer: str = "http-0") -> Path:
     """The records as a chain of their own, closed in order."""
+    directory.mkdir(mode=0o700, exist_ok=True)
     chain = DiskChain(directory, writer=writer, now=lambda: float(records.NOW), segment_bytes=2**20)
     chain.open("start")
     chain.append(list(told))

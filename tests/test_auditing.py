@@ -1,0 +1,238 @@
+"""What the control process does for auditors: from the settings to files, measures and commands."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+from structlog.testing import capture_logs
+
+from broker.audit.disk import DiskChain
+from broker.audit.notes import NoteKey, open_note
+from broker.audit.seal.integrity import NotSealed
+from broker.audit.seal.proof import Proof
+from broker.audit.seal.rounds import Rounds
+from broker.audit.seal.store import CheckpointStore
+from broker.auditing import Auditing
+from broker.cli import main
+from broker.config import Settings, load_settings
+from tests.audit.chains import NOW, record
+from tests.audit.seal.authority import TimeStampAuthority
+from tests.e2e.patience import until
+from tests.openbao import OpenBao, Transit
+
+PLAIN = "issuer: http://127.0.0.1:8080\nlisten: {http: 127.0.0.1:8080, admin: 127.0.0.1:9443}\n"
+
+
+def settings_of(folder: Path, text: str = PLAIN, *, seal: str = "every: 1s") -> Settings:
+    path = folder / "broker.yaml"
+    path.write_text(f"{text}audit: {{seal: {{{seal}}}}}\n")
+    return load_settings(path, {})
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[DiskChain]:
+    """A chain in the directory that the settings name by default."""
+    made = DiskChain(tmp_path / ".broker" / "audit", writer="http-0", now=lambda: float(NOW))
+    made.open("start")
+    made.append([record(1)])
+    yield made
+    made.close()
+
+
+def page(auditing: Auditing) -> str:
+    class Measures(Collector):
+        def collect(self) -> "list[Metric]":
+            return list(auditing.measures())
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Measures())
+    return generate_latest(registry).decode()
+
+
+def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: DiskChain) -> None:
+    auditing = Auditing(settings_of(tmp_path))
+    assert auditing.integrity().sealed_until is None
+    with pytest.raises(NotSealed):
+        auditing.prove("http-0", 0)
+    with auditing.under_way():
+        until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+        found = auditing.integrity()
+        assert found.is_well
+        keys = [NoteKey.read(text) for text in found.keys]
+        assert Proof.read(auditing.prove("http-0", 1)).verify(keys).link.seq == 1
+        assert "broker_audit_sealed_records 2.0" in page(auditing)
+        assert "broker_audit_broken_chains 0.0" in page(auditing)
+        assert "broker_audit_anchor_conflict" in page(auditing)
+        chain.append([record(2)])
+    assert auditing.integrity().records == 3
+
+
+def test_the_last_records_are_sealed_when_it_closes(tmp_path: Path, chain: DiskChain) -> None:
+    auditing = Auditing(settings_of(tmp_path, seal="every: 5m"))
+    auditing.begin()
+    until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+    chain.close()
+    auditing.close()
+    last = CheckpointStore(tmp_path / ".broker" / "audit").last()
+    assert last is not None
+    assert last.checkpoint.size == 3
+
+
+def test_a_directory_that_cannot_be_used_is_told_and_tried_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    directory = settings.audit.directory
+    directory.parent.mkdir(mode=0o700)
+    directory.write_text("in the way")
+    auditing = Auditing(settings)
+    with capture_logs() as told, auditing.under_way():
+        until(lambda: bool(auditing.integrity().failure), seconds=5, what="it is told")
+        assert "broker_audit_sealing_failures_total" in page(auditing)
+    assert [one["event"] for one in told][:1] == ["audit_sealing_failed"]
+    directory.unlink()
+    again = Auditing(settings)
+    with again.under_way():
+        until(lambda: again._evidence is not None, seconds=5, what="it begins")
+    assert again.integrity().failure == ""
+
+
+def test_rounds_go_on_after_failures_and_tell_each_once() -> None:
+    outcomes = iter([ValueError("one"), ValueError("one"), ValueError("two"), None])
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        done += 1
+        outcome = next(outcomes, None)
+        if outcome is not None:
+            raise outcome
+
+    rounds = Rounds("audit_sealing", work, interval=0.001)
+    with capture_logs() as told:
+        rounds.begin()
+        until(lambda: done > 4, seconds=5, what="it goes on")
+        rounds.close()
+    assert [one["event"] for one in told] == [
+        "audit_sealing_failed",
+        "audit_sealing_failed",
+        "audit_sealing_works_again",
+    ]
+    assert (rounds.failure, rounds.failures) == ("", 3)
+
+
+def broker(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments, prog_name="broker")
+    return f"{result.exit_code} {result.output.strip()}"
+
+
+@pytest.mark.usefixtures("chain")
+def test_the_key_is_printed_in_a_word_that_the_checkpoints_are_verified_with(
+    tmp_path: Path,
+) -> None:
+    settings = settings_of(tmp_path)
+    told = broker("audit", "key", "--config", str(tmp_path / "broker.yaml"))
+    assert told.startswith("0 127.0.0.1:8080/audit/")
+    auditing = Auditing(settings)
+    auditing.begin()
+    auditing.close()
+    last = CheckpointStore(settings.audit.directory).last()
+    assert last is not None
+    open_note(last.note, [NoteKey.read(told.removeprefix("0 "))])
+
+
+def test_commands_about_the_seal_say_what_is_missing(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    config = str(tmp_path / "broker.yaml")
+    assert broker("audit", "anchor", "--config", config).startswith("1 ")
+    broker("audit", "key", "--config", config)
+    assert "Nothing is anchored" in broker("audit", "anchor", "--config", config)
+    path = settings.keys.directory / "audit-key.pem"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("damaged")
+    assert "audit-key.pem" in broker("audit", "key", "--config", config)
+    (settings.audit.directory / "log.id").write_text("x")
+    for verb in ("key", "anchor"):
+        assert broker("audit", verb, "--config", config).startswith("1 ")
+
+
+@pytest.fixture
+def vault(openbao: OpenBao, transit: Transit) -> str:
+    """Settings with keys and an anchor in Vault."""
+    files = transit.role.auth
+    for file in (files.role_id_file, files.secret_id_file):
+        file.chmod(0o600)
+    return f"""\
+issuer: https://broker.example
+listen: {{http: 127.0.0.1:8080, admin: 127.0.0.1:9443}}
+keys:
+  store: vault-transit
+  vault:
+    url: {openbao.url}
+    keys: {{ES256: {transit.keys["ES256"]}, RS256: {transit.keys["RS256"]}}}
+    auth: {{method: approle, role_id_file: {files.role_id_file}, secret_id_file: {files.secret_id_file}}}
+    record: {{mount: kv, path: broker/keys}}
+"""
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[TimeStampAuthority]:
+    made = TimeStampAuthority(tmp_path / "authority")
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("chain")
+def test_with_vault_the_checkpoint_is_anchored_and_printed_for_an_auditor(
+    tmp_path: Path, vault: str
+) -> None:
+    settings = settings_of(tmp_path, vault)
+    auditing = Auditing(settings)
+    with auditing.under_way():
+        until(lambda: auditing.integrity().anchored_records == 2, seconds=5, what="it is anchored")
+        assert "broker_audit_anchor_conflict 0.0" in page(auditing)
+    config = str(tmp_path / "broker.yaml")
+    status, _, note = broker("audit", "anchor", "--config", config).partition(" ")
+    assert status == "0"
+    key = NoteKey.read(broker("audit", "key", "--config", config).removeprefix("0 "))
+    assert open_note(note + "\n", [key]).startswith("broker.example/audit/")
+    assert not (settings.keys.directory / "audit-key.pem").exists()
+
+
+@pytest.mark.usefixtures("chain")
+def test_a_time_stamp_is_kept_beside_the_checkpoints(
+    tmp_path: Path, authority: TimeStampAuthority
+) -> None:
+    seal = f"every: 1s, timestamp_url: '{authority.url}', timestamp_ca_file: {authority.roots}"
+    auditing = Auditing(settings_of(tmp_path, seal=seal))
+    with auditing.under_way():
+        until(lambda: auditing.integrity().stamped_at is not None, seconds=5, what="it is stamped")
+        assert "broker_audit_time_stamp_age_seconds" in page(auditing)
+    assert (tmp_path / ".broker" / "audit" / "checkpoints" / "time-stamps.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("seal", "told"),
+    [
+        ("every: 900ms", "every"),
+        ("every: 6m", "cut off unseen"),
+        ("timestamp_url: 'https://tsa.example'", "timestamp_ca_file: is required"),
+        ("timestamp_ca_file: broker.yaml", "no effect"),
+        ("timestamp_url: 'https://tsa.example', timestamp_ca_file: nowhere.pem", "nowhere.pem"),
+        ("timestamp_url: 'http://tsa.example', timestamp_ca_file: broker.yaml", "https"),
+    ],
+)
+def test_settings_that_would_show_less_than_they_promise_are_refused(
+    tmp_path: Path, seal: str, told: str
+) -> None:
+    with pytest.raises(Exception, match=told):
+        settings_of(tmp_path, seal=seal)
+
+
+def test_the_key_that_seals_is_none_that_signs(tmp_path: Path, vault: str) -> None:
+    text = vault.replace("    record:", "    audit_key: shared-es256\n    record:")
+    with pytest.raises(Exception, match="signs no tokens"):
+        settings_of(tmp_path, text)

@@ -9,6 +9,7 @@ from typing import Final
 from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute
 
+from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.outlets import Outlets
 from broker.audit.seal.anchor import Anchor, AnchorConflict
@@ -22,10 +23,14 @@ from broker.config import Settings
 from broker.fetch.guarded import GuardedFetcher
 from broker.metrics.outlets import outlet_families
 from broker.metrics.sealing import SealMeasures, seal_families
+from broker.people import open_people
 from broker.signing import open_audit_anchor, open_audit_signer
 
 _STAMP_SECONDS: Final = 10.0
 """How long a time-stamping authority has for its answer."""
+
+_INDEX_SECONDS: Final = 1.0
+"""How often the index is brought up to date."""
 
 
 class _Evidence:
@@ -68,6 +73,8 @@ class Auditing:
         every = settings.audit.seal.every.total_seconds()
         self._sealing = Rounds("audit_sealing", self._seal, interval=every)
         self._witnessing = Rounds("audit_witnessing", self._witness, interval=every)
+        self.reader = _reader(settings)
+        self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
         audit = settings.audit
         self._outlets = Outlets(
             audit.directory, sinks=audit.sinks, alerts=audit.alerts, damaged=self._damaged
@@ -77,12 +84,15 @@ class Auditing:
         """Start sealing, shipping and watching; to be called after any fork."""
         self._sealing.begin()
         self._witnessing.begin()
+        self._indexing.begin()
         self._outlets.begin()
 
     def close(self) -> None:
         """Seal what there is, and stop; whoever writes chains should have closed them by then."""
         self._sealing.close()
         self._witnessing.close()
+        self._indexing.close()
+        self.reader.close()
         if self._evidence is not None:
             self._evidence.sealer.close()
         self._outlets.close()
@@ -178,6 +188,13 @@ class Auditing:
             self._has_conflict = True
             raise
         self._has_conflict = False
+
+
+def _reader(settings: Settings) -> SqliteAuditReader:
+    directory = settings.audit.directory
+    if settings.audit.people.names == "clear":
+        return SqliteAuditReader(directory)
+    return SqliteAuditReader(directory, pseudonyms_of=open_people(settings).pseudonyms_of)
 
 
 def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | None:

@@ -19,6 +19,7 @@ from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, Re
 from broker.audit.record import Event
 from broker.cli.inputs import settings_from
 from broker.cli.output import plain
+from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
 
 COLUMNS: Final = (
@@ -131,10 +132,11 @@ def asked_reader(
         raise click.UsageError(f"{place} is not a directory.")
     reader = SqliteAuditReader(place)
     try:
-        if is_anew:
-            reader.throw_away(patience=_PATIENCE)
-        _catch_up(reader)
-        yield reader
+        with without_logs():
+            if is_anew:
+                reader.throw_away(patience=_PATIENCE)
+            _catch_up(reader)
+            yield reader
     except QueryRefused as refused:
         raise click.UsageError(f"{refused}.") from None
     except QueryTooExpensive as expensive:
@@ -155,12 +157,14 @@ def _catch_up(reader: SqliteAuditReader) -> None:
     waiting = _Waiting()
     try:
         try:
-            reader.catch_up(progress=waiting.progress, patience=_SILENT)
+            caught = reader.catch_up(progress=waiting.progress, patience=_SILENT)
         except Busy:
             waiting.say("Another process is reading the record")
-            reader.catch_up(progress=waiting.progress, patience=_PATIENCE)
+            caught = reader.catch_up(progress=waiting.progress, patience=_PATIENCE)
     finally:
         waiting.end()
+    if caught.rebuilt:
+        click.echo(plain(f"The index was made anew: {caught.rebuilt}.").plain, err=True)
 
 
 class _Waiting:

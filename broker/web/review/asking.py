@@ -83,7 +83,8 @@ class Asked:
 
     def replaced(self, **filters: str) -> Pairs:
         """These filters with others in place of those of the same names."""
-        return (*(one for one in self.pairs if one[0] not in filters), *filters.items())
+        others = (one for one in self.pairs if one[0] not in filters)
+        return _in_order((*others, *filters.items()))
 
 
 def address(path: str, pairs: Iterable[tuple[str, str]]) -> str:
@@ -104,8 +105,13 @@ def read(parameters: QueryParams, *, now: float, beside: Sequence[str] = ()) -> 
     for name, _ in filled:
         if name not in LABELS:
             raise QueryRefused(f"there is no filter with the name {name[:40]!r}")
-    pairs = tuple(sorted(filled, key=lambda pair: list(LABELS).index(pair[0])))
+    pairs = _in_order(filled)
     return Asked(pairs, _query(pairs, now), has_blanks=len(filled) != len(given))
+
+
+def _in_order(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """In the order of the page, so that one question has one address."""
+    return tuple(sorted(pairs, key=lambda pair: list(LABELS).index(pair[0])))
 
 
 def _query(pairs: Pairs, now: float) -> Query:

@@ -78,7 +78,8 @@ class Assets:
         if name not in self._found:
             return Response(status_code=404)
         media_type = _ASSET_TYPES[name]
-        headers = {"Cache-Control": _FOR_EVER}
+        is_this_one = request.url.query == self.address(name).partition("?")[2]
+        headers = {"Cache-Control": _FOR_EVER if is_this_one else "no-cache"}
         return Response(self._found[name], headers=headers, media_type=media_type)
 
 

@@ -30,29 +30,25 @@ _PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
 }
 
 
-def review_routes(
-    desk: Desk, *, guard: Middleware | None = None, streams: Streams | None = None
-) -> list[BaseRoute]:
+def review_routes(desk: Desk, *, streams: Streams | None = None) -> list[BaseRoute]:
     """
-    The auditor's pages.
+    The auditor's pages, for whoever asks: somebody else has to stand before them and let in who may look.
 
-    ``guard`` lets only those through who may look, and tells in ``state.auditor`` who they are. The style
-    sheet and the script need no permission: they are the same for everybody, and the page that asks who
-    somebody is uses them too.
+    Where ``request.state.auditor`` tells a name, every page shows it with a button to log out, which sends
+    ``request.state.form_token``.
     """
     rendering = Rendering()
     pages = Pages(desk, rendering, streams or Streams())
-    hardened = Middleware(Hardened)
-    guarded = [hardened, *([guard] if guard else [])]
+    hardened = [Middleware(Hardened)]
 
     def page(path: str, answer: Answering) -> Route:
-        return Route(path, _told(rendering, answer), methods=["GET"], middleware=guarded)
+        return Route(path, _told(rendering, answer), methods=["GET"], middleware=hardened)
 
     async def nothing(_request: Request) -> Response:
         raise NotFound("No page has this address.")
 
     return [
-        Route(f"{BASE}/static/{{name}}", rendering.assets.answer, middleware=[hardened]),
+        Route(f"{BASE}/static/{{name}}", rendering.assets.answer, middleware=hardened),
         page(BASE, pages.records),
         page(f"{BASE}/events/{{event_id:path}}", pages.event),
         page(f"{BASE}/proofs/{{event_id:path}}", pages.proof),

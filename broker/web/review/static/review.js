@@ -11,7 +11,9 @@
 
   /* ---- filters, pages of the list and bars of the chart, without loading the whole page anew */
 
+  const place = () => location.pathname + location.search;
   let asking = null;
+  let shown = place();
 
   async function show(address, { push, focus }) {
     if (asking) asking.abort();
@@ -24,6 +26,7 @@
       const next = page.getElementById("main");
       if (!next) throw new Error("not a page of ours");
       if (push) history.pushState(null, "", answer.url);
+      shown = place();
       document.title = page.title;
       main().replaceChildren(...next.childNodes);
       begin();
@@ -70,7 +73,8 @@
   });
 
   window.addEventListener("popstate", () => {
-    if (document.getElementById("results")) show(location.href, { push: false });
+    // A link within the page is no other page.
+    if (place() !== shown) show(location.href, { push: false });
   });
 
   /* ---- views of one's own, kept in this browser alone */

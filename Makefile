@@ -13,7 +13,7 @@ PART ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test chaos integration lint format types layers proto policy docs check examples bench image clean
+.PHONY: help setup browser screenshots run dev test chaos integration lint format types layers proto policy docs check examples bench image clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(call install,.[dev])
 	@touch $@ $(VENV)/.server
 
-setup: $(VENV)/.dev ## The virtual environment with everything for development
+setup: $(VENV)/.dev browser ## The virtual environment with everything for development, and a browser
+
+# The tests of the auditor's pages skip without it, and say so; in CI they fail.
+browser: ## Debian's Chromium for the tests of the auditor's pages, where this may install it
+	@if command -v chromium >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "Installing Chromium ..."; \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core) >/dev/null 2>&1 \
+	  || echo "Chromium could not be installed; the tests of the auditor's pages need it." >&2; \
+	else echo "Without Chromium the tests of the auditor's pages are skipped." >&2; fi
 
 run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
 	@$(BIN)/broker dev
@@ -86,6 +95,9 @@ docs: $(VENV)/.dev ## Regenerate the reference pages
 	@$(BIN)/python -m docs.generate
 
 check: lint types layers policy test ## Everything that CI demands
+
+screenshots: $(VENV)/.dev ## The pictures of the auditor's pages in docs/images
+	@$(BIN)/python -m tests.web.review.screenshots
 
 examples: $(VENV)/.dev ## Start the examples, see them work, and end them
 	@$(BIN)/python examples/play.py

@@ -15,6 +15,7 @@ from broker.interfaces import AuditLog
 from broker.metrics import Metrics, ObservedKeyStore, ObservedPolicyEngine
 from broker.monitor import Check
 from broker.orders import Order
+from broker.people import open_naming
 from broker.signing import open_key_store
 from broker.tokens.minter import Lifetimes
 
@@ -35,7 +36,9 @@ class Process:
         self._key_store = ObservedKeyStore(
             open_key_store(settings, worker=writer), metrics, settings.keys.store
         )
-        self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
+        self._foundation = Foundation(
+            configuration, writer=writer, metrics=metrics, naming=open_naming(settings)
+        )
         callers = self._foundation.caller_parts()
         self.endpoints: Endpoints = assemble(
             _rules(settings),

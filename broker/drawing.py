@@ -18,6 +18,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def visible(value: object) -> str:
     """Any value as one harmless line: what could move a cursor or hide is shown as an escape."""
     text = str(value)
+    if len(text) <= _LONGEST and text.isascii() and text.isprintable():
+        return text
     shown = "".join(
         one.encode("unicode_escape").decode() if unicodedata.category(one) in _HIDDEN else one
         for one in text[:_LONGEST]
@@ -35,7 +37,9 @@ def token_tree(claims: Mapping[str, Any], *, now: int) -> Tree:
     mcp = _mcp_object(claims)
     subject = str(claims.get("sub", "?"))
     label = "person" if _client_of(subject) is None else "client"
-    tree = Tree(_line(label, _client_of(subject) or subject, claims_note(mcp)), guide_style="dim")
+    tree = Tree(
+        labelled(label, _client_of(subject) or subject, claims_note(mcp)), guide_style="dim"
+    )
     branch = tree
     act = claims.get("act")
     actors = actors_of(act) if isinstance(act, Mapping) else ()
@@ -43,15 +47,15 @@ def token_tree(claims: Mapping[str, Any], *, now: int) -> Tree:
     shown = [_client_of(subject), *(actor.get("sub") for actor in actors)]
     client = mcp.get("client")
     if client is not None and client not in shown:
-        branch = branch.add(_line(_MCP_CLIENT, client, ""))
+        branch = branch.add(labelled(_MCP_CLIENT, client, ""))
         shown.append(client)
     for actor in reversed(actors):
         branch = branch.add(_actor_line(actor, claims, mcp))
     if not actors and claims.get("client_id") not in shown:
-        branch = branch.add(_line("client", claims.get("client_id", "?"), ""))
-    target = branch.add(_line("resource", claims.get("aud", "?"), ""))
-    target.add(_line("scopes", claims.get("scope") or "none", ""))
-    target.add(_line("lifetime", _lifetime(claims, now), ""))
+        branch = branch.add(labelled("client", claims.get("client_id", "?"), ""))
+    target = branch.add(labelled("resource", claims.get("aud", "?"), ""))
+    target.add(labelled("scopes", claims.get("scope") or "none", ""))
+    target.add(labelled("lifetime", _lifetime(claims, now), ""))
     return tree
 
 
@@ -79,10 +83,10 @@ def _actor_line(
 ) -> Text:
     sub = actor.get("sub", "?")
     if sub == mcp.get("client"):
-        return _line(_MCP_CLIENT, sub, "")
+        return labelled(_MCP_CLIENT, sub, "")
     if sub == claims.get("client_id") and "server" in mcp:
-        return _line("MCP server", sub, visible(mcp["server"]))
-    return _line("actor", sub, visible(actor.get("iss", "")))
+        return labelled("MCP server", sub, visible(mcp["server"]))
+    return labelled("actor", sub, visible(actor.get("iss", "")))
 
 
 def _lifetime(claims: Mapping[str, Any], now: int) -> str:
@@ -93,6 +97,7 @@ def _lifetime(claims: Mapping[str, Any], now: int) -> str:
     return f"{left // 60}m{left % 60:02}s left" if left > 0 else "expired"
 
 
-def _line(label: str, value: object, note: str) -> Text:
+def labelled(label: str, value: object, note: str) -> Text:
+    """A line of a tree: what it is, its value as harmless text, and a note where there is one."""
     line = Text.assemble((f"{label:<11}", "cyan"), (visible(value), "bold"))
     return line.append(f"   {note}", "dim") if note else line

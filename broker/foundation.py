@@ -11,6 +11,8 @@ from broker import __version__
 from broker.apart import WorkFailed, word_of
 from broker.assembly import CallerParts
 from broker.audit.log import FileAuditLog, Observer
+from broker.audit.people.naming import InClear, Naming, NoPeople
+from broker.audit.sinks.terms import open_sink
 from broker.bounded import MemoryStatus
 from broker.client_auth.secrets import CHOSEN_PREFIX
 from broker.config import Settings
@@ -52,17 +54,35 @@ def now() -> int:
 
 
 def open_audit_log(
-    settings: Settings, *, writer: str, observe: Observer | None = None
+    settings: Settings,
+    *,
+    writer: str,
+    observe: Observer | None = None,
+    is_command: bool = False,
+    naming: Naming | None = None,
 ) -> FileAuditLog:
-    """The chain of this name in the configured audit record; raises as ``FileAuditLog`` does."""
-    return FileAuditLog(
+    """
+    The chain of this name in the configured audit record; raises as ``FileAuditLog`` does.
+
+    A command waits for the files alone: what it has to do may be urgent, and its output is its own. The
+    broker ships its records to the other sinks, required ones included. Where people are not named in
+    clear, a chain has none in it unless it has a ``naming``.
+    """
+    required = [one for one in settings.audit.sinks if one.is_required and not is_command]
+    if naming is None:
+        is_clear = settings.audit.people.names == "clear"
+        naming = InClear() if is_clear else NoPeople(settings.issuer)
+    log = FileAuditLog(
         settings.audit.directory,
         writer=writer,
         now=time.time,
         segment_bytes=settings.audit.segment_size,
         write_timeout=settings.audit.write_timeout.total_seconds(),
         observe=observe,
+        required=[open_sink(one, settings.audit.directory) for one in required],
     )
+    log.name_people(naming)
+    return log
 
 
 class OnwardClock:
@@ -99,10 +119,13 @@ class Foundation:
     The parts that processes of all kinds have, made after the fork and closed before its end.
 
     ``configuration`` is what is in force until it is told otherwise. ``writer`` names the chain of the
-    process's audit records, which begins and ends with ``begin`` and ``close``.
+    process's audit records, which begins and ends with ``begin`` and ``close``, and ``naming`` names the
+    people in them.
     """
 
-    def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
+    def __init__(
+        self, configuration: Configuration, *, writer: str, metrics: Metrics, naming: Naming
+    ) -> None:
         settings = configuration.settings
         self._is_behind = False
         self._rejected = 0
@@ -114,9 +137,10 @@ class Foundation:
             LimitTerms(settings.limits.per_client, settings.limits.per_source),
             observe=metrics.count_turned_away,
         )
-        self._fetcher = _open_fetcher(settings)
+        self._fetcher = open_fetcher(settings)
         self._key_ring = IssuerKeyRing(self._fetcher, key_hosts=settings.fetch.key_hosts)
-        log = open_audit_log(settings, writer=writer, observe=metrics.observe_record)
+        self._naming = naming
+        log = open_audit_log(settings, writer=writer, observe=metrics.observe_record, naming=naming)
         self.audit: AuditLog = ObservedAuditLog(log, metrics)
 
     def caller_parts(self) -> CallerParts:
@@ -141,6 +165,7 @@ class Foundation:
         """What must be well for the process to be ready."""
         return (
             Check("audit", self.audit.check),
+            Check("people", self._naming.check),
             Check("clock", self._clock.check),
             Check("configuration", self._check_in_step, every=timedelta(milliseconds=200)),
             Check("state", self.state.check),
@@ -184,6 +209,7 @@ class Foundation:
         self._limits.close()
         self.state.close()
         self.audit.close()
+        self._naming.close()
 
     def _record(self, event: str, detail: str) -> None:
         context = RequestContext("service", new_request_id())
@@ -329,7 +355,8 @@ def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:
     return valkey.cluster or ((valkey.host,) if valkey.host is not None else ())
 
 
-def _open_fetcher(settings: Settings) -> GuardedFetcher:
+def open_fetcher(settings: Settings) -> GuardedFetcher:
+    """What fetches from others, with the bounds that the settings draw."""
     return GuardedFetcher(
         # Only a broker that is itself on loopback, for development, may fetch from there.
         allow_loopback=settings.issuer.startswith("http://"),

@@ -209,7 +209,9 @@ class AuditEntry(Protocol):
     ``note`` adds facts by their field names, which come from a closed list; a later value replaces
     an earlier one. No fact may hold a token or a secret. ``noted`` tells a fact again while the entry is
     open, or ``None`` where there is none. ``admitted`` is no fact: it is what the request was counted as,
-    once it was, for whoever looks after quotas.
+    once it was, for whoever looks after quotas. ``receipt`` is what a token tells of this record, so that
+    whoever holds the token can ask for it: ``<event id>@<log>/<chain>/<number>``, where its number in its
+    chain is not below that one. It is empty where nothing is kept.
 
     ``part`` opens a part of a request that asks for several tokens; it knows what was noted until then,
     and can be noted in until the entry is closed. Each part has a record of its own, written together
@@ -219,6 +221,8 @@ class AuditEntry(Protocol):
 
     admitted: Admission | None
 
+    @property
+    def receipt(self) -> str: ...
     def note(self, **facts: Any) -> None: ...
     def noted(self, name: str) -> Any: ...
     def part(self) -> "AbstractContextManager[AuditEntry]": ...

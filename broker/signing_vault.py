@@ -74,8 +74,8 @@ def open_vault_rotator(
     """
     keys = settings.keys
     session = VaultSession(
-        _vault_server(vault, read_timeout=_ROTATOR_TIMEOUT),
-        auth=auth or _vault_auth(vault.rotator or vault.auth),
+        vault_server(vault, read_timeout=_ROTATOR_TIMEOUT),
+        auth=auth or vault_auth(vault.rotator or vault.auth),
     )
     return Rotator(
         _vault_record(session, vault.record),
@@ -89,7 +89,7 @@ def open_vault_rotator(
 
 def open_vault_audit_key(vault: VaultSettings) -> VaultAuditKey:
     """The key that seals the audit record."""
-    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    session = VaultSession(vault_server(vault), auth=vault_auth(vault.auth))
     return VaultAuditKey(session, name=vault.audit_key, mount=vault.mount)
 
 
@@ -97,7 +97,7 @@ def open_vault_anchor(
     vault: VaultSettings, record: RecordSettings, *, log_id: str
 ) -> VaultDocument:
     """The document in which the newest checkpoint of an audit record is anchored."""
-    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    session = VaultSession(vault_server(vault), auth=vault_auth(vault.auth))
     return VaultDocument(session, mount=record.mount, path=f"{record.path}/checkpoint/{log_id}")
 
 
@@ -123,7 +123,7 @@ def _board(session: VaultSession, record: RecordSettings) -> StatementBoard:
 
 
 def _follow(keys: KeySettings, vault: VaultSettings, schedule: Schedule, now: Now) -> FollowedKeys:
-    session = VaultSession(_vault_server(vault), auth=_vault_auth(vault.auth))
+    session = VaultSession(vault_server(vault), auth=vault_auth(vault.auth))
     return FollowedKeys(
         session,
         KeyBook(schedule, now=now, records=_vault_record(session, vault.record)),
@@ -153,7 +153,8 @@ def _stated(
     return stated
 
 
-def _vault_server(vault: VaultSettings, *, read_timeout: float = 1.0) -> VaultServer:
+def vault_server(vault: VaultSettings, *, read_timeout: float = 1.0) -> VaultServer:
+    """Where Vault is; ``read_timeout`` is in seconds."""
     return VaultServer(
         vault.url, namespace=vault.namespace, ca_file=vault.ca_file, read_timeout=read_timeout
     )
@@ -170,7 +171,8 @@ def _transit_keys(keys: KeySettings, vault: VaultSettings) -> Mapping[str, str]:
     return {algorithm: vault.keys[algorithm] for algorithm in keys.algorithms}
 
 
-def _vault_auth(auth: VaultAuthSettings) -> VaultAuth:
+def vault_auth(auth: VaultAuthSettings) -> VaultAuth:
+    """How to log in."""
     if auth.method == "approle" and auth.role_id_file and auth.secret_id_file:
         return AppRoleAuth(auth.role_id_file, auth.secret_id_file, auth.mount or "approle")
     if auth.method == "kubernetes" and auth.jwt_file:

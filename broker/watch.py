@@ -1,33 +1,40 @@
-"""The parts of the process that tells verifiers what is withdrawn, put together."""
+"""The parts of the process that tells verifiers what is withdrawn, and clients what is on record."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from broker.assembly import assemble_watch
 from broker.bounded import MemoryStatus
+from broker.endpoints.record_reading import RecordReadingEndpoint
 from broker.endpoints.watching import WatchEndpoint
 from broker.foundation import Foundation
 from broker.in_force import Configuration
 from broker.metrics import Metrics
 from broker.monitor import Check
 from broker.orders import Order
+from broker.people import open_naming
 from broker.rpc.revocation_feed import RevocationFeed
 
 
 class WatchProcess:
     """
-    What a process needs that knows its callers and tells them what is withdrawn.
+    What a process needs that knows its callers and tells them what is withdrawn, or was recorded.
 
     It has no signing keys and no policy, so whatever befalls it, it can issue nothing.
     """
 
     def __init__(self, configuration: Configuration, *, writer: str, metrics: Metrics) -> None:
         settings = configuration.settings
-        self._foundation = Foundation(configuration, writer=writer, metrics=metrics)
+        self._foundation = Foundation(
+            configuration, writer=writer, metrics=metrics, naming=open_naming(settings)
+        )
+        self.audit = self._foundation.audit
         self.feed = RevocationFeed(self._foundation.state)
         self.endpoint: WatchEndpoint = assemble_watch(
             settings.issuer, self._foundation.caller_parts(), leeway=settings.tokens.leeway
         )
+        callers, registry = self.endpoint.callers, self.endpoint.registry
+        self.reading = RecordReadingEndpoint(callers, registry, self.endpoint.audit)
         self.feed.begin()
         self._foundation.begin()
 

@@ -21,8 +21,12 @@ FOLDER: Final = Path(__file__).parent
 
 
 def undetected_list() -> str:
-    """What verification of the audit record cannot show."""
-    return "".join(f"- {one},\n" for one in UNDETECTED[:-1]) + f"- {UNDETECTED[-1]}.\n"
+    """What verification of the audit record cannot show, by what it is verified with."""
+    lists = [
+        f"With {mode.value}:\n\n" + "".join(f"- {one}\n" for one in cases)
+        for mode, cases in UNDETECTED.items()
+    ]
+    return "\n".join(lists)
 
 
 REGIONS: Final[Mapping[str, Callable[[], str]]] = {

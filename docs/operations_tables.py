@@ -19,6 +19,7 @@ _DATA = Path(__file__).parent / "data" / "record.toml"
 _MEASURES = "broker/metrics/measures.py"
 _EXPOSITION = "broker/metrics/exposition.py"
 _SEALING = "broker/metrics/sealing.py"
+_OUTLETS = "broker/metrics/outlets.py"
 _SUFFIXES = {
     "CounterMetricFamily": "_total",
     "Counter": "_total",
@@ -95,7 +96,8 @@ def metrics_table() -> str:
 @cache
 def measures() -> tuple[Measure, ...]:
     """Every family that the broker declares."""
-    return (*_declared(_MEASURES), *_declared(_EXPOSITION), *_declared(_SEALING))
+    modules = (_MEASURES, _EXPOSITION, _SEALING, _OUTLETS)
+    return tuple(measure for module in modules for measure in _declared(module))
 
 
 def is_measured(measure: Measure) -> bool:

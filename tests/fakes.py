@@ -24,7 +24,7 @@ class RecordingAuditLog:
         self._logger = audit_logger(self, now=now)
 
     def entry(self, event: str, context: RequestContext) -> Entry:
-        return Entry(self._logger, event, context)
+        return Entry(self._logger, event, context, lambda: f"{'0' * 16}/w1/{len(self.records)}")
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep finished records: the end of the pipeline."""

@@ -266,6 +266,8 @@ class OpenBao:
             'path "auth/token/renew-self" { capabilities = ["update"] }',
             'path "kv/data/broker/+/record" { capabilities = ["read"] }',
             'path "kv/data/broker/+/statements" { capabilities = ["create", "read", "update"] }',
+            'path "kv/data/broker/+/people/+" { capabilities = ["create", "read"] }',
+            'path "kv/metadata/broker/+/people/" { capabilities = ["list"] }',
         ]
         for key in may_sign:
             rules.append(f'path "transit/keys/{key}" {{ capabilities = ["read"] }}')
@@ -273,15 +275,15 @@ class OpenBao:
                 f'path "transit/sign/{key}" {{ capabilities = ["update"] {SIGN_PARAMETERS} }}'
             )
             rules.append(f'path "transit/export/signing-key/{key}/*" {{ capabilities = ["read"] }}')
-        rules.append('path "transit/keys/broker-audit" { capabilities = ["read"] }')
-        rules.append(
-            'path "transit/sign/broker-audit" { capabilities = ["update"] '
-            'required_parameters = ["key_version"] '
-            'allowed_parameters = { "input" = [], "key_version" = [] } }'
-        )
-        rules.append(
-            'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }'
-        )
+        rules += [
+            'path "transit/keys/broker-audit" { capabilities = ["read"] }',
+            (
+                'path "transit/sign/broker-audit" { capabilities = ["update"] '
+                'required_parameters = ["key_version"] '
+                'allowed_parameters = { "input" = [], "key_version" = [] } }'
+            ),
+            'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }',
+        ]
         self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))
 
     def renew_secret_id(self, role: AppRole) -> None:

@@ -12,6 +12,8 @@ import structlog
 
 from broker.audit.disk import DiskChain
 from broker.audit.record import Record
+from broker.audit.sinks.destination import SinkFailed
+from broker.audit.sinks.required import RequiredSinks
 from broker.errors import Reason, TemporarilyUnavailable
 
 _log = structlog.get_logger("broker.audit")
@@ -43,11 +45,16 @@ class GroupCommit:
 
     After a failure it refuses at once and tries four times a second to begin a new segment; when
     that works it accepts again, by itself. ``timeout`` is in seconds and bounds every wait; a write
-    that takes longer refuses those who come after it at once.
+    that takes longer refuses those who come after it at once. What the chain notes goes to ``sinks``
+    too, after the disk has it, before anybody is told that it is kept; a sink that does not take it closes
+    the log as a disk does, and has it first when it takes again.
     """
 
-    def __init__(self, chain: DiskChain, *, timeout: float) -> None:
+    def __init__(
+        self, chain: DiskChain, *, timeout: float, sinks: RequiredSinks | None = None
+    ) -> None:
         self._chain = chain
+        self._sinks = sinks
         self._timeout = timeout
         self._process = os.getpid()
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
@@ -56,14 +63,15 @@ class GroupCommit:
         self._is_closed = False
         try:
             chain.open("start")
-        except OSError as failure:
+            self._deliver()
+        except (OSError, SinkFailed) as failure:
             self._fail(failure)
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
     def write(self, records: Sequence[Record]) -> None:
         """
-        Return once the records are on disk, one after the other, in one segment.
+        Return once the records are kept, one after the other, in one segment.
 
         Raises ``TemporarilyUnavailable`` when they are not; after a timeout they may still get there.
         """
@@ -110,6 +118,12 @@ class GroupCommit:
                 self._reopen("recovery")
             self._busy_since = None
         self._chain.close()
+        if self._sinks is not None:
+            self._sinks.close()
+
+    def _deliver(self) -> None:
+        if self._sinks is not None:
+            self._sinks.deliver()
 
     def _next_batch(self) -> Sequence[_Waiting]:
         """All that wait; none when it is time to probe a failed disk."""
@@ -127,6 +141,7 @@ class GroupCommit:
         if not self._failure:
             try:
                 self._chain.append([record for one in batch for record in one.records])
+                self._deliver()
                 is_durable = True
             except Exception as failure:  # noqa: BLE001 - whatever it was, nothing may leave.
                 self._fail(failure)
@@ -136,9 +151,11 @@ class GroupCommit:
             self._reopen("rotation")
 
     def _reopen(self, cause: str) -> None:
-        """Begin a segment; a disk that refuses closes the log until it accepts."""
+        """Begin a segment where there is none; who refuses it closes the log until it is accepted."""
         try:
-            self._chain.open(cause, detail=self._failure)
+            if not self._chain.is_open:
+                self._chain.open(cause, detail=self._failure)
+            self._deliver()
         except Exception as failure:  # noqa: BLE001 - the thread outlives whatever it was.
             self._fail(failure)
         else:
@@ -149,6 +166,8 @@ class GroupCommit:
     def _fail(self, failure: Exception) -> None:
         number = failure.errno if isinstance(failure, OSError) else None
         reason = errno.errorcode.get(number or 0) or type(failure).__name__
+        if isinstance(failure, SinkFailed):
+            reason = failure.reason
         if reason != self._failure:
             _log.error("audit_log_closed", reason=reason, error=str(failure))
         self._failure = reason

@@ -9,7 +9,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link, line_has
 
 
 class Wrong(StrEnum):
-    """What can be wrong with a chain."""
+    """What can be wrong with a chain, or with the checkpoints over all of them."""
 
     CHANGED = "changed"
     """A line is not what was written."""
@@ -25,6 +25,10 @@ class Wrong(StrEnum):
     """A segment that is not the last ends too early."""
     TORN = "torn"
     """A segment ends in the middle of a line, and nothing accounts for it."""
+    REWRITTEN = "rewritten"
+    """Lines fit together and are not those that were sealed."""
+    ROLLED_BACK = "rolled back"
+    """What somebody kept is newer than all that is there, or was never a part of it."""
 
 
 @dataclass(frozen=True, slots=True)

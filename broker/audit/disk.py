@@ -2,7 +2,7 @@
 
 import errno
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from broker.audit.chain import Head, link
 from broker.audit.durable import DurableHead
 from broker.audit.entry import Clock
+from broker.audit.follow import Position
 from broker.audit.record import VERSION, Event, Record, rfc3339
 from broker.audit.segments import (
     AuditLogRefused,
@@ -24,6 +25,9 @@ from broker.audit.segments import (
 
 DEFAULT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 
+Note = Callable[[bytes, int, Position], None]
+"""Is given lines that are on disk now, the number of the first, and where the chain goes on after them."""
+
 
 class DiskChain:
     """
@@ -32,7 +36,8 @@ class DiskChain:
     Each segment begins with a ``chain.opened`` record, linked to the last line of the segment
     before, and ends with ``chain.closed`` unless its process died. After any ``OSError`` the chain
     accepts nothing until ``open`` has begun a new segment: what a file holds after a failed sync
-    is not known, so nothing is ever added to it.
+    is not known, so nothing is ever added to it. ``note`` is told of every line once it is durable, those
+    of the chain itself included, and must not raise.
     """
 
     def __init__(
@@ -42,7 +47,9 @@ class DiskChain:
         writer: str,
         now: Clock,
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        note: Note | None = None,
     ) -> None:
+        self._note = note
         self._directory = directory
         self._writer = writer
         self._now = now
@@ -59,6 +66,12 @@ class DiskChain:
     def is_open(self) -> bool:
         """Whether records can be added; when not, ``open`` must come first."""
         return self._segment is not None
+
+    @property
+    def next_number(self) -> int:
+        """No record that is still to be added gets a lower number; any thread may ask."""
+        head = self._head
+        return 0 if head is None else head.seq
 
     def open(self, cause: str, *, detail: str = "") -> None:
         """
@@ -96,8 +109,8 @@ class DiskChain:
         except OSError:
             self._leave_segment()
             raise
-        self._head = head
-        self._durable.tell(head)
+        since, self._head = self._head.seq, head
+        self._tell(data, since, segment)
         if is_last:
             self._leave_segment()
 
@@ -126,8 +139,17 @@ class DiskChain:
         except OSError:
             segment.discard()
             raise
+        since = self._head.seq
         self._segment, self._head, self._number, self._torn_bytes = segment, head, number, 0
-        self._durable.tell(head)
+        self._tell(data, since, segment)
+
+    def _tell(self, data: bytes, since: int, segment: SegmentFile) -> None:
+        """What was written is durable."""
+        if self._head is None:
+            return
+        self._durable.tell(self._head)
+        if self._note is not None:
+            self._note(data, since, Position(self._number, segment.size, self._head))
 
     def _leave_segment(self) -> None:
         """Close the segment, and remember how much it holds that does not belong to the chain."""

@@ -7,14 +7,24 @@ from typing import Any, Final, Protocol, Self
 import structlog
 
 from broker.audit.facts import Facts
-from broker.audit.record import KEY_EVENTS, REQUEST_EVENTS, SERVICE_EVENTS, VERSION, Record, rfc3339
+from broker.audit.people.naming import InClear, Naming
+from broker.audit.record import (
+    KEY_EVENTS,
+    PEOPLE_EVENTS,
+    REQUEST_EVENTS,
+    SERVICE_EVENTS,
+    VERSION,
+    Record,
+    rfc3339,
+)
 from broker.errors import OAuthError, Reason, TemporarilyUnavailable, TokenRejected
 from broker.model import RequestContext
 
 Clock = Callable[[], float]
 """Unix seconds. A clock that counts fractions dates records to the microsecond."""
 
-_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS
+_EVENTS: Final = REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS | PEOPLE_EVENTS
+_IN_CLEAR: Final = InClear()
 
 
 class RecordSink(Protocol):
@@ -36,14 +46,17 @@ class AuditLogger(structlog.BoundLoggerBase):
         self._proxy_to_logger("append", event, records=facts)
 
 
-def audit_logger(sink: RecordSink, *, now: Clock) -> AuditLogger:
-    """The pipeline into ``sink``: date the records, close their schema, hand them over."""
+def audit_logger(sink: RecordSink, *, now: Clock, naming: Naming = _IN_CLEAR) -> AuditLogger:
+    """The pipeline into ``sink``: date the records, name people, close their schema, hand them over."""
 
     def close(
         _logger: Any, _method: str, told: MutableMapping[str, Any]
     ) -> tuple[tuple[Sequence[Record]], dict[str, Any]]:
         # A record is a closed type: a member that is not on the list raises ``TypeError``.
-        time, event = rfc3339(now()), told["event"]
+        moment = now()
+        time, event = rfc3339(moment), told["event"]
+        for facts in told["records"]:
+            naming.settle(facts, moment)
         records = [Record(v=VERSION, event=event, time=time, **facts) for facts in told["records"]]
         return (records,), {}
 
@@ -52,6 +65,10 @@ def audit_logger(sink: RecordSink, *, now: Clock) -> AuditLogger:
     )
     logger: AuditLogger = pipeline.bind()
     return logger
+
+
+Place = Callable[[], str]
+"""Tells where the next record will stand at the earliest: the log, the chain and the number in it."""
 
 
 class Entry(Facts):
@@ -64,9 +81,11 @@ class Entry(Facts):
     last and cannot be noted.
     """
 
-    __slots__ = ("_event", "_logger", "_parts")
+    __slots__ = ("_event", "_logger", "_parts", "_place")
 
-    def __init__(self, logger: AuditLogger, event: str, context: RequestContext) -> None:
+    def __init__(
+        self, logger: AuditLogger, event: str, context: RequestContext, place: Place
+    ) -> None:
         if event not in _EVENTS:
             raise ValueError(f"there is no audit event named {event!r}")
         told = {"event_id": context.request_id}
@@ -77,10 +96,16 @@ class Entry(Facts):
         super().__init__(told)
         self._logger = logger
         self._event = event
+        self._place = place
         self._parts: list[Part] = []
 
+    @property
+    def receipt(self) -> str:
+        """What a token tells of this record; the number of a record is known only when it is written."""
+        return f"{self.held['event_id']}@{self._place()}"
+
     def part(self) -> "Part":
-        return Part(self, self._parts)
+        return Part(self, self._parts, self._place)
 
     def __enter__(self) -> Self:
         return self
@@ -128,14 +153,21 @@ class Entry(Facts):
 class Part(Facts):
     """What is noted of one of several tokens; it goes to the entry when its block raises."""
 
-    __slots__ = ("_parts", "_whole")
+    __slots__ = ("_parts", "_place", "_whole")
 
-    def __init__(self, whole: Facts, parts: list["Part"]) -> None:
+    def __init__(self, whole: Facts, parts: list["Part"], place: Place) -> None:
         super().__init__({})
         self.add(whole)
         self.note(group_number=len(parts) + 1)
         self._whole = whole
         self._parts = parts
+        self._place = place
+
+    @property
+    def receipt(self) -> str:
+        """The same for the record of this part."""
+        name = part_id(self._whole.held["event_id"], len(self._parts) + 1)
+        return f"{name}@{self._place()}"
 
     def part(self) -> "Part":
         raise TypeError("a part of a request has no parts")
@@ -155,6 +187,11 @@ class Part(Facts):
             self._whole.add(self)
 
 
+def part_id(group: str, number: int) -> str:
+    """The id of a record in a group."""
+    return f"{group}#{number}"
+
+
 def _grouped(whole: Mapping[str, Any], parts: Sequence[Part]) -> Sequence[dict[str, Any]]:
     """The facts of each part; of a refusal there is one record, whatever was asked for."""
     group, decision = whole["event_id"], whole["decision"]
@@ -162,7 +199,7 @@ def _grouped(whole: Mapping[str, Any], parts: Sequence[Part]) -> Sequence[dict[s
     for number, part in enumerate(parts, start=1):
         facts = part.settled()
         facts.update(
-            event_id=f"{group}#{number}",
+            event_id=part_id(group, number),
             decision=decision,
             group=group,
             group_number=number,

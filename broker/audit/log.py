@@ -1,6 +1,7 @@
 """The durable audit log: no answer leaves before its record is on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import structlog
 from broker.audit.commit import GroupCommit
 from broker.audit.disk import DEFAULT_SEGMENT_BYTES, DiskChain
 from broker.audit.entry import Clock, Entry, audit_logger
+from broker.audit.log_id import make_log_id
+from broker.audit.people.naming import Naming
 from broker.audit.record import Record
+from broker.audit.segments import AuditLogRefused
+from broker.audit.sinks.destination import Sink
+from broker.audit.sinks.required import RequiredSinks
+from broker.errors import Reason, TemporarilyUnavailable
 from broker.model import RequestContext
 
 Observer = Callable[[Mapping[str, Any]], None]
@@ -27,12 +34,13 @@ class FileAuditLog:
 
     Construct it in the process that uses it, after any fork: it starts a thread and holds a lock on
     the writer id. A disk that fails closes the log, and with it everything that needs a record; the
-    log opens again by itself when the disk works. ``write_timeout`` is in seconds. Raises
-    ``AuditLogRefused`` when the directory is not safe, the writer id is in use, or the chain on
-    disk cannot be continued.
+    log opens again by itself when the disk works. ``required`` sinks must take every record as well, after
+    the disk has. ``write_timeout`` is in seconds. People are named as they are called, until
+    ``name_people``. Raises ``AuditLogRefused`` when the directory is not safe, the writer id is in use, or
+    the chain on disk cannot be continued.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where the chain is, how it is written, and who else is told.
         self,
         directory: Path,
         *,
@@ -41,14 +49,43 @@ class FileAuditLog:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         write_timeout: float = 2.0,
         observe: Observer | None = None,
+        required: Sequence[Sink] = (),
     ) -> None:
-        chain = DiskChain(directory, writer=writer, now=now, segment_bytes=segment_bytes)
-        self._commit = GroupCommit(chain, timeout=write_timeout)
+        sinks = RequiredSinks(required, directory, writer=writer, timeout=write_timeout)
+        chain = DiskChain(
+            directory,
+            writer=writer,
+            now=now,
+            segment_bytes=segment_bytes,
+            note=sinks.note if required else None,
+        )
+        self._directory = directory
+        self._log_id = ""
+        with suppress(OSError):
+            # A disk that fails now may work when the first record is written.
+            self._log_id = make_log_id(directory)
+        self._writer = writer
+        self._chain = chain
+        self._commit = GroupCommit(chain, timeout=write_timeout, sinks=sinks if required else None)
         self._observe = observe
+        self._now = now
         self._logger = audit_logger(self, now=now)
 
+    def name_people(self, naming: Naming) -> None:
+        """Have people named otherwise than as they are called, from the next record on."""
+        self._logger = audit_logger(self, now=self._now, naming=naming)
+
     def entry(self, event: str, context: RequestContext) -> Entry:
-        return Entry(self._logger, event, context)
+        return Entry(self._logger, event, context, self._place)
+
+    def _place(self) -> str:
+        if not self._log_id:
+            try:
+                self._log_id = make_log_id(self._directory)
+            except (OSError, AuditLogRefused) as failure:
+                detail = f"audit log: it has no name, {type(failure).__name__}"
+                raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE, detail=detail) from None
+        return f"{self._log_id}/{self._writer}/{self._chain.next_number}"
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep finished records; the end of the pipeline. Raises ``TemporarilyUnavailable``."""

@@ -108,6 +108,22 @@ def open_note(note: str, keys: Sequence[NoteKey]) -> str:
     return text
 
 
+def strangers(note: str, keys: Sequence[NoteKey]) -> Sequence[str]:
+    """
+    Who has signed a note that none of ``keys`` has, by name and number; nobody where one has.
+
+    What they call themselves is not proved.
+    """
+    try:
+        _, signatures = _parted(note)
+    except NoteRefused:
+        return []
+    signers = {(name, key_id) for name, key_id, _ in signatures}
+    if not signers.isdisjoint((key.name, key.id) for key in keys):
+        return []
+    return [f"{name}+{key_id.hex()}" for name, key_id in sorted(signers)]
+
+
 def _parted(note: str) -> tuple[str, Sequence[tuple[str, bytes, bytes]]]:
     if len(note) > LARGEST_NOTE:
         raise NoteRefused("it is too large")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isfinite
 from typing import Final, Protocol
 
 from broker.audit.record import Record
@@ -23,6 +24,19 @@ class QueryRefused(ValueError):
 
 class QueryTooExpensive(Exception):
     """An answer would have taken longer than it may; a narrower time or another filter helps."""
+
+
+class RecordChanged(Exception):
+    """
+    A record is not in the files as it was when it was indexed; the sentence tells where and how.
+
+    ``offset`` is in bytes. Verification tells what this means for the chain.
+    """
+
+    def __init__(self, file: str, offset: int, sentence: str) -> None:
+        super().__init__(f"{file}, byte {offset}: {sentence}")
+        self.file = file
+        self.offset = offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +74,8 @@ class Query:
                 raise QueryRefused(f"{name}: more than {MOST_VALUES} values")
             if any(not value or len(value) > LONGEST_VALUE for value in values):
                 raise QueryRefused(f"{name}: a value is empty or longer than {LONGEST_VALUE}")
+        if not all(map(isfinite, (self.since or 0.0, self.until or 0.0))):
+            raise QueryRefused("since, until: not a moment")
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise QueryRefused("since: it is not before until")
 
@@ -95,10 +111,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the records asked for, the newest first, and where the next page begins if there is one."""
+    """
+    Some of the records asked for, the newest first, and where the next page begins if there is one.
+
+    ``changed`` tells of records that belong here and are no longer in the files as they were indexed.
+    """
 
     found: Sequence[Found]
     next_cursor: str = ""
+    changed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +143,17 @@ class Branch:
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """
-    All that is known to be derived from a token, below the record of its issue or its first use.
+    All that is known to be derived from a token.
 
-    ``root`` is ``None`` for a token that nothing is known of. ``is_cut`` tells that there is more.
+    ``root`` is the record of its issue. It is ``None`` for a token that somebody else has issued: then
+    ``uses`` are the records in which it was presented, the oldest first, each with what was derived
+    there. Of a token that nothing is known of there is neither. ``is_cut`` tells that there is more.
     """
 
     jti: str
     root: Branch | None
     is_cut: bool = False
+    uses: Sequence[Branch] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +161,8 @@ class Party:
     """
     What is known of a person, client, MCP server or resource by its name in the records.
 
-    ``others`` tells for each of those kinds with whom it was seen most, and how often. Moments are unix
-    seconds.
+    ``others`` tells for each of those kinds with whom it was seen most, and how often; of a busy client,
+    MCP server or resource, people are counted from ``people_from`` on. Moments are unix seconds.
     """
 
     kind: str
@@ -148,6 +172,7 @@ class Party:
     permitted: int
     denied: int
     others: Mapping[str, Sequence[tuple[str, int]]]
+    people_from: float = 0.0
 
 
 PARTY_KINDS: Final = ("person", "client", "mcp_server", "resource")
@@ -155,7 +180,12 @@ PARTY_KINDS: Final = ("person", "client", "mcp_server", "resource")
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of the record the answers know: so many records, up to a moment in unix seconds."""
+    """
+    How much of the record the answers know: so many records, up to a moment in unix seconds.
+
+    ``faults`` tells by the names of writers what keeps the rest of their chains from being known, and by
+    the names of files what was found changed in them.
+    """
 
     records: int
     latest: float
@@ -167,8 +197,9 @@ class AuditReader(Protocol):
     Answers questions about the audit record of one directory.
 
     Every method is bounded in time and rows, may be called from any thread, and raises ``QueryRefused``,
-    ``QueryTooExpensive``, or ``OSError`` when the files cannot be read. Nothing here is evidence: whether
-    the record is whole is told by verification.
+    ``QueryTooExpensive``, or ``OSError`` when the files cannot be read. Those that give one record raise
+    ``RecordChanged`` when it is not what was indexed; those that give several leave it out, and
+    ``extent`` tells. Nothing here is evidence: whether the record is whole is told by verification.
     """
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:

@@ -2,8 +2,9 @@
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -13,13 +14,36 @@ from broker.audit.record import RECORD_DECODER, Record
 from broker.audit.segments import find_locks, find_segments
 from broker.audit.verify import ChainReport, Extent, chain_extents, verify_chain
 
-UNDETECTED: Final = (
-    "records cut from the very end of a chain",
-    "a change to the last record of a chain that leaves it a valid record",
-    "a whole chain removed together with its lock file",
-    "a chain rewritten from some record to its end by somebody who can write its files",
-)
-"""What the chains alone cannot show, for want of anything outside them that remembers."""
+
+class Mode(Enum):
+    """With what a log is verified."""
+
+    CHAINS = "its chains alone"
+    SEALED = "the key of its checkpoints"
+    ANCHORED = "the key, and checkpoints kept or time-stamped elsewhere"
+
+
+UNDETECTED: Final[Mapping[Mode, Sequence[str]]] = {
+    Mode.CHAINS: (
+        "records cut from the very end of a chain",
+        "a change to the last record of a chain that leaves it a valid record",
+        "a whole chain removed together with its lock file",
+        "a chain rewritten from some record to its end by somebody who can write its files",
+    ),
+    Mode.SEALED: (
+        "what is done to records that came after the last checkpoint, beyond what their chains show",
+        "record and checkpoints put back together to what they were at an earlier checkpoint",
+        "record and checkpoints written anew by somebody who can sign with the key",
+        "what was not true, or not recorded, in the first place",
+    ),
+    Mode.ANCHORED: (
+        "what is done to records that came after the last checkpoint, beyond what their chains show",
+        "record and checkpoints put back together to a state since the newest one that was kept or stamped",
+        "what is written anew after that one by somebody who can sign with the key",
+        "what was not true, or not recorded, in the first place",
+    ),
+}
+"""What stays undetected however sound a log is found to be, for want of anything that remembers."""
 
 _BLOCK: Final = 64 * 1024
 
@@ -32,13 +56,18 @@ class Report:
 
     @property
     def is_intact(self) -> bool:
-        """Whether no chain has a fault. ``UNDETECTED`` lists what this cannot mean."""
+        """Whether no chain has a fault. ``UNDETECTED`` tells what this cannot mean."""
         return all(chain.fault is None for chain in self.chains)
 
     @property
     def records(self) -> int:
         """How many records fit into their chains."""
         return sum(chain.records for chain in self.chains)
+
+
+def undetected(mode: Mode) -> Sequence[str]:
+    """What stays undetected when a log is verified with that."""
+    return UNDETECTED[mode]
 
 
 def verify_directory(directory: Path) -> Report:
@@ -49,8 +78,13 @@ def verify_directory(directory: Path) -> Report:
     """
     found = find_segments(directory)
     chains = [verify_chain(writer, segments) for writer, segments in found.items()]
-    lost = [_lost(writer, lock) for writer, lock in find_locks(directory) if writer not in found]
-    return Report(tuple(sorted([*chains, *lost], key=lambda chain: chain.writer)))
+    return Report(tuple(sorted([*chains, *lost_chains(directory)], key=lambda one: one.writer)))
+
+
+def lost_chains(directory: Path) -> Sequence[ChainReport]:
+    """The chains of which nothing but the lock is left."""
+    found = find_segments(directory)
+    return [_lost(writer, lock) for writer, lock in find_locks(directory) if writer not in found]
 
 
 def read_records(directory: Path, *, newest_first: bool = False) -> Iterator[Record]:

@@ -32,12 +32,14 @@ class Extent:
     The part of a segment that belongs to its chain, in bytes from the start.
 
     ``torn_bytes`` are what the next segment declares to come after that: the leavings of a crash or
-    of a failed disk, none of which was ever acknowledged.
+    of a failed disk, none of which was ever acknowledged. ``unended_bytes`` come after the last line of the
+    newest segment, where nothing can declare them yet.
     """
 
     path: Path
     size: int
     torn_bytes: int = 0
+    unended_bytes: int = 0
 
     def lines(self) -> Iterator[bytes]:
         """The lines, each with its newline; what is too long to be one comes in pieces."""
@@ -55,6 +57,7 @@ class ChainReport:
 
     ``is_closed`` tells that the writer stopped in order after the last record. ``unfinished_groups`` are
     those that a crash cut short, which is no fault: nothing of what they record was ever given away.
+    ``unended_bytes`` come after the last line and are none: their writer is at work, or died at it.
     """
 
     writer: str
@@ -66,6 +69,7 @@ class ChainReport:
     is_closed: bool
     unfinished_groups: tuple[str, ...]
     fault: Fault | None
+    unended_bytes: int = 0
 
 
 def chain_extents(segments: dict[int, Path]) -> Sequence[Extent]:
@@ -80,11 +84,26 @@ def chain_extents(segments: dict[int, Path]) -> Sequence[Extent]:
         with path.open("rb") as file:
             first = file.readline(MAX_LINE_BYTES)
         if first.endswith(b"\n") or (first and not extents):
-            size = path.stat().st_size if extents else _settled_size(path)
-            extents.append(Extent(path, max(size - torn_bytes, 0), torn_bytes))
+            extents.append(_older(path, torn_bytes) if extents else _newest(path))
             opening = decode_link(first[:-1])
             torn_bytes = 0 if opening is None else max(opening.torn_bytes, 0)
     return extents[::-1]
+
+
+def _older(path: Path, torn_bytes: int) -> Extent:
+    return Extent(path, max(path.stat().st_size - torn_bytes, 0), torn_bytes)
+
+
+def _newest(path: Path) -> Extent:
+    """The segment up to its last whole line, unless what comes after that is too long for one."""
+    size = _settled_size(path)
+    with path.open("rb") as file:
+        start = max(size - MAX_LINE_BYTES, 0)
+        data = os.pread(file.fileno(), size - start, start)
+    end = start + data.rfind(b"\n") + 1
+    if end == start and len(data) >= MAX_LINE_BYTES:
+        return Extent(path, size)
+    return Extent(path, end, unended_bytes=size - end)
 
 
 def _settled_size(path: Path) -> int:
@@ -104,7 +123,25 @@ def _settled_size(path: Path) -> int:
 
 def verify_chain(writer: str, segments: dict[int, Path]) -> ChainReport:
     """Walk the chain of one writer from its first line until its end or its first fault."""
-    return _Walk(writer, chain_extents(segments)).run()
+    return verify_extents(writer, chain_extents(segments))
+
+
+def verify_extents(writer: str, extents: Sequence[Extent]) -> ChainReport:
+    """The same for segments that were looked up before."""
+    return _Walk(writer, extents).run()
+
+
+def last_line_fault(place: Place, last: Link, line: bytes) -> Fault | None:
+    """No line remembers the last one, so it is held at least to the form that we write."""
+    if last.v != VERSION:
+        return None
+    try:
+        is_canonical = encode(RECORD_DECODER.decode(line)) == line
+    except NOT_A_LINK:
+        is_canonical = False
+    if is_canonical:
+        return None
+    return Fault(place, Wrong.CHANGED, "the record is not in the form it is written in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +228,10 @@ class _Walk:
         )
 
     def _last_line_fault(self) -> Fault | None:
-        """No line remembers the last one, so it is held at least to the form that we write."""
-        last, line = self._latest.last, self._latest.last_line[:-1]
-        if last is None or self._place is None or last.v != VERSION:
+        last = self._latest.last
+        if last is None or self._place is None:
             return None
-        try:
-            is_canonical = encode(RECORD_DECODER.decode(line)) == line
-        except NOT_A_LINK:
-            is_canonical = False
-        if is_canonical:
-            return None
-        return Fault(self._place, Wrong.CHANGED, "the record is not in the form it is written in")
+        return last_line_fault(self._place, last, self._latest.last_line[:-1])
 
     def _report(self, fault: Fault | None) -> ChainReport:
         last = self._latest.last
@@ -215,4 +245,5 @@ class _Walk:
             is_closed=last is not None and last.event == "chain.closed",
             unfinished_groups=tuple(self._unfinished),
             fault=fault,
+            unended_bytes=self._extents[-1].unended_bytes if self._extents else 0,
         )

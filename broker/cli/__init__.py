@@ -52,9 +52,30 @@ _NOUNS: Final = {
     "audit": (
         "The audit record.",
         {
+            "open": Verb("broker.cli.audit_open:open_pages", "Make a link to the auditor's pages."),
+            "query": Verb("broker.cli.audit_query:query", "Find records."),
+            "tail": Verb(
+                "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."
+            ),
+            "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
+            "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "prove": Verb("broker.cli.audit_prove:prove", "Print the proof of one record."),
+            "verify-proof": Verb(
+                "broker.cli.audit_verify_proof:verify_proof", "Verify a proof by itself."
+            ),
+            "export": Verb("broker.cli.audit_export:export", "Hand records to other systems."),
+            "verify-export": Verb(
+                "broker.cli.audit_verify_export:verify_export", "Verify what was handed over."
+            ),
             "key": Verb("broker.cli.audit_key:key", "Print the public key of its checkpoints."),
             "anchor": Verb("broker.cli.audit_anchor:anchor", "Print the anchored checkpoint."),
+            "people": Verb(
+                "broker.cli.audit_people:people", "List the periods whose people can be found."
+            ),
+            "forget": Verb(
+                "broker.cli.audit_forget:forget", "Forget the people of a period for ever."
+            ),
         },
     ),
     "policy": (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from broker.audit.log_id import read_log_id
 from broker.audit.seal.anchor import anchored_note
-from broker.audit.seal.log_id import read_log_id
 from broker.audit.segments import AuditLogRefused
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.stop import Negative

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from broker.audit.seal.log_id import make_log_id, origin_of
+from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.segments import AuditLogRefused
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option

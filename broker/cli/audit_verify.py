@@ -1,58 +1,158 @@
-"""``broker audit verify``: whether the audit record is whole, chain by chain."""
+"""``broker audit verify``: whether the audit record is whole, and how far anybody else can be sure of it."""
 
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
-from broker.audit.reader import UNDETECTED, Report, verify_directory
+from broker.audit.seal.chains import Progress as Told
+from broker.audit.seal.evidence import Evidence, verify_log
+from broker.audit.seal.receipts import Seen
+from broker.audit.seal.sealed import Sealed
 from broker.audit.verify import ChainReport
-from broker.cli.inputs import config_option, settings_from
+from broker.cli.audit_inputs import audit_directory, trust_from, trust_options
+from broker.cli.inputs import config_option
 from broker.cli.output import console, echo_json, output_option, plain, print_columns
 from broker.cli.stop import Negative
 
 _COLUMNS: Final = ("writer", "segments", "records", "first", "last", "state")
+_PATIENCE: Final = 2.0
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
+@trust_options
 @config_option()
 @output_option("table", "json")
-def verify(directory: Path | None, config: Path, output: str) -> None:
+def verify(
+    directory: Path | None,
+    *,
+    config: Path,
+    output: str,
+    **brought: Any,
+) -> None:
     """
-    Verify the chains of records in DIRECTORY, or in the one that the settings name.
+    Verify the record in DIRECTORY, or in the one that the settings name.
 
-    The first fault of each chain is named with its file and line. What no chain can show by itself is
-    said as well.
+    The chains of records always; with the public key of its checkpoints also that nobody has changed them
+    since, whoever can write the files. The first fault is named with its file and line, and what cannot be
+    shown is said as well. It needs nothing but the files, and works on a copy.
     """
-    place = directory or settings_from(config).audit.directory
-    if not place.is_dir():
-        raise click.UsageError(f"{place} is not a directory.")
+    place = audit_directory(directory, config)
+    trust = trust_from(**brought)
     try:
-        report = verify_directory(place)
+        with _progress() as told:
+            cores = len(os.sched_getaffinity(0))
+            evidence = verify_log(place, trust, processes=cores, progress=told)
     except OSError as error:
         raise Negative(f"{place} cannot be read: {error.strerror}.") from None
-    _print(report, output=output)
-    if not report.is_intact:
+    if output == "json":
+        echo_json(_members(evidence))
+    else:
+        _print(evidence)
+    if not evidence.is_whole:
         raise Negative("The audit record is not whole.")
 
 
-def _print(report: Report, *, output: str) -> None:
-    if output == "json":
-        chains = [_members(one) for one in report.chains]
-        echo_json({"is_intact": report.is_intact, "records": report.records, "chains": chains})
-        return
-    heading = [plain(name, "dim") for name in _COLUMNS]
-    print_columns([heading, *map(_cells, report.chains)])
+@contextmanager
+def _progress() -> Iterator[Told]:
+    """A bar on a terminal, once it takes longer than anybody waits without one."""
+    begun = time.monotonic()
+    bar = Progress(
+        "verifying",
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task("verifying")
+
+    def tell(walked: int, whole: int) -> None:
+        if time.monotonic() - begun > _PATIENCE and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=walked, total=whole)
+
+    try:
+        yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _print(evidence: Evidence) -> None:
     screen = console()
-    for one in report.chains:
-        if one.fault is not None:
-            screen.print(plain(one.fault, "bold red"))
-        for group in one.unfinished_groups:
+    screen.print(_headline(evidence))
+    for fault in evidence.all_faults:
+        screen.print(plain(f"  {fault}", "bold red"))
+    screen.print()
+    heading = [plain(name, "dim") for name in _COLUMNS]
+    print_columns([heading, *map(_cells, evidence.report.chains)])
+    screen.print()
+    for line in _told(evidence):
+        screen.print(line)
+
+
+def _headline(evidence: Evidence) -> Text:
+    count = evidence.report.records
+    if not evidence.is_whole:
+        number = len(evidence.all_faults)
+        faults = "1 fault" if number == 1 else f"{number} faults"
+        return plain(f"✖ not whole: {faults}, the first of each chain or list", "bold red")
+    if evidence.sealed is None:
+        told = f"✔ whole as far as its chains show: {count} records; nothing is shown by a key"
+    elif not evidence.sealed.checkpoints:
+        told = f"✔ whole, and nothing is sealed: {count} records"
+    else:
+        told = f"✔ whole: {count} records, {evidence.sealed.records} sealed until {evidence.sealed.until}"
+    return plain(told, "bold green")
+
+
+def _told(evidence: Evidence) -> Iterator[Text]:
+    """What was checked, what was seen on the way, and what none of it can show."""
+    for chain in evidence.report.chains:
+        for group in chain.unfinished_groups:
             told = f"the group {group} was cut short; none of its tokens left the broker."
-            screen.print(plain(f"{one.writer}: {told}", "yellow"))
-    screen.print(plain(f"{report.records} records. Undetectable by this: {'; '.join(UNDETECTED)}."))
+            yield plain(f"{chain.writer}: {told}", "yellow")
+    for remark in evidence.remarks:
+        yield plain(f"{remark}.", "yellow")
+    for seen in evidence.seen:
+        yield plain(f"{_MARKS[seen.is_there]} receipt {seen.receipt.text}: {seen.sentence}.")
+    if evidence.sealed is not None and evidence.sealed.checkpoints:
+        yield from _sealing(evidence.sealed)
+    yield plain(f"Verified with {evidence.mode.value}. Undetectable by this:")
+    for one in evidence.undetected:
+        yield plain(f"  - {one}")
+
+
+_MARKS: Final = {True: "✔", False: "✖", None: "?"}
+
+
+def _sealing(sealed: Sealed) -> Iterator[Text]:
+    yield plain(
+        f"{sealed.checkpoints} checkpoints of {sealed.origin} are signed by the key, follow one "
+        f"another, and seal {sealed.records} records as they are here, until {sealed.until}."
+    )
+    if sealed.anchors:
+        yield plain(f"{sealed.anchors} checkpoints that were kept elsewhere are among them.")
+    if sealed.stamps:
+        yield plain(
+            f"{sealed.stamps} time-stamps of them are right, the last of {sealed.stamped_until}."
+        )
+    if sealed.unsealed:
+        yield plain(
+            f"{sealed.unsealed} records came after the last checkpoint: only their chains hold them yet.",
+            "yellow",
+        )
 
 
 def _cells(one: ChainReport) -> list[Text]:
@@ -68,7 +168,46 @@ def _state(one: ChainReport) -> str:
     return "✔ whole, closed" if one.is_closed else "✔ whole, open"
 
 
-def _members(one: ChainReport) -> dict[str, Any]:
+def _members(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "is_intact": evidence.is_whole,
+        "verified_with": evidence.mode.name.lower(),
+        "records": evidence.report.records,
+        "faults": [
+            {
+                "wrong": one.wrong,
+                "file": one.place.file,
+                "line": one.place.line,
+                "sentence": str(one),
+            }
+            for one in evidence.all_faults
+        ],
+        "chains": [_chain_members(one) for one in evidence.report.chains],
+        "sealed": evidence.sealed and _sealed_members(evidence.sealed),
+        "receipts": [_seen_members(one) for one in evidence.seen],
+        "remarks": list(evidence.remarks),
+        "undetected": list(evidence.undetected),
+    }
+
+
+def _sealed_members(sealed: Sealed) -> dict[str, Any]:
+    return {
+        "origin": sealed.origin,
+        "checkpoints": sealed.checkpoints,
+        "records": sealed.records,
+        "until": sealed.until,
+        "records_after": sealed.unsealed,
+        "anchors": sealed.anchors,
+        "time_stamps": sealed.stamps,
+        "time_stamped_until": sealed.stamped_until,
+    }
+
+
+def _seen_members(seen: Seen) -> dict[str, Any]:
+    return {"receipt": seen.receipt.text, "is_there": seen.is_there, "sentence": seen.sentence}
+
+
+def _chain_members(one: ChainReport) -> dict[str, Any]:
     return {
         "writer": one.writer,
         "segments": one.segments,
@@ -76,6 +215,7 @@ def _members(one: ChainReport) -> dict[str, Any]:
         "first_time": one.first_time,
         "last_time": one.last_time,
         "torn_bytes": one.torn_bytes,
+        "unended_bytes": one.unended_bytes,
         "is_closed": one.is_closed,
         "unfinished_groups": list(one.unfinished_groups),
         "fault": one.fault and {"wrong": one.fault.wrong, "sentence": str(one.fault)},

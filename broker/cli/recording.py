@@ -15,10 +15,13 @@ from broker.audit.segments import AuditLogRefused, WriterBusy
 from broker.config import Settings
 from broker.errors import Reason, TemporarilyUnavailable
 from broker.foundation import open_audit_log
-from broker.interfaces import AuditEntry
+from broker.interfaces import AuditEntry, AuditLog
 from broker.keys.journal import KeyJournal
 from broker.model import Admission, RequestContext
 from broker.signing import open_journal
+
+FACE: Final = "command"
+"""The face of what is done by a command."""
 
 _WRITER: Final = "operator"
 _TURN_SECONDS: Final = 5.0
@@ -32,10 +35,17 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
     The chain is opened when there is something to record. Where it cannot be, ``TemporarilyUnavailable``
     is raised: always, or, unless it ``is_required``, once, and all else is done without a record.
     """
+    with operators_log(settings, is_required=is_required) as audit:
+        yield open_journal(settings, audit, face=FACE, operator=account())
+
+
+@contextmanager
+def operators_log(settings: Settings, *, is_required: bool = True) -> Iterator[AuditLog]:
+    """The chain of the commands itself, which is opened and refused as ``recording`` says."""
     audit = _AuditWhenNeeded(settings, is_required=is_required)
-    with _without_logs():
+    with without_logs():
         try:
-            yield open_journal(settings, audit, face="command", operator=_account())
+            yield audit
         finally:
             audit.close()
 
@@ -82,6 +92,7 @@ class _Unwritten:
     """An entry that nobody writes."""
 
     admitted: Admission | None = None
+    receipt: str = ""
 
     def note(self, **_facts: Any) -> None:
         return
@@ -94,7 +105,7 @@ class _Unwritten:
 
 
 @contextmanager
-def _without_logs() -> Iterator[None]:
+def without_logs() -> Iterator[None]:
     """What the audit log would tell in a log, which a command does not have, the command tells itself."""
     if structlog.is_configured():
         yield
@@ -110,14 +121,14 @@ def _open_audit(settings: Settings) -> FileAuditLog:
     deadline = time.monotonic() + _TURN_SECONDS
     while True:
         try:
-            return open_audit_log(settings, writer=_WRITER)
+            return open_audit_log(settings, writer=_WRITER, is_command=True)
         except WriterBusy:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
-def _account() -> str:
+def account() -> str:
     """Whoever gives the command, as the system knows them."""
     number = os.getuid()
     try:

@@ -12,6 +12,8 @@ from broker.config.settings import Address
 
 _Inner = tuple[str, JsonSchemaValue]
 
+_TELLING: Final = ("method", "type")
+"""The settings by which one section is told from another."""
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _INTRODUCTION: Final = """\
 # Settings
@@ -67,8 +69,8 @@ def _section(schema: JsonSchemaValue, path: str, *, root: Mapping[str, Any]) -> 
     """The table of one section, and then the sections within it."""
     inner: list[_Inner] = []
     if path:
-        method = schema["properties"].get("method", {}).get("const")
-        variant = f" with `method: {method}`" if method else ""
+        told_by = {name: schema["properties"].get(name, {}).get("const") for name in _TELLING}
+        variant = "".join(f" with `{name}: {value}`" for name, value in told_by.items() if value)
         yield f"## `{path}`{variant}\n\n{schema.get('description', '')}\n"
     yield "| Setting | Kind | Default | What it is |\n|---|---|---|---|"
     required = schema.get("required", ())

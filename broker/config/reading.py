@@ -28,7 +28,6 @@ _SENTENCES: Final = {
     "dict_type": "must be a mapping",
     "model_type": "must be a section with settings of its own",
     "model_attributes_type": "must be a section with settings of its own",
-    "union_tag_not_found": "lacks its 'method'",
 }
 
 
@@ -94,16 +93,23 @@ def problem_of(error: ErrorDetails, root: Node) -> Problem:
     if kind in ("literal_error", "union_tag_invalid"):
         expected = str(context.get("expected") or context.get("expected_tags"))
         sentence, known = f"must be {expected}", _QUOTED.findall(expected)
+    elif kind == "union_tag_not_found":
+        sentence = f"lacks its '{_discriminator(context)}'"
     elif kind == "refused":
         sentence, known = str(context["sentence"]), context["known"]
     else:
         sentence = _SENTENCES.get(kind, error["msg"])
     if kind == "union_tag_invalid":
-        path = (*path, "method")
+        path = (*path, _discriminator(context))
     at_key = kind == "missing" or error["loc"][-1] == "[key]"
     node = root.find(path)
     hint = nearest(node.content, known) if node is not None else ""
     return Problem(root.mark_of(path, is_key=at_key), dotted(path), sentence, hint)
+
+
+def _discriminator(context: Mapping[str, Any]) -> str:
+    """The setting by which one section is told from another, such as ``method``."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _unknown_setting(path: Path, root: Node) -> Problem:

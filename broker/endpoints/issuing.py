@@ -206,6 +206,7 @@ class Issuing:
             resource=resource,
             scopes=decision.granted,
             lifetime=lifetime,
+            receipt=entry.receipt,
         )
         entry.note(lifetime=lifetime.seconds, lifetime_limit=lifetime.limit)
         if delegation is not proved.delegation:

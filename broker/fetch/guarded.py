@@ -69,6 +69,22 @@ class _Posted:
 
     body: bytes = field(repr=False)
     content_type: str
+    authorization: str = field(default="", repr=False)
+
+
+class Sender(Fetcher, Protocol):
+    """A fetcher that also sends, with the same bounds and refusals."""
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        max_bytes: int,
+        answer_type: str,
+        authorization: str = "",
+    ) -> bytes: ...
 
 
 class GuardedFetcher:
@@ -99,14 +115,14 @@ class GuardedFetcher:
         self._guard = AddressGuard(allow_loopback, read_private_networks(private_networks))
         self._deadline = deadline
         # Authorities in a file that cannot be used are told of at the start.
-        self._own_tls = None if ca_file is None else _tls_context(ca_file)
+        self._own_tls = None if ca_file is None else tls_context(ca_file)
         self._resolver = TimedResolver(resolve)
         self._connect = connect
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         # To read the system's authorities takes a tenth of a second; who fetches nothing need not wait.
-        return self._own_tls or _tls_context(None)
+        return self._own_tls or tls_context(None)
 
     def get(
         self,
@@ -120,10 +136,21 @@ class GuardedFetcher:
         return self._ask(url, max_bytes=max_bytes, media_types=media_types, within=within)
 
     def post(
-        self, url: str, body: bytes, *, content_type: str, max_bytes: int, answer_type: str
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        max_bytes: int,
+        answer_type: str,
+        authorization: str = "",
     ) -> bytes:
-        """What the server answers to a body, once and in at most ``max_bytes``. Raises ``FetchRefused``."""
-        posted = _Posted(body, content_type)
+        """
+        What the server answers to a body, once and in at most ``max_bytes``.
+
+        ``authorization`` is the header of that name. Raises ``FetchRefused``.
+        """
+        posted = _Posted(body, content_type, authorization)
         media_types = frozenset({answer_type})
         return self._ask(url, max_bytes=max_bytes, media_types=media_types, posted=posted).body
 
@@ -199,12 +226,16 @@ class GuardedFetcher:
         raise failure
 
 
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(
+    ca_file: Path | None, *, protocols: Sequence[str] = ("http/1.1",)
+) -> ssl.SSLContext:
+    """TLS to other servers, 1.2 or newer; ``ca_file`` replaces the system's certification authorities."""
     # Not ssl.create_default_context(): that one writes session secrets to the file that the
     # environment names in SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    if protocols:
+        context.set_alpn_protocols([*protocols])
     if ca_file is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
@@ -217,6 +248,8 @@ def _headers(
 ) -> Mapping[str, str]:
     """All headers that are sent, but for the length of a body."""
     headers = {} if posted is None else {"Content-Type": posted.content_type}
+    if posted is not None and posted.authorization:
+        headers["Authorization"] = posted.authorization
     return {
         **headers,
         "Host": target.authority,

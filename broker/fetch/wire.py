@@ -59,6 +59,14 @@ def read_body(response: BaseHTTPResponse, *, max_bytes: int) -> bytes:
     return bytes(body)
 
 
+def send_all(sock: socket.socket, data: bytes, *, deadline: Deadline) -> None:
+    """Send everything by the deadline; over TLS a socket's own timeout begins anew with every part."""
+    rest = memoryview(data)
+    while rest:
+        sock.settimeout(deadline.remaining())
+        rest = rest[sock.send(rest) :]
+
+
 @contextmanager
 def failures_as_refusals() -> Iterator[None]:
     """Turn everything that a connection can raise into ``FetchRefused``."""
@@ -93,8 +101,7 @@ class _BoundedSocket:
         self._budget = budget + _HEADER_ALLOWANCE
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.remaining())
-        self._sock.sendall(data)
+        send_all(self._sock, data, deadline=self._deadline)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(_BoundedReader(self))

@@ -78,7 +78,7 @@ class KeyFiles:
         """The numbers of the keys that there are, the lowest first."""
         form = re.compile(rf"{re.escape(algorithm.lower())}(?:-([1-9][0-9]{{0,5}}))?\.pem")
         with private_directory(self.directory) as folder:
-            matches = [form.fullmatch(name) for name in _names(folder)]
+            matches = [form.fullmatch(name) for name in names_in(folder)]
         return sorted(int(match[1] or 1) for match in matches if match)
 
     def make(self, algorithm: str, number: int) -> None:
@@ -133,10 +133,12 @@ def read_private(
         raise
     except OSError as error:
         raise KeyFileRefused(f"{path} cannot be opened: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        # A directory can be opened by its number, and by nothing that reads files.
+        os.close(descriptor)
+        raise KeyFileRefused(f"{path} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileRefused(f"{path} is not a regular file")
         _check_owner_and_mode(status, path)
         return file.read(limit), status
 
@@ -150,7 +152,8 @@ def write_private(folder: int, name: str, *, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def _names(folder: int) -> Sequence[str]:
+def names_in(folder: int) -> Sequence[str]:
+    """What is in a directory that is held open."""
     # The open directory is listed and not its path, where another may be by now.
     return os.listdir(folder)
 

@@ -17,6 +17,7 @@ from urllib3 import Timeout
 
 from broker.keys.bounded_http import BoundedAnswer, BoundedSession
 
+_MAY_BE_EMPTY: Final = frozenset({"post", "delete"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 
 
@@ -129,6 +130,14 @@ class VaultHttp:
         """The answer to a write, which may be empty; raises ``VaultFault``."""
         return self._call("post", path, token=token, json=body)
 
+    def list(self, path: str, *, token: str) -> Mapping[str, Any]:
+        """The answer that names what is in a folder; raises ``VaultFault``."""
+        return self._call("list", path, token=token)
+
+    def delete(self, path: str, *, token: str) -> Mapping[str, Any]:
+        """The answer to a deletion, which is usually empty; raises ``VaultFault``."""
+        return self._call("delete", path, token=token)
+
     def close(self) -> None:
         """Close the connections that are idle."""
         self._adapter.close()
@@ -142,7 +151,7 @@ class VaultHttp:
         else:
             if isinstance(answer, dict):
                 return cast(dict[str, Any], answer)
-            if method == "post" and _is_empty(answer):
+            if method in _MAY_BE_EMPTY and _is_empty(answer):
                 return {}
             fault = _fault_of_answer(answer)
         # It is raised outside the handler because the error in its context may quote what was sent.

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -97,6 +97,24 @@ class VaultSession:
             _writing(path),
             is_repeatable=False,
         )
+
+    def names(self, path: str) -> Sequence[Any]:
+        """What there is in a folder, as Vault names it; nothing where there is none."""
+        try:
+            answer = self._call(lambda token: self._http.list(path, token=token), f"list on {path}")
+        except TemporarilyUnavailable as error:
+            if not _is(error, Fault.MISSING):
+                raise
+            return ()
+        found = answer.get("data")
+        names = found.get("keys") if isinstance(found, dict) else None
+        if not isinstance(names, list):
+            raise signer_unavailable("vault: malformed answer")
+        return names
+
+    def delete(self, path: str) -> None:
+        """Have nothing at this path any more; it is sent twice if its connection breaks."""
+        self._call(lambda token: self._http.delete(path, token=token), f"delete on {path}")
 
     def close(self) -> None:
         """Forget the token and close the connections."""

@@ -8,6 +8,7 @@ from broker.bounded import BoundedMemory, MemoryStatus
 from broker.model import (
     Decision,
     PolicyQuery,
+    PolicyReference,
     ScopeDecision,
     ScopeExplanation,
     Verdict,
@@ -75,6 +76,11 @@ class CedarPolicyEngine:
     def digest(self) -> str:
         """The SHA-256 of the set in hex."""
         return self._policies.digest
+
+    def place(self, policy_id: str) -> PolicyReference | None:
+        """Where a policy stands, if the set has one of this name."""
+        policy = self._policies.whole.policies.get(policy_id)
+        return None if policy is None else policy.reference
 
     def memories(self) -> Mapping[str, MemoryStatus]:
         """

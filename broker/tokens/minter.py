@@ -126,9 +126,15 @@ class Minter:
         resource: Resource,
         scopes: tuple[str, ...],
         lifetime: Lifetime,
+        receipt: str = "",
     ) -> Draft:
-        """What to sign: an access token, or the identity assertion that was asked for."""
+        """
+        What to sign: an access token, or the identity assertion that was asked for.
+
+        ``receipt`` tells of the audit record of its issue, as ``txn`` (RFC 8417 2.2).
+        """
         common = self._common(delegation, scopes, lifetime)
+        common["txn"] = receipt or None
         if delegation.id_jag is not None:
             about = _assertion(delegation, delegation.id_jag, resource)
             return Draft(_without_nothing(common | about), TYP_ID_JAG)

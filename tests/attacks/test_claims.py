@@ -285,12 +285,13 @@ def test_claims_are_not_smuggled_into_the_issued_token(stage: Stage) -> None:
         authorization_details=[{"type": "evil"}],
         tenant="evil",
         email="u1@test",
+        txn="evil",
         **{ISS + "/claims/mcp": {"client": "evil", "server": "evil", "tenant": "evil"}},
     )
     claims = stage.grant(SUBJECT.place(stage, token)).claims
     assert "evil" not in json.dumps(claims)
     assert set(claims) == {
-        "iss", "sub", "aud", "client_id", "iat", "exp", "jti", "scope", "act",
+        "iss", "sub", "aud", "client_id", "iat", "exp", "jti", "txn", "scope", "act",
         ISS + "/claims/mcp",
     }  # fmt: skip
 

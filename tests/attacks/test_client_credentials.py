@@ -70,6 +70,7 @@ def test_an_agent_gets_a_token_that_says_who_it_is_and_nothing_else(stage: Stage
     assert "refresh_token" not in answer.everything
     claims = answer.claims
     assert claims.pop("jti")
+    assert claims.pop("txn")
     assert claims == {
         "iss": ISS,
         "sub": "client:agent-x",

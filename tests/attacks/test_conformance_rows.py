@@ -50,7 +50,7 @@ from tests.world import (
 ENDPOINTS = ("token", "introspection", "revocation")
 REGISTERED = {
     *("iss", "sub", "aud", "client_id", "iat", "exp", "jti", "scope"),
-    *("act", "auth_time", "acr", "amr", "cnf"),
+    *("act", "auth_time", "acr", "amr", "cnf", "txn"),
 }
 """The claims of access tokens here that are registered with IANA."""
 NO_CLOCK: Options = {"verify_exp": False, "verify_iat": False, "verify_aud": False}

@@ -256,7 +256,8 @@ def test_a_batch_says_what_its_single_exchanges_would_have_said(batches: Batches
 
     for target, one in zip(targets, together, strict=True):
         alone = batches.face.exchange({**good(subject_token=subject), **target}).claims
-        assert {**one, "jti": ""} == {**alone, "jti": ""}
+        own = {"jti": "", "txn": ""}
+        assert {**one, **own} == {**alone, **own}
         assert one[MCP_CLAIM]["lineage"] == [decode_claims(subject)["jti"]]
 
 
@@ -598,3 +599,12 @@ def test_more_targets_than_the_client_s_burst_are_refused_and_told_as_that(
         # It counts as one, or somebody in a loop fills the disk.
         batches.grant(*map(part, range(4)))
         batches.refuse(*map(part, range(6)), reason="client_limit")
+
+
+def test_each_token_of_a_batch_names_its_own_record(batches: Batches) -> None:
+    issued = batches.grant(part(0), part(1), common=good(subject_token=own_token(batches)))
+    records = {record["jti"]: record for record in batches.stage.broker.records()[-2:]}
+    for one in map(claims, issued):
+        name, _, place = one["txn"].partition("@")
+        assert name == records[one["jti"]]["event_id"]
+        assert int(place.rpartition("/")[2]) <= records[one["jti"]]["seq"]

@@ -52,7 +52,7 @@ def written(**facts: Any) -> bytes:
     """The line of a permitted request with these facts."""
     sink = Sink()
     context = RequestContext("http", "req-1", "192.0.2.7")
-    with Entry(audit_logger(sink, now=lambda: 1_800_000_000), "token.issue", context) as entry:
+    with Entry(audit_logger(sink, now=lambda: 1_800_000_000), "token.issue", context, str) as entry:
         entry.note(**facts)
     data, _ = link([sink.record], Head(), writer="w1")
     return data
@@ -140,7 +140,7 @@ def test_any_text_anywhere_gives_one_safe_line(
 ) -> None:
     sink = Sink()
     context = RequestContext(text, text, peer)
-    with Entry(audit_logger(sink, now=lambda: 1_800_000_000), "token.issue", context) as entry:
+    with Entry(audit_logger(sink, now=lambda: 1_800_000_000), "token.issue", context, str) as entry:
         entry.note(
             subject=text,
             detail=text * 40,

@@ -28,7 +28,8 @@ def test_a_whole_record_is_verified(run: Run, records: Path) -> None:
     result = run("audit", "verify", str(records))
 
     assert result.exit_code == 0, result.output
-    heading, line, *_ = result.stdout.splitlines()
+    verdict, _, heading, line, *_ = result.stdout.splitlines()
+    assert verdict.startswith("✔ whole as far as its chains show: 5 records")
     assert heading.split() == ["writer", "segments", "records", "first", "last", "state"]
     assert line.startswith("http-0")
     assert line.endswith("✔ whole, closed")

@@ -225,7 +225,7 @@ def _output(outputs: Mapping[Block, str], command: str) -> str:
 def _lasting(token: str) -> dict[str, Any]:
     """The claims that do not change from one token to the next."""
     claims = read_token(token).unverified_claims
-    return {name: claims[name] for name in claims if name not in {"iat", "exp", "jti"}}
+    return {name: claims[name] for name in claims if name not in {"iat", "exp", "jti", "txn"}}
 
 
 def _shape(value: Any) -> Any:

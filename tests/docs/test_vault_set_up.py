@@ -12,11 +12,12 @@ from ruamel.yaml import YAML
 from broker.config import Settings, load_settings
 from broker.config.settings import VaultAuthSettings, VaultSettings
 from broker.errors import TemporarilyUnavailable
-from broker.keys.vault_auth import AppRoleAuth
+from broker.keys.vault_auth import AppRoleAuth, TokenFileAuth
 from broker.keys.vault_ephemeral import VaultEphemeralKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.people import open_people_keys
 from broker.signing import open_key_store, open_rotator
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.shell import run
@@ -77,6 +78,30 @@ def test_the_broker_signs_with_what_the_set_up_gives_it(set_up: SetUp) -> None:
             assert key.kid in [jwk["kid"] for jwk in store.public_keys()]
     finally:
         store.close()
+
+
+def test_the_broker_makes_and_lists_the_keys_of_pseudonyms_and_changes_none(set_up: SetUp) -> None:
+    keys = open_people_keys(set_up.settings)
+
+    assert keys.held() == {}
+    made = keys.obtain("2026-11")
+
+    assert keys.held() == {"2026-11": made}
+    with pytest.raises(TemporarilyUnavailable, match="signer_unavailable"):
+        keys.destroy("2026-11")
+    refused = refusal(
+        set_up.vault.url,
+        set_up.vault.auth,
+        "kv/data/broker/keys/people/2026-11",
+        {"data": {"key": "A" * 43}},
+    )
+    assert refused.startswith("vault: forbidden (needs ")
+
+    made_token = set_up.as_root("bao token create -field=token -policy=broker-forgetting")
+    (set_up.folder / "forgetting").write_text(made_token)
+    forgetting = open_people_keys(set_up.settings, auth=TokenFileAuth(set_up.folder / "forgetting"))
+    assert forgetting.destroy("2026-11")
+    assert keys.held() == {}
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,7 @@ class Sink:
         self.is_full = False
         self.events: list[str] = []
         self.admitted: Admission | None = None
+        self.receipt = ""
 
     @contextlib.contextmanager
     def entry(self, event: str, _context: RequestContext) -> Iterator[AuditEntry]:

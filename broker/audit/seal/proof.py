@@ -12,10 +12,10 @@ from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.merkle import LONGEST_PROOF, ProofRefused, leaf_hash, root_by_inclusion
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note
 
-FORMAT: Final = "broker audit proof v1"
+FORMAT: Final = "c2sp.org/tlog-proof@v1"
 """The first line of every proof."""
 
-LARGEST_PROOF: Final = MAX_LINE_BYTES + LARGEST_NOTE + (LONGEST_PROOF + 3) * 64
+LARGEST_PROOF: Final = 2 * MAX_LINE_BYTES + LARGEST_NOTE + (LONGEST_PROOF + 3) * 64
 """No proof is longer, in bytes."""
 
 NOT_PROVED: Final = (
@@ -63,14 +63,14 @@ class Proof:
     @property
     def text(self) -> str:
         """
-        The proof as it is handed on, in a form like that of C2SP tlog-proof with the record in clear.
+        The proof as it is handed on (C2SP tlog-proof), with the record itself as what is extra in it.
 
-        ``FORMAT``, ``record`` with the line, ``index`` with the place, the hashes in base64, an empty line
-        and the note.
+        ``FORMAT``, ``extra`` with the line and ``index`` with the place, then the hashes, an empty line and
+        the note. The line and the hashes are in base64.
         """
         lines = [
             FORMAT,
-            f"record {self.record.decode('ascii')}",
+            f"extra {base64.b64encode(self.record).decode()}",
             f"index {self.index}",
             *(base64.b64encode(one).decode() for one in self.path),
         ]
@@ -81,16 +81,18 @@ class Proof:
         """The proof in a text, which can be written in one way alone. Raises ``ProofRefused``."""
         if len(text) > LARGEST_PROOF:
             raise ProofRefused("it is too large")
-        # The first empty line is the end of what is ours: neither a record nor a hash has one.
+        # The first empty line is the end of what is not the note, which has one of its own.
         head, between, note = text.partition("\n\n")
-        form, record, index, *path = [*head.split("\n"), "", ""]
+        form, extra, index, *path = [*head.split("\n"), "", ""]
         placed = _INDEX.fullmatch(index)
-        if form != FORMAT or not record.startswith("record ") or placed is None or not between:
-            raise ProofRefused(f"it is no text that begins with {FORMAT!r}")
-        if not record.isascii() or len(path) > LONGEST_PROOF + 2:
-            raise ProofRefused("it is too long, or not in ASCII")
-        hashes = tuple(_hash(line) for line in path[:-2])
-        found = cls(record.removeprefix("record ").encode(), int(placed[1]), hashes, note)
+        if form != FORMAT or not extra.startswith("extra ") or placed is None or not between:
+            raise ProofRefused(
+                f"it is no text that begins with {FORMAT} and has a record and its place"
+            )
+        if len(path) > LONGEST_PROOF + 2:
+            raise ProofRefused("it has too many hashes")
+        hashes = tuple(map(_decoded, path[:-2]))
+        found = cls(_decoded(extra.removeprefix("extra ")), int(placed[1]), hashes, note)
         if found.text != text:
             raise ProofRefused("it is not written as it should be")
         return found
@@ -116,8 +118,8 @@ class Proof:
         return Proved(self.record, link, checkpoint)
 
 
-def _hash(line: str) -> bytes:
+def _decoded(line: str) -> bytes:
     try:
         return base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError):
-        raise ProofRefused("a line is no hash in base64") from None
+        raise ProofRefused("a line is not in base64") from None

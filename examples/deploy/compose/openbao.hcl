@@ -82,6 +82,8 @@ path "transit/sign/broker-audit" {
 }
 path "kv/data/broker/keys/checkpoint/+" { capabilities = ["create", "read", "update"] }
 path "kv/data/broker/keys/record" { capabilities = ["read"] }
+path "kv/data/broker/keys/people/+" { capabilities = ["create", "read"] }
+path "kv/metadata/broker/keys/people/" { capabilities = ["list"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 END
     }

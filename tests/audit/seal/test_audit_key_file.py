@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.audit.log_id import make_log_id, origin_of, read_log_id
 from broker.audit.notes import NoteKey
 from broker.audit.seal.keys import NamedSigner
-from broker.audit.seal.log_id import make_log_id, origin_of, read_log_id
 from broker.audit.segments import AuditLogRefused
 from broker.keys.audit_file import AuditKeyFile
 from broker.keys.key_files import KeyFileRefused

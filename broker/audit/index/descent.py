@@ -1,0 +1,74 @@
+"""What was derived from a token: a tree of records, bounded in depth and width."""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from broker.audit.index.entries import issued_token
+from broker.audit.query import Branch, Found, Lineage
+
+MOST_RECORDS: Final = 500
+"""No lineage has more records."""
+MOST_LEVELS: Final = 16
+"""No lineage is deeper."""
+MOST_CHILDREN: Final = 100
+"""So many of the first uses of a token are looked at."""
+
+
+class Tokens(Protocol):
+    """Where tokens come from and where they went."""
+
+    def of_token(self, jti: str) -> Found | None:
+        """The record of the issue of a token."""
+        ...
+
+    def presented(self, jti: str, *, limit: int) -> Sequence[Found]:
+        """The first records in which it was presented."""
+        ...
+
+
+class Descent:
+    """
+    Goes down from a token, once.
+
+    Only what was issued is derived: a use that was refused has no place here. A record stands once, where it
+    is found first, so that no forged circle is gone round.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._met: set[tuple[str, int]] = set()
+        self._is_cut = False
+
+    def lineage(self, jti: str) -> Lineage:
+        """All that is known to be derived from the token."""
+        issue = self._tokens.of_token(jti)
+        if issue is None:
+            uses = self._derived(jti, MOST_LEVELS)
+            return Lineage(jti, None, self._is_cut, uses)
+        self._met.add((issue.file, issue.offset))
+        root = Branch(issue, self._derived(jti, MOST_LEVELS))
+        return Lineage(jti, root, self._is_cut)
+
+    def _derived(self, jti: str, levels: int) -> list[Branch]:
+        uses = self._tokens.presented(jti, limit=MOST_CHILDREN)
+        if not uses:
+            return []
+        if levels == 0:
+            self._is_cut = True
+            return []
+        self._is_cut |= len(uses) == MOST_CHILDREN
+        # The nearer records are taken first, so that what is cut is the farthest.
+        kept = [found for found in uses if issued_token(found.record) and self._is_new(found)]
+        return [
+            Branch(found, self._derived(issued_token(found.record), levels - 1)) for found in kept
+        ]
+
+    def _is_new(self, found: Found) -> bool:
+        place = (found.file, found.offset)
+        if place in self._met:
+            return False
+        if len(self._met) >= MOST_RECORDS:
+            self._is_cut = True
+            return False
+        self._met.add(place)
+        return True

@@ -1,0 +1,218 @@
+"""The walk along the checkpoints of a log: what each seals is there, as it was then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.audit.checkpoints import Checkpoint
+from broker.audit.diagnosis import Fault, Place, Wrong
+from broker.audit.notes import NoteKey
+from broker.audit.reader import Report
+from broker.audit.seal.chains import Chains
+from broker.audit.seal.growth import Growth
+from broker.audit.seal.listing import Listed, Listing, ListingBroken, moment
+from broker.audit.seal.receipts import Receipt
+from broker.audit.seal.stamps import Stamped, StampVerifier, read_stamps
+from broker.audit.seal.time_stamps import FILE as STAMPS
+from broker.audit.segments import segment_name
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A checkpoint that somebody kept elsewhere, and the file that it was kept in."""
+
+    file: Path
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """
+    What an auditor brings along: nothing of it comes from the log.
+
+    ``keys`` are those that checkpoints may be signed with, ``stamps`` verifies time-stamps.
+    """
+
+    keys: Sequence[NoteKey] = ()
+    anchors: Sequence[Anchor] = ()
+    receipts: Sequence[Receipt] = ()
+    stamps: StampVerifier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """
+    What the checkpoints show, up to the first that is wrong.
+
+    ``records`` of the log are sealed by ``checkpoints`` of them, the last made at ``until``, ``at`` in unix
+    seconds; ``unsealed`` came after it. ``anchors`` were found among them, and ``stamps`` time-stamps are
+    right, the last of ``stamped_until``. All are 0 or empty where there is none.
+    """
+
+    origin: str = ""
+    checkpoints: int = 0
+    records: int = 0
+    until: str = ""
+    at: float = 0
+    unsealed: int = 0
+    anchors: int = 0
+    stamps: int = 0
+    stamped_until: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """Where a chain is not as it was sealed: between two of its records, the second excluded."""
+
+    writer: str
+    first: int
+    end: int
+    sealed_at: str
+
+
+class SealWalk:
+    """
+    One walk along the checkpoints and through what they seal, with what an auditor trusts.
+
+    The tree is made anew from the lines. Once a chain does not fit, no later root can, and the others are
+    held to their heads alone.
+    """
+
+    def __init__(self, listing: Listing, chains: Chains, trust: Trust) -> None:
+        self._listing = listing
+        self._chains = chains
+        self._trust = trust
+        self._tree = Growth()
+        self._last: Checkpoint | None = None
+        self._is_listed = True
+        self._checkpoints = 0
+        self._anchors = {one.checkpoint.digest: one for one in trust.anchors}
+        self._stamped: dict[str, list[Stamped]] = {}
+        self._stamps = 0
+        self._stamped_until = 0.0
+        self._misfits: dict[str, _Misfit] = {}
+        self._faults: list[Fault] = []
+
+    @property
+    def has_unread_stamps(self) -> bool:
+        """Whether there are time-stamps and nobody who is trusted to have made them."""
+        return self._trust.stamps is None and (self._listing.folder / STAMPS).exists()
+
+    def run(self) -> None:
+        """Walk. Raises ``OSError``."""
+        if self._trust.stamps is not None:
+            self._stamped = read_stamps(self._listing.folder, self._faults)
+        try:
+            for listed in self._listing.checked(self._trust.keys):
+                self._pass(listed)
+        except ListingBroken as broken:
+            self._is_listed = False
+            self._faults.append(broken.fault)
+
+    def sealed(self, report: Report) -> Sealed:
+        """What was shown."""
+        last = self._last
+        stamped_until = datetime.fromtimestamp(self._stamped_until, UTC).isoformat()
+        return Sealed(
+            origin="" if last is None else last.origin,
+            checkpoints=self._checkpoints,
+            records=0 if last is None else last.size,
+            until="" if last is None else last.time,
+            at=0 if last is None else moment(last),
+            unsealed=max(report.records - (0 if last is None else last.size), 0),
+            anchors=len(self._trust.anchors) - len(self._anchors),
+            stamps=self._stamps,
+            stamped_until=stamped_until.replace("+00:00", "Z") if self._stamps else "",
+        )
+
+    def found_faults(self, report: Report) -> Sequence[Fault]:
+        """What is wrong that no chain shows by itself, when the chains are walked to their ends."""
+        faulty = {one.writer for one in report.chains if one.fault is not None}
+        blamed = [self._blamed(one) for one in self._misfits.values() if one.writer not in faulty]
+        faults = [*blamed, *self._faults]
+        if self._is_listed:
+            faults.extend(self._not_listed())
+        if self._listing.is_empty and report.records:
+            sentence = "there is no checkpoint: nothing was sealed, or the list was taken away"
+            faults.append(Fault(Place(self._listing.folder, 1), Wrong.MISSING, sentence))
+        return faults
+
+    def _pass(self, listed: Listed) -> None:
+        checkpoint = listed.checkpoint
+        self._anchors.pop(checkpoint.digest, None)
+        for stamped in self._stamped.pop(checkpoint.digest, []):
+            self._check_stamp(stamped, checkpoint)
+        self._grow(checkpoint)
+        if self._misfits:
+            return
+        if self._tree.root() == checkpoint.root:
+            self._last = checkpoint
+            self._checkpoints += 1
+            return
+        sentence = "the records that it seals are not those of the tree that it is signed for"
+        raise ListingBroken(Fault(listed.place, Wrong.REWRITTEN, sentence))
+
+    def _grow(self, checkpoint: Checkpoint) -> None:
+        for writer, head in sorted(checkpoint.heads.items()):
+            if writer in self._misfits:
+                continue
+            chain = self._chains.get(writer)
+            before = 0 if chain is None else chain.taken
+            leaves = b"" if chain is None else chain.take(head.seq)
+            if chain is None or chain.head != head:
+                self._misfits[writer] = _Misfit(writer, before, head.seq, checkpoint.time)
+            if not self._misfits:
+                self._tree.extend(leaves)
+
+    def _check_stamp(self, stamped: Stamped, checkpoint: Checkpoint) -> None:
+        if self._trust.stamps is None:
+            return
+        told = self._trust.stamps.verify(stamped, checkpoint)
+        if isinstance(told, Fault):
+            self._faults.append(told)
+            return
+        self._stamps += 1
+        self._stamped_until = max(self._stamped_until, told)
+
+    def _blamed(self, misfit: _Misfit) -> Fault:
+        """What was done to a chain that fits together, and not to what was sealed of it."""
+        chain = self._chains.get(misfit.writer)
+        if chain is None:
+            path = self._listing.folder.parent / segment_name(misfit.writer, 1)
+            sentence = f"the whole chain is missing: {misfit.end} records of it were sealed"
+            return Fault(Place(path, 1), Wrong.MISSING, f"{sentence} at {misfit.sealed_at}")
+        if chain.taken < misfit.end:
+            sentence = (
+                f"records {chain.taken} to {misfit.end - 1} were sealed at {misfit.sealed_at} and are "
+                "missing after this line"
+            )
+            return Fault(chain.place(chain.taken - 1), Wrong.TRUNCATED, sentence)
+        first, last = chain.place(misfit.first), chain.place(misfit.end - 1)
+        which = (
+            "the record was"
+            if first == last
+            else f"one of the records from here to {last.file.name}:{last.line} was"
+        )
+        sentence = f"{which} changed after it was sealed at {misfit.sealed_at}, and what follows made to fit"
+        return Fault(first, Wrong.REWRITTEN, sentence)
+
+    def _not_listed(self) -> Sequence[Fault]:
+        """What was kept elsewhere, and is not on a list that is sound in itself."""
+        newest = 0.0 if self._last is None else moment(self._last)
+        faults = [_rolled_back(anchor, newest) for anchor in self._anchors.values()]
+        for stamped in [one for every in self._stamped.values() for one in every]:
+            sentence = "the checkpoint that this time-stamp is of is missing"
+            faults.append(Fault(stamped.place, Wrong.ROLLED_BACK, sentence))
+        return faults
+
+
+def _rolled_back(anchor: Anchor, newest: float) -> Fault:
+    kept = anchor.checkpoint
+    what = (
+        "the list of checkpoints was rolled back behind it"
+        if moment(kept) > newest
+        else "the list of checkpoints is not the one that it is from"
+    )
+    sentence = f"{what}: {kept.size} records were sealed at {kept.time}"
+    return Fault(Place(anchor.file, 1), Wrong.ROLLED_BACK, sentence)

@@ -1,0 +1,119 @@
+"""Records by HTTP, in batches, to a collector."""
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from broker.audit.sinks.destination import ConnectionTorn, SinkFailed, failures_as_sink_failures
+from broker.audit.sinks.dialing import Dialer, is_ended
+from broker.fetch import read_url
+from broker.fetch.deadline import Deadline
+from broker.fetch.guarded import tls_context
+from broker.fetch.wire import ask, read_body
+
+_MOST_ANSWERED: Final = 64 * 1024
+_LARGEST_TOKEN: Final = 4096
+_LONGEST_PAUSE: Final = 300.0
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{1,4096}=*")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
+_TOO_LARGE: Final = 413
+
+
+class Collector:
+    """
+    Posts lines as NDJSON; they are taken once the answer is 2xx.
+
+    Nothing is followed, and no proxy, cookie or other ambient setting takes part. ``token_file`` is read for
+    every batch, so that a new token needs no restart. A batch may arrive twice, so each record has its id:
+    ``writer`` and ``seq`` together, or ``event_id``. Raises ``FetchRefused`` for a URL that is none and
+    ``OSError`` for authorities that cannot be read.
+    """
+
+    def __init__(
+        self, url: str, *, token_file: Path | None = None, ca_file: Path | None = None
+    ) -> None:
+        self._target = read_url(url)
+        tls = tls_context(ca_file) if self._target.scheme == "https" else None
+        self._dialer = Dialer(self._target.host, self._target.port, tls)
+        self._token_file = token_file
+        self._sock: socket.socket | None = None
+
+    def take(self, lines: Sequence[bytes], deadline: Deadline) -> None:
+        body = b"".join([line + b"\n" for line in lines])
+        headers = self._headers()
+        if self._sock is not None and is_ended(self._sock):
+            self.close()
+        is_old = self._sock is not None
+        try:
+            self._post(body, headers, deadline)
+        except ConnectionTorn:
+            # A server may end a connection that it has not heard of for a while just as it is used.
+            if not is_old:
+                raise
+            self._post(body, headers, deadline)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _post(self, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> None:
+        try:
+            with failures_as_sink_failures():
+                self._ask(body, headers, deadline)
+        except SinkFailed:
+            self.close()
+            raise
+
+    def _ask(self, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> None:
+        if self._sock is None:
+            self._sock = self._dialer.dial(deadline)
+        answer = ask(
+            self._target,
+            self._sock,
+            headers=headers,
+            deadline=deadline,
+            max_bytes=_MOST_ANSWERED,
+            body=body,
+        )
+        # Where it is not read to its end, the rest would be taken for the next answer.
+        read_body(answer, max_bytes=_MOST_ANSWERED)
+        if not 200 <= answer.status < 300:
+            raise SinkFailed(
+                f"status {answer.status}",
+                retry_after=_pause(answer.headers.get("retry-after", "")),
+                is_too_large=answer.status == _TOO_LARGE,
+            )
+        if answer.version < 11 or "close" in answer.headers.get("connection", "").lower():
+            self.close()
+
+    def _headers(self) -> Mapping[str, str]:
+        headers = {
+            "Host": self._target.authority,
+            "Content-Type": "application/x-ndjson",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": "delegation-broker",
+        }
+        if self._token_file is not None:
+            headers["Authorization"] = f"Bearer {_token(self._token_file)}"
+        return headers
+
+
+def _token(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_TOKEN + 2)
+        token = content.decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise SinkFailed("the token file cannot be read") from None
+    if _TOKEN.fullmatch(token) is None:
+        raise SinkFailed("the token file holds no token")
+    return token
+
+
+def _pause(told: str) -> float:
+    """The seconds of a ``Retry-After``; dates are not looked at, since clocks differ."""
+    return min(float(told), _LONGEST_PAUSE) if _SECONDS.fullmatch(told.strip()) else 0.0

@@ -1,0 +1,1 @@
+"""A record told to people, and handed to other systems."""

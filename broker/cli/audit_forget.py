@@ -1,0 +1,80 @@
+"""``broker audit forget``: destroy the key of a period, so that nobody finds its people any more."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+import rich_click as click
+
+from broker.audit.people.keys import PeopleKeys
+from broker.audit.people.periods import is_current, is_period
+from broker.cli.inputs import config_option, settings_from
+from broker.cli.output import echo_json, output_option
+from broker.cli.people_keys import people_keys, token_file_option
+from broker.cli.recording import FACE, account, operators_log
+from broker.cli.stop import Negative
+from broker.errors import OAuthError
+from broker.interfaces import AuditLog
+from broker.keys.key_files import KeyFileRefused
+from broker.model import RequestContext, new_request_id
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("period")
+@click.option("--yes", is_flag=True, help="Do not ask whether you are sure.")
+@click.option("--force", is_flag=True, help="Forget a period that is not over yet as well.")
+@token_file_option
+@config_option()
+@output_option("text", "json")
+def forget(
+    *, period: str, yes: bool, force: bool, token_file: Path | None, config: Path, output: str
+) -> None:
+    """
+    Destroy the key of PERIOD, such as 2026-11, for ever: its records name nobody any more.
+
+    The record stays as it is and can be verified. Nobody, with whatever they have, can find by name who is
+    in it, unless somebody kept a copy of the key. That it was destroyed is recorded first.
+    """
+    if not is_period(period):
+        raise click.UsageError("PERIOD is a month, quarter or year: 2026-11, 2026-q4 or 2026.")
+    settings = settings_from(config)
+    if is_current(period, time.time()) and not force:
+        raise Negative(f"{period} is not over: --force forgets those in it until now.")
+    if not yes:
+        click.confirm(
+            f"Nobody will find the people of {period} again. Destroy its key?", abort=True
+        )
+    with people_keys(settings, token_file) as keys, operators_log(settings) as audit:
+        _destroy(keys, audit, period)
+    if output == "json":
+        echo_json({"forgotten": period})
+    else:
+        click.echo(
+            f"Forgotten: the people of {period}. Destroy copies of its key in backups as well."
+        )
+
+
+def _destroy(keys: PeopleKeys, audit: AuditLog, period: str) -> None:
+    """Destroy a key, on record before it is done; what was not done is recorded as well."""
+    about = new_request_id()
+    with audit.entry("people.forget", RequestContext(FACE, about)) as entry:
+        entry.note(about=period, initiator=FACE, operator=account())
+    try:
+        was_there = keys.destroy(period)
+    except (KeyFileRefused, OAuthError) as failure:
+        _record_failure(audit, about, getattr(failure, "detail", "") or str(failure))
+        raise
+    if not was_there:
+        _record_failure(audit, about, "there was no key")
+        raise Negative(f"There is no key of {period}: nobody is found by it.")
+
+
+def _record_failure(audit: AuditLog, about: str, detail: str) -> None:
+    try:
+        with audit.entry("people.failed", RequestContext(FACE, new_request_id())) as entry:
+            entry.note(about=about, initiator=FACE, detail=detail)
+    except OAuthError as error:
+        _LOGGER.warning("not recorded that a key was not destroyed: %s", error.detail)

@@ -1,0 +1,157 @@
+"""What an auditor brings along: public keys, checkpoints that were kept, receipts, who stamps times."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import rich_click as click
+
+from broker.audit.checkpoints import CheckpointRefused
+from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused
+from broker.audit.seal.listing import NotedLine, opened_note
+from broker.audit.seal.receipts import Receipt, ReceiptRefused
+from broker.audit.seal.sealed import Anchor, Trust
+from broker.audit.seal.stamps import StampsUnread, StampVerifier
+from broker.cli.inputs import read_token, settings_from
+
+_LARGEST_KEY_FILE: Final = 16_384
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def key_option(*, is_required: bool = False) -> Callable[[_Function], _Function]:
+    """The option that gives the public keys of checkpoints."""
+    return click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        required=is_required,
+        metavar="PUBLIC",
+        help="A public key that checkpoints are signed with, in one word or in a file; "
+        "may be given again.",
+    )
+
+
+def trust_options(command: _Function) -> _Function:
+    """The options that say what an auditor trusts; ``trust_from`` takes them."""
+    options = [
+        key_option(),
+        click.option(
+            "--anchor",
+            "anchors",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="NOTEFILE",
+            help="A checkpoint that was kept elsewhere and has to be on the list; may be given again.",
+        ),
+        click.option(
+            "--receipt",
+            "receipts",
+            multiple=True,
+            metavar="RECEIPT",
+            help="The txn claim of a token, or the token in @FILE, whose record has to be there; "
+            "may be given again.",
+        ),
+        click.option(
+            "--tsa-ca",
+            "roots",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The certificates, in PEM, of those who are trusted to stamp times.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def trust_from(
+    *, keys: Sequence[str], anchors: Sequence[Path], receipts: Sequence[str], roots: Path | None
+) -> Trust:
+    """What an auditor has brought along."""
+    known = read_keys(keys)
+    if not known and (anchors or roots):
+        raise click.UsageError("--anchor and --tsa-ca say nothing without --key.")
+    return Trust(
+        keys=known,
+        anchors=[read_anchor(file, known) for file in anchors],
+        receipts=[read_receipt(text) for text in receipts],
+        stamps=read_stamp_roots(roots),
+    )
+
+
+def audit_directory(directory: Path | None, config: Path) -> Path:
+    """The directory named, or that of the settings."""
+    place = directory or settings_from(config).audit.directory
+    if not place.is_dir():
+        raise click.UsageError(f"{place} is not a directory.")
+    return place
+
+
+def read_keys(texts: Sequence[str]) -> Sequence[NoteKey]:
+    """The keys in these words; what is none is the name of a file that holds some, one a line."""
+    return [key for text in texts for key in _keys_in(text)]
+
+
+def _keys_in(text: str) -> Sequence[NoteKey]:
+    if "+" not in text:
+        words = read_file(Path(text), _LARGEST_KEY_FILE, name="--key").decode("utf-8", "replace")
+    else:
+        words = text
+    try:
+        keys = [NoteKey.read(word) for word in words.split()]
+    except ValueError as error:
+        raise click.UsageError(f"--key: {error}.") from None
+    if not keys:
+        raise click.UsageError(f"--key: {text} holds no key.")
+    return keys
+
+
+def read_anchor(file: Path, keys: Sequence[NoteKey]) -> Anchor:
+    """
+    The checkpoint that somebody kept in a file: the note as it is, or as it stands in the list.
+
+    One that none of the keys has signed says nothing.
+    """
+    raw = read_file(file, 2 * LARGEST_NOTE, name="--anchor")
+    try:
+        note = msgspec.json.decode(raw, type=NotedLine).note
+    except ValueError:
+        note = raw.decode("utf-8", "replace")
+    try:
+        return Anchor(file, opened_note(note, keys))
+    except (NoteRefused, CheckpointRefused) as refused:
+        raise click.UsageError(
+            f"--anchor: {file} is no checkpoint by these keys: {refused}."
+        ) from None
+
+
+def read_receipt(text: str) -> Receipt:
+    """A receipt as it is, or that of a token in ``@FILE`` or in standard input, for ``-``."""
+    is_token = text == "-" or text.startswith("@")
+    try:
+        return Receipt.read(read_token(text, name="--receipt") if is_token else text)
+    except ReceiptRefused as refused:
+        raise click.UsageError(f"--receipt: {refused}.") from None
+
+
+def read_stamp_roots(file: Path | None) -> StampVerifier | None:
+    """Who is trusted to stamp times."""
+    if file is None:
+        return None
+    try:
+        return StampVerifier(file)
+    except StampsUnread as unread:
+        raise click.UsageError(f"--tsa-ca: {unread}.") from None
+
+
+def read_file(path: Path, limit: int, *, name: str) -> bytes:
+    """What is in a file that is not larger than ``limit`` bytes."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise click.UsageError(f"{name}: {path} cannot be read: {error.strerror}.") from None
+    if len(raw) > limit:
+        raise click.UsageError(f"{name}: {path} is too large.")
+    return raw

@@ -1,0 +1,58 @@
+"""``broker audit people``: the periods whose people can be found, and how somebody is called in them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from broker.audit.people.periods import is_current
+from broker.audit.people.search import People
+from broker.cli.inputs import config_option, settings_from
+from broker.cli.output import echo_json, output_option, plain, print_columns
+from broker.cli.people_keys import people_keys, token_file_option
+
+_LONGEST_NAME = 2048
+
+
+@click.command()
+@click.option("--name", default="", help="Show the pseudonyms of who has this subject as well.")
+@token_file_option
+@config_option()
+@output_option("table", "json")
+def people(name: str, token_file: Path | None, config: Path, output: str) -> None:
+    """
+    List the periods whose people can be found in the audit record, because their key is still there.
+
+    In records of other periods nobody finds them any more.
+    """
+    if len(name) > _LONGEST_NAME:
+        raise click.UsageError("--name is too long for a subject.")
+    with people_keys(settings_from(config), token_file) as keys:
+        found = People(keys)
+        periods, pseudonyms = found.periods(), found.pseudonyms_of(name)
+    now = time.time()
+    facts: list[dict[str, Any]] = [
+        {
+            "period": period,
+            "is_current": is_current(period, now),
+            "pseudonyms": [one for one in pseudonyms if one.startswith(f"~{period}~")],
+        }
+        for period in periods
+    ]
+    if output == "json":
+        echo_json({"periods": facts})
+        return
+    if not facts:
+        click.echo("There is no key of pseudonyms: nobody can be found by name.")
+        return
+    rows = [
+        [
+            plain(one["period"]),
+            plain("now" if one["is_current"] else ""),
+            plain(" ".join(one["pseudonyms"])),
+        ]
+        for one in facts
+    ]
+    heading = [plain(text, "dim") for text in ("period", "", "pseudonym" if name else "")]
+    print_columns([heading, *rows])

@@ -1,0 +1,56 @@
+"""``broker audit verify-export``: whether an export is what its manifest says, offline."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import rich_click as click
+from rich.text import Text
+
+from broker.audit.telling.export import ExportRefused, check_export
+from broker.audit.telling.manifest import Manifest
+from broker.cli.audit_inputs import key_option, read_keys
+from broker.cli.output import console, echo_json, output_option, plain
+from broker.cli.stop import Negative
+
+
+@click.command("verify-export")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@key_option(is_required=True)
+@output_option("text", "json")
+def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
+    """
+    Verify the MANIFEST of an export and the file that it tells of, beside it.
+
+    The manifest has to be signed by one of the keys, and the file has to be the one it was made for. It
+    takes neither settings nor a network.
+    """
+    try:
+        told = check_export(manifest, read_keys(keys))
+    except ExportRefused as refused:
+        raise Negative(f"{refused}.") from None
+    except OSError as error:
+        raise Negative(f"{error.filename} cannot be read: {error.strerror}.") from None
+    if output == "json":
+        echo_json({"is_whole": True, **asdict(told)})
+    else:
+        _print(told)
+
+
+def _print(told: Manifest) -> None:
+    screen = console()
+    screen.print(Text("✔ the export is what its manifest says", style="green"))
+    checkpoint = told.checkpoint
+    under = f"{checkpoint.digest}, {checkpoint.size} records" if checkpoint else "none"
+    rows = (
+        ("log", told.origin or "without a name"),
+        ("records", told.count),
+        ("format", told.format),
+        ("query", told.query),
+        ("made", f"{told.time} by {told.by}"),
+        ("checkpoint", under),
+        *((f"not {name}", fault) for name, fault in told.unread.items()),
+        ("file", f"{told.file}, SHA-256 {told.sha256}"),
+    )
+    for name, value in rows:
+        screen.print(plain(f"{name:<11} ", "cyan").append_text(plain(value)))

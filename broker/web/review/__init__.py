@@ -1,0 +1,1 @@
+"""The auditor's pages: what the audit record tells, for people, read only."""

@@ -1,0 +1,110 @@
+"""What the auditor's pages are told by the rest of the broker."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from starlette.requests import Request
+
+from broker.audit.query import AuditReader
+from broker.audit.record import Record
+from broker.audit.seal.integrity import Proofs
+from broker.audit.telling.why import Grounds, why
+from broker.interfaces import AuditEntry
+
+_Answer = TypeVar("_Answer")
+
+QUESTIONS_AT_ONCE: Final = 4
+"""No more pages ask the record at the same time."""
+
+PATIENCE: Final = 5.0
+"""How long a page waits for its turn to ask, in seconds."""
+
+
+class TooBusy(Exception):
+    """Too many ask at once; somebody has to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What auditors look at, as it goes on record itself; ``people`` are not in the text."""
+
+    asked: str
+    people: tuple[str, ...] = ()
+
+
+class Witness(Protocol):
+    """
+    Records what auditors look at.
+
+    The answer may leave only once the block has been left. Raises ``TemporarilyUnavailable`` when it cannot
+    be recorded, and ``RateLimited`` for whoever asks too much.
+    """
+
+    def __call__(
+        self, request: Request, asked: str, *, people: Sequence[str] = ()
+    ) -> AbstractContextManager[AuditEntry]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """
+    Everything that the auditor's pages show.
+
+    ``clock`` tells unix seconds. ``grounds_of`` may read files and raise what ``reader`` raises.
+    ``witness`` records what is looked at; without one nothing is.
+    """
+
+    reader: AuditReader
+    proofs: Proofs
+    clock: Callable[[], float]
+    grounds_of: Callable[[Record], Grounds] = why
+    witness: Witness | None = None
+    _turns: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
+    )
+
+    async def show(
+        self,
+        request: Request,
+        look: Look,
+        question: Callable[[], _Answer],
+        *,
+        size: Callable[[_Answer], int],
+    ) -> _Answer:
+        """The same for what somebody is shown, which is on record before it is; ``size`` counts it."""
+        witness = self.witness
+        if witness is None:
+            return await self.ask(question)
+
+        def witnessed() -> _Answer:
+            with witness(request, look.asked, people=look.people) as entry:
+                answer = question()
+                entry.note(found=size(answer))
+            return answer
+
+        return await self.ask(witnessed)
+
+    async def ask(self, question: Callable[[], _Answer]) -> _Answer:
+        """
+        The answer to a question that reads, from a thread beside the event loop.
+
+        Raises ``TooBusy`` when others ask too much for too long, and whatever the question raises.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TooBusy("Too many questions at once.") from None
+        answering = asyncio.ensure_future(asyncio.to_thread(question))
+        # A thread goes on when nobody waits for it any more, so its turn ends with it and not before.
+        answering.add_done_callback(self._end_turn)
+        return await asyncio.shield(answering)
+
+    def _end_turn(self, answering: asyncio.Future[_Answer]) -> None:
+        self._turns.release()
+        if not answering.cancelled():
+            # Who asked may have gone; then nobody else takes the error.
+            answering.exception()

@@ -1,0 +1,111 @@
+"""How far the record is known to be whole, and where one record stands in it, as pages tell it."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from broker.audit.checkpoints import Checkpoint, CheckpointRefused
+from broker.audit.query import Extent
+from broker.audit.record import Record
+from broker.audit.seal.integrity import Integrity, NotSealed, Proofs
+from broker.audit.segments import AuditLogRefused
+
+_INDEX: Final = re.compile(r"^index ([0-9]{1,15})$", re.MULTILINE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """
+    How far the record is known to be whole, as whoever seals it found last.
+
+    ``records`` are sealed. ``sealed_until`` is the time of the last checkpoint in unix seconds, ``None``
+    where there is none yet. ``unsealed`` records came since. ``faults`` say where the record is broken and
+    how, a sentence each, ``troubles`` what does not go on as it should though nothing is broken.
+    """
+
+    records: int = 0
+    sealed_until: float | None = None
+    unsealed: int = 0
+    is_anchored: bool = False
+    is_time_stamped: bool = False
+    faults: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """
+    That a record stands in the sealed log: the leaf that it is, and the checkpoint above it.
+
+    ``text`` is what ``broker audit verify-proof`` accepts. ``number`` counts from 1. ``sealed_at`` is the
+    time of the checkpoint, in unix seconds.
+    """
+
+    text: str
+    origin: str
+    number: int
+    size: int
+    sealed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """The proof of a record, or why there is none: it ``is_early`` for it, or there is a ``fault``."""
+
+    proof: Proof | None = None
+    is_early: bool = False
+    fault: str = ""
+
+
+def standing(proofs: Proofs, extent: Extent) -> Standing:
+    """What is known without verifying anything anew."""
+    found = proofs.integrity()
+    faults = dict.fromkeys((*found.faults.values(), *extent.faults.values()))
+    if found.has_anchor_conflict:
+        faults[f"The anchor does not fit: {found.anchor_failure}"] = None
+    return Standing(
+        records=found.records,
+        sealed_until=found.sealed_until,
+        unsealed=max(0, extent.records - found.records),
+        is_anchored=found.anchored_records is not None,
+        is_time_stamped=found.stamped_at is not None,
+        faults=tuple(faults),
+        troubles=tuple(_troubles(found)),
+    )
+
+
+def _troubles(found: Integrity) -> list[str]:
+    troubles = []
+    if found.failure:
+        troubles.append(f"Nothing is sealed just now: {found.failure}")
+    if found.anchor_failure and not found.has_anchor_conflict:
+        troubles.append(f"The newest checkpoint is not anchored: {found.anchor_failure}")
+    return troubles
+
+
+def proving(proofs: Proofs, record: Record) -> Proving:
+    """The proof of one record; raises ``OSError`` when the files cannot be read."""
+    try:
+        text = proofs.prove(record.writer, record.seq)
+        return Proving(_read(text))
+    except NotSealed:
+        return Proving(is_early=True)
+    except (AuditLogRefused, CheckpointRefused) as refused:
+        return Proving(fault=str(refused))
+
+
+def _read(text: str) -> Proof:
+    """What a proof says of itself; it was checked when it was made."""
+    head, _, note = text.partition("\n\n")
+    index = _INDEX.search(head)
+    checkpoint = Checkpoint.read(note.rpartition("\n\n")[0] + "\n")
+    if index is None:
+        raise CheckpointRefused("the proof does not tell which record it is of")
+    return Proof(
+        text=text,
+        origin=checkpoint.origin,
+        number=int(index[1]) + 1,
+        size=checkpoint.size,
+        sealed_at=datetime.fromisoformat(checkpoint.time).timestamp(),
+    )

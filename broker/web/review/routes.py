@@ -1,0 +1,106 @@
+"""The addresses of the auditor's pages, and what is shown where one cannot be."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from broker.audit.query import QueryRefused, QueryTooExpensive, RecordChanged
+from broker.errors import RateLimited, TemporarilyUnavailable
+from broker.web.review.desk import Desk, TooBusy
+from broker.web.review.live import Streams
+from broker.web.review.pages import NotFound, Pages
+from broker.web.review.rendering import Hardened, Rendering
+from broker.web.review.rows import BASE
+
+Answering = Callable[[Request], Awaitable[Response]]
+
+_PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
+    QueryRefused: (400, "This cannot be asked"),
+    NotFound: (404, "There is nothing here"),
+    RecordChanged: (500, "This record is not as it was"),
+    QueryTooExpensive: (422, "This takes too long to answer"),
+    TooBusy: (503, "Too many ask at once"),
+    RateLimited: (429, "This is too much at once"),
+    TemporarilyUnavailable: (503, "This cannot be put on record"),
+    OSError: (503, "The record cannot be read"),
+}
+
+
+def review_routes(desk: Desk, *, streams: Streams | None = None) -> list[BaseRoute]:
+    """
+    The auditor's pages, for whoever asks: somebody else has to stand before them and let in who may look.
+
+    Where ``request.state.auditor`` tells a name, every page shows it with a button to log out, which sends
+    ``request.state.form_token``.
+    """
+    rendering = Rendering()
+    pages = Pages(desk, rendering, streams or Streams())
+    hardened = [Middleware(Hardened)]
+
+    def page(path: str, answer: Answering) -> Route:
+        return Route(path, _told(rendering, answer), methods=["GET"], middleware=hardened)
+
+    async def nothing(_request: Request) -> Response:
+        raise NotFound("No page has this address.")
+
+    return [
+        Route(f"{BASE}/static/{{name}}", rendering.assets.answer, middleware=hardened),
+        page(BASE, pages.records),
+        page(f"{BASE}/events/{{event_id:path}}", pages.event),
+        page(f"{BASE}/proofs/{{event_id:path}}", pages.proof),
+        page(f"{BASE}/lineage", pages.lineage),
+        page(f"{BASE}/find", pages.find),
+        page(f"{BASE}/tail", pages.tail),
+        page(f"{BASE}/tail/stream", pages.stream),
+        page(f"{BASE}/export", pages.export),
+        *_party_pages(page, pages),
+        page(f"{BASE}/{{rest:path}}", nothing),
+    ]
+
+
+def _party_pages(page: Callable[[str, Answering], Route], pages: Pages) -> Sequence[Route]:
+    return [
+        page(f"{BASE}/people", pages.party_of("person")),
+        page(f"{BASE}/clients", pages.party_of("client")),
+        page(f"{BASE}/servers", pages.party_of("mcp_server")),
+        page(f"{BASE}/resources", pages.party_of("resource")),
+    ]
+
+
+def _told(rendering: Rendering, answer: Answering) -> Answering:
+    """The same, with a page for each way in which it can fail."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except tuple(_PROBLEMS) as problem:
+            kind = next(one for one in _PROBLEMS if isinstance(problem, one))
+            status, title = _PROBLEMS[kind]
+            response = rendering.problem(request, status, title, _sentences(problem))
+            if status in {429, 503}:
+                response.headers["Retry-After"] = "2"
+            return response
+
+    return told
+
+
+def _sentences(problem: Exception) -> list[str]:
+    if isinstance(problem, OSError):
+        # Its own text names paths of the machine.
+        return [
+            "A file of the audit record could not be read. The broker's log says which and why."
+        ]
+    if isinstance(problem, RecordChanged):
+        return [str(problem), "Keep the files, and check a copy with broker audit verify."]
+    if isinstance(problem, RateLimited):
+        return ["Wait for some seconds, then ask again."]
+    if isinstance(problem, TemporarilyUnavailable):
+        return ["What auditors look at is on record, too, and just now nothing can be recorded."]
+    if isinstance(problem, QueryTooExpensive):
+        return ["Choose a shorter time, or add a filter."]
+    text = str(problem)
+    return [text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")]

@@ -14,13 +14,14 @@ from rich.text import Text
 from broker.audit.index.asking import query_from
 from broker.audit.index.entries import deciding
 from broker.audit.index.location import Busy
-from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.index.reader import SqliteAuditReader, no_pseudonyms
 from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.audit.record import Event
-from broker.cli.inputs import settings_from
+from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.output import plain
 from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
+from broker.people import open_people
 
 COLUMNS: Final = (
     "time",
@@ -127,10 +128,12 @@ def asked_reader(
     The index is made or brought up to date first, with a word to a person who waits. ``is_anew`` throws
     it away before.
     """
-    place = directory or settings_from(config).audit.directory
-    if not place.is_dir():
-        raise click.UsageError(f"{place} is not a directory.")
-    reader = SqliteAuditReader(place)
+    settings = settings_for(directory, config)
+    place = directory_of(directory, settings)
+    people = no_pseudonyms
+    if settings is not None and settings.audit.people.names == "pseudonym":
+        people = open_people(settings).pseudonyms_of
+    reader = SqliteAuditReader(place, pseudonyms_of=people)
     try:
         with without_logs():
             if is_anew:

@@ -14,6 +14,7 @@ from rich.text import Text
 from broker.audit.index.asking import query_from
 from broker.audit.index.entries import deciding
 from broker.audit.index.location import Busy
+from broker.audit.index.questions import Pseudonyms
 from broker.audit.index.reader import SqliteAuditReader, no_pseudonyms
 from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.audit.record import Event
@@ -130,7 +131,7 @@ def asked_reader(
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    people = no_pseudonyms
+    people: Pseudonyms = no_pseudonyms
     if settings is not None and settings.audit.people.names == "pseudonym":
         people = open_people(settings).pseudonyms_of
     reader = SqliteAuditReader(place, pseudonyms_of=people)

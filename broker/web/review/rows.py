@@ -37,6 +37,11 @@ EVENTS: Final = {
     "key.revoke": "Key revoked",
     "key.failed": "Key change failed",
     "key.seen": "Key seen",
+    "people.forget": "People forgotten",
+    "people.failed": "Forgetting failed",
+    "audit.login": "Auditor logged in",
+    "audit.logout": "Auditor logged out",
+    "audit.read": "Record looked at",
     "chain.opened": "Chain opened",
     "chain.closed": "Chain closed",
 }
@@ -142,7 +147,7 @@ def row(found: Found) -> Row:
 def what(record: Record) -> str:
     """What happened, in two or three words."""
     if record.event != "token.issue":
-        return EVENTS[record.event]
+        return EVENTS.get(record.event, record.event)
     if record.issued_token_type == TOKEN_TYPE_ID_JAG:
         return "ID-JAG issued"
     return GRANTS.get(record.grant_type or "", EVENTS["token.issue"])

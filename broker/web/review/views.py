@@ -31,6 +31,7 @@ _VIEWS: Final[Sequence[tuple[str, Pairs]]] = (
             for name in ("key.publish", "key.rotate", "key.revoke", "key.failed", "key.seen")
         ),
     ),
+    ("Auditors", tuple(("event", name) for name in ("audit.login", "audit.logout", "audit.read"))),
     ("Withdrawals", (("event", "token.revoke"), ("event", "token.withdraw"))),
 )
 

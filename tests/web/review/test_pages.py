@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 import pytest
@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from broker.audit.query import Page, Query, QueryTooExpensive
+from broker.audit.record import Event
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
 from broker.web.review.live import Streams
 from broker.web.review.routes import review_routes
+from broker.web.review.rows import EVENTS
 from tests.web.review.conftest import client_of, desk_of
 from tests.web.review.story import HOSTILE, NOW, PEOPLE, Story, hostile, issue, told_in
 
@@ -198,7 +200,7 @@ def test_a_form_with_empty_fields_leads_to_a_clean_address(client: TestClient) -
 @pytest.mark.parametrize(
     "filters",
     [
-        "decison=deny",
+        "decisions=deny",
         "since=yesterday",
         "since=24h&since=1h",
         "since=1h&until=2h",
@@ -578,6 +580,10 @@ def test_no_more_streams_are_open_than_may_be(tmp_path: Path) -> None:
     story.close()
 
     assert answer.status_code == 503
+
+
+def test_every_event_has_a_name_for_people() -> None:
+    assert set(get_args(Event)) <= set(EVENTS)
 
 
 def test_the_style_sheet_and_the_script_are_kept_by_browsers_until_they_change(

@@ -225,6 +225,7 @@ _TOKEN: Final = {
     "subject": "ann",
     "resource": CRM,
 }
+_AUDITOR: Final = {"auditor": "root", "auth_method": "link"}
 _ASKING: Final[dict[str, dict[str, Any]]] = {
     "token.introspect": _TOKEN,
     "token.revoke": _TOKEN,
@@ -235,18 +236,15 @@ _ASKING: Final[dict[str, dict[str, Any]]] = {
         "issued_until": NOW,
     },
     "revocations.watch": {},
+    "audit.login": _AUDITOR,
+    "audit.logout": _AUDITOR,
+    "audit.read": {**_AUDITOR, "asked": "decision=deny", "people_asked": ["ann"], "found": 2},
     "policy.explain": {
         "detail": "explained for mcp-tickets: step_up_required",
         "resource": CRM,
         "subject": "ann",
         "subject_issuer": IDP,
     },
-}
-_AUDITOR: Final = {"auditor": "root", "auth_method": "link"}
-_ASKING |= {
-    "audit.login": _AUDITOR,
-    "audit.logout": _AUDITOR,
-    "audit.read": {**_AUDITOR, "asked": "decision=deny", "people_asked": ["ann"], "found": 2},
 }
 _SERVICE: Final = {"policy_digest": DIGEST, "face": "service"}
 _KEYS: Final = {"initiator": "command", "operator": "root", "key_changes": [_key("k1", "active")]}

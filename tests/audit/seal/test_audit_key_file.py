@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from broker.audit.seal.log_id import make_log_id, origin_of, read_log_id
+from broker.audit.log_id import make_log_id, origin_of, read_log_id
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 

@@ -1,13 +1,12 @@
 """What the control process does for auditors: it seals the record, proves it, ships it and watches it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
-from starlette.routing import BaseRoute
 
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
@@ -105,10 +104,6 @@ class Auditing:
             yield
         finally:
             self.close()
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """The pages for auditors."""
-        return ()
 
     def integrity(self) -> Integrity:
         """How far the record is sealed, and whether that goes on."""

@@ -1,16 +1,56 @@
-"""Who may look at the auditor's pages, put together from the settings."""
+"""The auditor's pages and who may look at them, put together from the settings."""
 
+import threading
+import time
+from collections.abc import Callable
+
+from starlette.routing import BaseRoute
+
+from broker.audit.query import AuditReader
+from broker.audit.seal.integrity import Proofs
+from broker.audit.telling.why import Present
 from broker.config import Settings
 from broker.config.settings import ReviewOidcSettings, ReviewSettings
 from broker.foundation import now, open_fetcher
+from broker.in_force import Configuration
 from broker.interfaces import AuditLog
 from broker.issuers import IssuerKeyRing
+from broker.lifeline import Lifeline
+from broker.policy.problems import PolicyLoadError
+from broker.web.review.desk import Desk
 from broker.web.review.links import FOLDER, Links
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
 from broker.web.review.place import Place
 from broker.web.review.readings import Readings
+from broker.web.review.routes import review_routes
 from broker.web.review.sessions import Sessions, SessionTerms
+
+
+class InForceNow:
+    """What is in force in the broker, for what pages say of why; any thread may ask."""
+
+    def __init__(self, configuration: Configuration, lifeline: Lifeline) -> None:
+        self._configuration = configuration
+        self._lifeline = lifeline
+        self._generation = lifeline.generation
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Present:
+        with self._lock:
+            self._follow()
+            return Present(self._configuration.policy, self._configuration.registry)
+
+    def _follow(self) -> None:
+        """Take what was ordered last; the pages go on with what they know where that cannot be loaded."""
+        order = self._lifeline.order if self._lifeline.generation != self._generation else None
+        if order is None:
+            return
+        try:
+            self._configuration = self._configuration.changed_to(order.in_force)
+        except PolicyLoadError:
+            return
+        self._generation = order.generation
 
 
 class Reviewing:
@@ -33,6 +73,19 @@ class Reviewing:
         )
         self.access = ReviewAccess(place, links, audit, sessions=Sessions(terms), provider=provider)
         self.readings = Readings(audit)
+
+    def routes(
+        self, reader: AuditReader, proofs: Proofs, present: Callable[[], Present]
+    ) -> list[BaseRoute]:
+        """The pages, behind their door."""
+        desk = Desk(
+            reader=reader,
+            proofs=proofs,
+            clock=time.time,
+            present=present,
+            witness=self.readings.reading,
+        )
+        return [self.access.guarded(review_routes(desk))]
 
     def _provider(
         self, settings: Settings, place: Place, oidc: ReviewOidcSettings

@@ -304,32 +304,36 @@ def _run_control(
             audit, beside = parts.enter_context(
                 _watching(configuration, metrics, lifeline, auditing)
             )
-        pages = parts.enter_context(_reviewed(settings, audit, lifeline))
+        pages = parts.enter_context(_reviewed(configuration, audit, lifeline, auditing))
         run_control(
             lifeline,
             listener=(listen.admin.host, listen.admin.port),
             readiness=readiness,
             exposition=Exposition(metrics, beside=auditing.measures).render,
-            routes=[*auditing.routes(), *pages],
+            routes=pages,
             beside=beside,
         )
 
 
 @contextmanager
 def _reviewed(
-    settings: Settings, audit: "AuditLog | None", lifeline: Lifeline
+    configuration: Configuration,
+    audit: "AuditLog | None",
+    lifeline: Lifeline,
+    auditing: "Auditing",
 ) -> Iterator["Sequence[BaseRoute]"]:
     """
     The auditor's pages, where there are any.
 
     ``audit`` is the chain of this process if it has one already; one is opened if not.
     """
+    settings = configuration.settings
     review = settings.audit.review
     if review is None:
         yield ()
         return
     from broker.people import open_naming  # noqa: PLC0415 - only with the pages.
-    from broker.reviewing import Reviewing  # noqa: PLC0415 - the same.
+    from broker.reviewing import InForceNow, Reviewing  # noqa: PLC0415 - the same.
 
     with ExitStack() as parts:
         if audit is None:
@@ -339,7 +343,8 @@ def _reviewed(
             parts.callback(audit.close)
         reviewing = Reviewing(settings, review, audit)
         parts.callback(reviewing.close)
-        yield [reviewing.access.guarded([])]
+        present = InForceNow(configuration, lifeline)
+        yield reviewing.routes(auditing.reader, auditing, present)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from typing import Final, Protocol, TypeVar
 from starlette.requests import Request
 
 from broker.audit.query import AuditReader
-from broker.audit.record import Record
 from broker.audit.seal.integrity import Proofs
-from broker.audit.telling.why import Grounds, why
+from broker.audit.telling.why import Present
 from broker.interfaces import AuditEntry
 
 _Answer = TypeVar("_Answer")
@@ -53,14 +52,14 @@ class Desk:
     """
     Everything that the auditor's pages show.
 
-    ``clock`` tells unix seconds. ``grounds_of`` may read files and raise what ``reader`` raises.
+    ``clock`` tells unix seconds. ``present`` tells what is in force now, for what can be said of why.
     ``witness`` records what is looked at; without one nothing is.
     """
 
     reader: AuditReader
     proofs: Proofs
     clock: Callable[[], float]
-    grounds_of: Callable[[Record], Grounds] = why
+    present: Callable[[], Present] = Present
     witness: Witness | None = None
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False

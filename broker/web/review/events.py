@@ -12,7 +12,7 @@ from broker.audit.record import Record
 from broker.audit.telling.chain import Chain, Handed, Step, chain_of
 from broker.audit.telling.kin import ancestors_of
 from broker.audit.telling.sentence import told
-from broker.audit.telling.why import Grounds
+from broker.audit.telling.why import Grounds, why
 from broker.audit.telling.words import Piece
 from broker.web.review import rows
 from broker.web.review.desk import Desk
@@ -77,7 +77,8 @@ def view(desk: Desk, event_id: str) -> EventView | None:
     record = found.record
     parents = desk.reader.parents(found)
     children = desk.reader.children(found, limit=MOST_NEIGHBOURS + 1)
-    chain = chain_of(record, ancestors_of(desk.reader, found))
+    ancestors = ancestors_of(desk.reader, found)
+    chain = chain_of(record, ancestors)
     return EventView(
         found=found,
         record=record,
@@ -85,7 +86,7 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         sentence=told(record),
         chain=chain,
         stops=_stops(chain),
-        grounds=desk.grounds_of(record),
+        grounds=why(record, desk.present(), ancestors),
         proving=proving(desk.proofs, record),
         parents=[rows.row(one) for one in parents[:MOST_NEIGHBOURS]],
         children=[rows.row(one) for one in children[:MOST_NEIGHBOURS]],

@@ -198,6 +198,7 @@ def test_nothing_of_a_record_runs(page: Page, place: str) -> None:
     expect(page.get_by_text("<script>alert('x')</script>").first).to_be_visible()
 
 
+@pytest.mark.requirement("LOG-05")
 def test_a_log_that_was_tampered_with_is_flagged(browser: Browser, tmp_path: Path) -> None:
     story = told_in(tmp_path / "audit")
     (segment,) = (tmp_path / "audit").glob("http-0.*.jsonl")

@@ -1,7 +1,7 @@
-"""What the control process does for auditors: it seals the record, anchors it and gives proofs."""
+"""What the control process does for auditors: it seals the record, proves it, ships it and watches it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -9,7 +9,9 @@ from typing import Final
 from prometheus_client.metrics_core import Metric
 from starlette.routing import BaseRoute
 
+from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
+from broker.audit.outlets import Outlets
 from broker.audit.seal.anchor import Anchor, AnchorConflict
 from broker.audit.seal.integrity import Integrity, NotSealed
 from broker.audit.seal.prover import Prover
@@ -19,11 +21,16 @@ from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.time_stamps import Authority, TimeStamper
 from broker.config import Settings
 from broker.fetch.guarded import GuardedFetcher
+from broker.metrics.outlets import outlet_families
 from broker.metrics.sealing import SealMeasures, seal_families
+from broker.people import open_people
 from broker.signing import open_audit_anchor, open_audit_signer
 
 _STAMP_SECONDS: Final = 10.0
 """How long a time-stamping authority has for its answer."""
+
+_INDEX_SECONDS: Final = 1.0
+"""How often the index is brought up to date."""
 
 
 class _Evidence:
@@ -54,7 +61,8 @@ class Auditing:
     """
     The evidence of one broker, looked after in threads of its own from ``begin`` to ``close``.
 
-    Whatever fails here is tried again and told, and keeps no token from being issued.
+    Whatever fails here is tried again and told, and keeps no token from being issued. Raises ``OSError`` for
+    certificates of second sinks that cannot be read.
     """
 
     def __init__(self, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
@@ -65,18 +73,29 @@ class Auditing:
         every = settings.audit.seal.every.total_seconds()
         self._sealing = Rounds("audit_sealing", self._seal, interval=every)
         self._witnessing = Rounds("audit_witnessing", self._witness, interval=every)
+        self.reader = _reader(settings)
+        self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
+        audit = settings.audit
+        self._outlets = Outlets(
+            audit.directory, sinks=audit.sinks, alerts=audit.alerts, damaged=self._damaged
+        )
 
     def begin(self) -> None:
-        """Start sealing; to be called after any fork."""
+        """Start sealing, shipping and watching; to be called after any fork."""
         self._sealing.begin()
         self._witnessing.begin()
+        self._indexing.begin()
+        self._outlets.begin()
 
     def close(self) -> None:
         """Seal what there is, and stop; whoever writes chains should have closed them by then."""
         self._sealing.close()
         self._witnessing.close()
+        self._indexing.close()
+        self.reader.close()
         if self._evidence is not None:
             self._evidence.sealer.close()
+        self._outlets.close()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -133,7 +152,17 @@ class Auditing:
             has_anchor_conflict=found.has_anchor_conflict if found.has_anchor else None,
             stamped_at=None if stamped is None else stamped.timestamp(),
         )
-        return seal_families(measured, now=self._now())
+        yield from seal_families(measured, now=self._now())
+        outlets = self._outlets
+        yield from outlet_families(backlogs=outlets.backlogs(), alerts=outlets.alerts())
+
+    def _damaged(self) -> Mapping[str, str]:
+        """What sealing knows to be wrong, for the alerts."""
+        found = self.integrity()
+        damaged = {f"seal of {writer}": fault for writer, fault in found.faults.items()}
+        if found.has_anchor_conflict:
+            damaged["anchor"] = "what is anchored is no checkpoint of this record"
+        return damaged
 
     def _seal(self) -> None:
         if self._evidence is None:
@@ -159,6 +188,13 @@ class Auditing:
             self._has_conflict = True
             raise
         self._has_conflict = False
+
+
+def _reader(settings: Settings) -> SqliteAuditReader:
+    directory = settings.audit.directory
+    if settings.audit.people.names == "clear":
+        return SqliteAuditReader(directory)
+    return SqliteAuditReader(directory, pseudonyms_of=open_people(settings).pseudonyms_of)
 
 
 def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | None:

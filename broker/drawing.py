@@ -18,6 +18,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def visible(value: object) -> str:
     """Any value as one harmless line: what could move a cursor or hide is shown as an escape."""
     text = str(value)
+    if len(text) <= _LONGEST and text.isascii() and text.isprintable():
+        return text
     shown = "".join(
         one.encode("unicode_escape").decode() if unicodedata.category(one) in _HIDDEN else one
         for one in text[:_LONGEST]

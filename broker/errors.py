@@ -171,6 +171,20 @@ class Reason(Enum):
     BORN_EXPIRED = "Too little remains of the lifetime of the tokens presented."
     STEP_UP_REQUIRED = "A stronger or fresher login of the user is required."
 
+    # Auditors, who read the record.
+    LINK_UNKNOWN = "The link was used before, or its time is over."
+    LOGIN_UNKNOWN = "The login was not begun in this browser, or its time is over."
+    LOGIN_REFUSED = "The login provider did not say who you are."
+    LOGIN_UNAVAILABLE = "The login provider cannot be reached at the moment."
+    AUDITOR_UNKNOWN = "The account may not read the audit record."
+    FORM_FORGED = "The form was not sent from a page of this site, or the page is too old."
+    QUERY_MALFORMED = "The query cannot be answered as it is."
+    QUERY_TOO_EXPENSIVE = "The answer takes too long; ask for less time or by another filter."
+    AUDIT_UNREADABLE = "The audit record cannot be read at the moment."
+    EVENT_UNKNOWN = "There is no such event."
+    EVENT_CHANGED = "The event does not stand in the record as it was written."
+    EVENT_NOT_SEALED = "The event is not sealed yet; ask again in some seconds."
+
     # The broker's own parts.
     REPLAY_STORE_UNAVAILABLE = "The service is temporarily unavailable."
     REVOCATION_UNAVAILABLE = "The service is temporarily unavailable."
@@ -248,6 +262,20 @@ class RequestTooLarge(InvalidRequest):
 
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class NotFound(InvalidRequest):
+    """What was asked for is not there."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class NotYet(InvalidRequest):
+    """What was asked for is not there yet."""
+
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
 
 
 class InvalidClient(OAuthError):
@@ -405,6 +433,12 @@ class RateLimited(TemporarilyUnavailable):
 def scattered(seconds: int) -> int:
     """A number of seconds by chance, not less than this one and at most twice as many."""
     return seconds + random.randint(0, seconds)  # noqa: S311 - it need not be secret.
+
+
+class RecordDamaged(OAuthError):
+    """What was asked for is not as the broker has written it: somebody or something changed it."""
+
+    grpc_status = "DATA_LOSS"
 
 
 class ServerError(OAuthError):

@@ -137,7 +137,7 @@ class Foundation:
             LimitTerms(settings.limits.per_client, settings.limits.per_source),
             observe=metrics.count_turned_away,
         )
-        self._fetcher = _open_fetcher(settings)
+        self._fetcher = open_fetcher(settings)
         self._key_ring = IssuerKeyRing(self._fetcher, key_hosts=settings.fetch.key_hosts)
         self._naming = naming
         log = open_audit_log(settings, writer=writer, observe=metrics.observe_record, naming=naming)
@@ -355,7 +355,8 @@ def _hosts(valkey: ValkeySettings) -> tuple[ServerAddress, ...]:
     return valkey.cluster or ((valkey.host,) if valkey.host is not None else ())
 
 
-def _open_fetcher(settings: Settings) -> GuardedFetcher:
+def open_fetcher(settings: Settings) -> GuardedFetcher:
+    """What fetches from others, with the bounds that the settings draw."""
     return GuardedFetcher(
         # Only a broker that is itself on loopback, for development, may fetch from there.
         allow_loopback=settings.issuer.startswith("http://"),

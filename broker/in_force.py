@@ -155,8 +155,9 @@ class Accepted:
         try:
             needs_restart = self._accept()
         except (ConfigError, PolicyLoadError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            _log.error("reload_refused", problems=str(error))
+            told = error.in_brief if isinstance(error, ConfigError) else str(error)
+            problem = f"{type(error).__name__}: {told}"
+            _log.error("reload_refused", problems=told)
         except Exception as error:  # noqa: BLE001 - Whatever the files did, the supervisor lives on.
             problem = f"The files cannot be loaded: {type(error).__name__}"
             _log.exception("reload_refused")

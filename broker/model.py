@@ -133,7 +133,7 @@ class Client:
     gives its id at other issuers where that differs. ``profile`` is its ``sub_profile`` in ``act``.
     ``introspects`` are resources whose tokens it may ask about, besides those that it owns.
     ``is_bound`` says that it gets tokens bound to a key of its own, or none (RFC 9449 5.2). ``quota`` is
-    its own where it differs from that of all clients.
+    its own where it differs from that of all clients. ``is_auditor`` says that it may read the audit record.
     """
 
     client_id: str
@@ -153,6 +153,7 @@ class Client:
     is_bound: bool = False
     is_explainer: bool = False
     is_administrator: bool = False
+    is_auditor: bool = False
     is_disabled: bool = False
     quota: Quota | None = None
 

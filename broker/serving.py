@@ -5,8 +5,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from broker.app import Process
 from broker.config import Settings
 from broker.config.settings import Address, ListenSettings
 from broker.cores import Cores, cores_for
-from broker.foundation import check_state
+from broker.foundation import check_state, open_audit_log
 from broker.in_force import Accepted, Configuration
 from broker.lifeline import Lifeline
 from broker.logs import GRANIAN_LOGGING, name_process
@@ -32,6 +32,10 @@ from broker.state.sqlite_allowances import begin_allowances
 from broker.supervisor import ChildSpec, Supervisor
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from broker.auditing import Auditing
+    from broker.interfaces import AuditLog
     from broker.watch import WatchProcess
     from broker.web.readiness import Probe
 
@@ -282,13 +286,6 @@ def _run_control(
     configuration = accepted.configuration
     settings, listen = configuration.settings, configuration.settings.listen
     auditing = Auditing(settings)
-    run = partial(
-        run_control,
-        lifeline,
-        listener=(listen.admin.host, listen.admin.port),
-        exposition=Exposition(metrics, beside=auditing.measures).render,
-        routes=auditing.routes(),
-    )
     # With streams this process has callers of its own, and answers for its own health as well.
     reporting = workers if listen.streams is None else (*workers, lifeline.name)
 
@@ -297,20 +294,64 @@ def _run_control(
             reporting, is_draining=lambda: lifeline.draining, probes=dict(_probes(settings))
         )
 
-    # What every other process and part of this one has recorded at its end is sealed as well.
-    with auditing.under_way(), keys_looked_after(settings):
-        if listen.streams is None:
-            run(readiness=readiness)
-            return
-        with _watching(configuration, metrics, lifeline) as streams:
-            run(readiness=readiness, beside=streams)
+    with ExitStack() as parts:
+        # What every other process and part of this one has recorded at its end is sealed as well.
+        parts.enter_context(auditing.under_way())
+        parts.enter_context(keys_looked_after(settings))
+        beside: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+        audit: AuditLog | None = None
+        if listen.streams is not None:
+            audit, beside = parts.enter_context(
+                _watching(configuration, metrics, lifeline, auditing)
+            )
+        pages = parts.enter_context(_reviewed(settings, audit, lifeline))
+        run_control(
+            lifeline,
+            listener=(listen.admin.host, listen.admin.port),
+            readiness=readiness,
+            exposition=Exposition(metrics, beside=auditing.measures).render,
+            routes=[*auditing.routes(), *pages],
+            beside=beside,
+        )
+
+
+@contextmanager
+def _reviewed(
+    settings: Settings, audit: "AuditLog | None", lifeline: Lifeline
+) -> Iterator["Sequence[BaseRoute]"]:
+    """
+    The auditor's pages, where there are any.
+
+    ``audit`` is the chain of this process if it has one already; one is opened if not.
+    """
+    review = settings.audit.review
+    if review is None:
+        yield ()
+        return
+    from broker.people import open_naming  # noqa: PLC0415 - only with the pages.
+    from broker.reviewing import Reviewing  # noqa: PLC0415 - the same.
+
+    with ExitStack() as parts:
+        if audit is None:
+            naming = open_naming(settings)
+            parts.callback(naming.close)
+            audit = open_audit_log(settings, writer=lifeline.name, naming=naming)
+            parts.callback(audit.close)
+        reviewing = Reviewing(settings, review, audit)
+        parts.callback(reviewing.close)
+        yield [reviewing.access.guarded([])]
 
 
 @contextmanager
 def _watching(
-    configuration: Configuration, metrics: Path, lifeline: Lifeline
-) -> Iterator["Callable[[], AbstractAsyncContextManager[int]]"]:
-    """What tells listeners what is withdrawn, to be served in the event loop of the control process."""
+    configuration: Configuration, metrics: Path, lifeline: Lifeline, auditing: "Auditing"
+) -> Iterator["tuple[AuditLog, Callable[[], AbstractAsyncContextManager[int]]]"]:
+    """
+    What tells listeners what is withdrawn, to be served in the event loop of the control process.
+
+    With it comes the chain of its records, which is that of the process.
+    """
+    from broker.rpc.audit_service import RecordReading  # noqa: PLC0415 - only with streams.
     from broker.rpc.streams import StreamListener, streaming  # noqa: PLC0415 - only with streams.
     from broker.watch import WatchProcess  # noqa: PLC0415 - the same.
 
@@ -323,8 +364,12 @@ def _watching(
         tls=settings.grpc.tls,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
+    reading = RecordReading(process.reading, auditing.reader, auditing.prove)
     try:
-        yield partial(streaming, process.endpoint, process.feed, listener)
+        yield (
+            process.audit,
+            partial(streaming, process.endpoint, process.feed, listener, reading=reading),
+        )
     finally:
         monitor.stop()
         process.close()

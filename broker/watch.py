@@ -1,10 +1,11 @@
-"""The parts of the process that tells verifiers what is withdrawn, put together."""
+"""The parts of the process that tells verifiers what is withdrawn, and clients what is on record."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from broker.assembly import assemble_watch
 from broker.bounded import MemoryStatus
+from broker.endpoints.record_reading import RecordReadingEndpoint
 from broker.endpoints.watching import WatchEndpoint
 from broker.foundation import Foundation
 from broker.in_force import Configuration
@@ -17,7 +18,7 @@ from broker.rpc.revocation_feed import RevocationFeed
 
 class WatchProcess:
     """
-    What a process needs that knows its callers and tells them what is withdrawn.
+    What a process needs that knows its callers and tells them what is withdrawn, or was recorded.
 
     It has no signing keys and no policy, so whatever befalls it, it can issue nothing.
     """
@@ -27,10 +28,13 @@ class WatchProcess:
         self._foundation = Foundation(
             configuration, writer=writer, metrics=metrics, naming=open_naming(settings)
         )
+        self.audit = self._foundation.audit
         self.feed = RevocationFeed(self._foundation.state)
         self.endpoint: WatchEndpoint = assemble_watch(
             settings.issuer, self._foundation.caller_parts(), leeway=settings.tokens.leeway
         )
+        callers, registry = self.endpoint.callers, self.endpoint.registry
+        self.reading = RecordReadingEndpoint(callers, registry, self.endpoint.audit)
         self.feed.begin()
         self._foundation.begin()
 

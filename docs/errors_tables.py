@@ -19,6 +19,9 @@ BY_SLOT = "slot"
 INACTIVE = "inactive"
 """Says that the caller is told no code, but that the token is not active (RFC 7662 2.2)."""
 
+ON_A_PAGE = "page"
+"""Says that an auditor is told on a page, without a code."""
+
 
 @cache
 def remedies() -> tuple[Mapping[str, Any], ...]:
@@ -73,6 +76,8 @@ def _answers(answers: list[str] | str) -> str:
         return "by its place"
     if answers == INACTIVE:
         return "`active: false`"
+    if answers == ON_A_PAGE:
+        return "on a page"
     return ", ".join(f"`{answer}`" for answer in answers) or "nothing yet"
 
 

@@ -277,7 +277,11 @@ class OpenBao:
             rules.append(f'path "transit/export/signing-key/{key}/*" {{ capabilities = ["read"] }}')
         rules += [
             'path "transit/keys/broker-audit" { capabilities = ["read"] }',
-            'path "transit/sign/broker-audit" { capabilities = ["update"] }',
+            (
+                'path "transit/sign/broker-audit" { capabilities = ["update"] '
+                'required_parameters = ["key_version"] '
+                'allowed_parameters = { "input" = [], "key_version" = [] } }'
+            ),
             'path "kv/data/broker/+/checkpoint/+" { capabilities = ["create", "read", "update"] }',
         ]
         self.call("PUT", f"sys/policies/acl/{policy}", policy="\n".join(rules))

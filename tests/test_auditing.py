@@ -68,6 +68,8 @@ def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: D
         assert "broker_audit_sealed_records 2.0" in page(auditing)
         assert "broker_audit_broken_chains 0.0" in page(auditing)
         assert "broker_audit_anchor_conflict" in page(auditing)
+        assert 'broker_audit_alerts_total{rule="damage"} 0.0' in page(auditing)
+        assert "broker_audit_sink_backlog_records" in page(auditing)
         chain.append([record(2)])
     assert auditing.integrity().records == 3
 

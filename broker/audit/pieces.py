@@ -8,7 +8,7 @@ from typing import Final
 from broker.audit.chain import LEAF, MAX_LINE_BYTES, Head, Link, decode_link
 from broker.audit.verify import Extent
 
-_BLOCK: Final = 256 * 1024
+_BLOCK: Final = 96 * 1024
 _MARK: Final = b"#"
 _PREV: Final = b'"prev":"'
 
@@ -43,9 +43,8 @@ def walk_piece(extent: Extent, writer: str, *, wants_leaves: bool) -> Piece:
     Walk a segment of the chain of ``writer``.
 
     Every byte is hashed, and every line has to remember the one before it. Numbers and writer are read in
-    the first line, in the last, and in those that do not look like one of their length before: whoever can
-    write a wrong one between those can as well write the right one, and has to write all lines anew that
-    follow. Raises ``OSError``.
+    the first line, in the last and in those of groups: whoever can write a wrong one between those can as
+    well write the right one, and has to write all lines anew that follow. Raises ``OSError``.
     """
     walk = _Walk(writer, wants_leaves=wants_leaves)
     left, rest = extent.size, b""
@@ -87,8 +86,11 @@ class _Walk:
         # Only the records of a group have such an id, and what belongs to one has to be decoded.
         marked = 0 if self._followed is not None else _next_mark(data, 0)
         while (end := find(b"\n", start)) >= 0:
-            # There is none of length 0, and no prev at its end.
-            if marked < end or not looks(_PREV + prev, end - shape_of(end - start, 0)):
+            told = _PREV + prev
+            # A guess that is wrong costs a search; no line has what is looked for at its very end.
+            if marked < end or not (
+                looks(told, end - shape_of(end - start, 0)) or self._found(told, data, start, end)
+            ):
                 link = self._looked_at(data[start:end], seq, prev)
                 if link is None:
                     self.fits = False
@@ -107,6 +109,14 @@ class _Walk:
         if self._wants_leaves:
             self._leaves += b"".join(hashes)
         return start
+
+    def _found(self, told: bytes, data: bytes, start: int, end: int) -> bool:
+        """Whether a line remembers the one before it anywhere, and not what looks like it."""
+        at = data.rfind(_PREV, start, end)
+        if self._begins is None or at < 0 or not data.startswith(told, at):
+            return False
+        self._shapes[end - start] = end - at
+        return True
 
     def piece(self, extent: Extent, *, is_at_end: bool) -> Piece:
         """What was found, when the walk is over."""
@@ -142,8 +152,6 @@ class _Walk:
         if self._followed is not None and link.group != self._followed.group:
             self._unfinished.append(self._followed.group)
         self._followed = link if link.is_followed else None
-        if (at := line.rfind(_PREV)) >= 0:
-            self._shapes[len(line)] = len(line) - at
         return link
 
 

@@ -19,6 +19,9 @@ Event = Literal[
     "token.withdraw",
     "revocations.watch",
     "policy.explain",
+    "audit.login",
+    "audit.logout",
+    "audit.read",
     "config.loaded",
     "config.rejected",
     "service.started",
@@ -41,6 +44,9 @@ REQUEST_EVENTS: Final = frozenset(
         "token.withdraw",
         "revocations.watch",
         "policy.explain",
+        "audit.login",
+        "audit.logout",
+        "audit.read",
     }
 )
 """Events in which somebody asked for something, so that the record says permit or deny."""
@@ -122,6 +128,8 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
 
     about: Id | None = None
     actors: Objects | None = None
+    asked: Text | None = None
+    auditor: Id | None = None
     auth_method: Id | None = None
     authorization_server: Id | None = None
     boot_id: Id | None = None
@@ -138,6 +146,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     exposure: ExposureFact | None = None
     face: Id | None = None
     foreign_actors_from: Id | None = None
+    found: int | None = None
     grant_type: Id | None = None
     group: Id | None = None
     group_number: int | None = None
@@ -160,6 +169,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     party: Text | None = None
     party_kind: Id | None = None
     peer: Id | None = None
+    people_asked: Ids | None = None
     policy_digest: Id | None = None
     policy_ids: Ids | None = None
     prev: str = ""

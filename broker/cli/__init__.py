@@ -52,6 +52,7 @@ _NOUNS: Final = {
     "audit": (
         "The audit record.",
         {
+            "open": Verb("broker.cli.audit_open:open_pages", "Make a link to the auditor's pages."),
             "query": Verb("broker.cli.audit_query:query", "Find records."),
             "tail": Verb(
                 "broker.cli.audit_tail:tail", "Print the newest records, and wait for more."

@@ -14,12 +14,15 @@ from rich.text import Text
 from broker.audit.index.asking import query_from
 from broker.audit.index.entries import deciding
 from broker.audit.index.location import Busy
-from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.index.questions import Pseudonyms
+from broker.audit.index.reader import SqliteAuditReader, no_pseudonyms
 from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.audit.record import Event
-from broker.cli.inputs import settings_from
+from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.output import plain
+from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
+from broker.people import open_people
 
 COLUMNS: Final = (
     "time",
@@ -126,15 +129,18 @@ def asked_reader(
     The index is made or brought up to date first, with a word to a person who waits. ``is_anew`` throws
     it away before.
     """
-    place = directory or settings_from(config).audit.directory
-    if not place.is_dir():
-        raise click.UsageError(f"{place} is not a directory.")
-    reader = SqliteAuditReader(place)
+    settings = settings_for(directory, config)
+    place = directory_of(directory, settings)
+    people: Pseudonyms = no_pseudonyms
+    if settings is not None and settings.audit.people.names == "pseudonym":
+        people = open_people(settings).pseudonyms_of
+    reader = SqliteAuditReader(place, pseudonyms_of=people)
     try:
-        if is_anew:
-            reader.throw_away(patience=_PATIENCE)
-        _catch_up(reader)
-        yield reader
+        with without_logs():
+            if is_anew:
+                reader.throw_away(patience=_PATIENCE)
+            _catch_up(reader)
+            yield reader
     except QueryRefused as refused:
         raise click.UsageError(f"{refused}.") from None
     except QueryTooExpensive as expensive:
@@ -155,12 +161,14 @@ def _catch_up(reader: SqliteAuditReader) -> None:
     waiting = _Waiting()
     try:
         try:
-            reader.catch_up(progress=waiting.progress, patience=_SILENT)
+            caught = reader.catch_up(progress=waiting.progress, patience=_SILENT)
         except Busy:
             waiting.say("Another process is reading the record")
-            reader.catch_up(progress=waiting.progress, patience=_PATIENCE)
+            caught = reader.catch_up(progress=waiting.progress, patience=_PATIENCE)
     finally:
         waiting.end()
+    if caught.rebuilt:
+        click.echo(plain(f"The index was made anew: {caught.rebuilt}.").plain, err=True)
 
 
 class _Waiting:

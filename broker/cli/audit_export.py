@@ -12,11 +12,16 @@ from broker.audit.telling.export import MANIFEST, Exported, ExportRefused, write
 from broker.audit.telling.formats import FORMATS
 from broker.audit.telling.manifest import Manifest, Standing, query_text
 from broker.audit.telling.placement import Seals
-from broker.cli.audit_filters import filter_options, filtered_by
+from broker.cli.audit_asking import (
+    asked_reader,
+    directory_argument,
+    filter_options,
+    query_of,
+    tell_faults,
+)
 from broker.cli.audit_sources import (
     Sealing,
     directory_of,
-    reading,
     sealing_of,
     settings_for,
 )
@@ -28,7 +33,7 @@ from broker.errors import TemporarilyUnavailable
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@directory_argument()
 @click.option(
     "--format",
     "format_name",
@@ -46,7 +51,8 @@ from broker.errors import TemporarilyUnavailable
     help="The file to write, which must not be there, or a directory for it.",
 )
 @click.option("--unsigned", is_flag=True, help="Do without the key; nobody can verify the export.")
-@filter_options
+@click.option("--rebuild", is_flag=True, help="Make the index anew from the records first.")
+@filter_options()
 @config_option()
 def export(
     directory: Path | None,
@@ -55,6 +61,7 @@ def export(
     config: Path,
     *,
     unsigned: bool,
+    rebuild: bool,
     **filters: Any,
 ) -> None:
     """
@@ -63,11 +70,12 @@ def export(
     Beside it comes a manifest, in a file of the same name with .manifest behind: what was asked for, how
     many records there are, the first and the last of them, the SHA-256 of the file and the checkpoint that
     the record stood under. The audit key of the settings signs it. `broker audit verify-export` verifies
-    both, anywhere, with the public key alone.
+    both, anywhere, with the public key alone. The records come from an index; one that was made by others
+    may leave some out, and --rebuild makes it anew.
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    query, chosen = filtered_by(**filters), FORMATS[format_name]
+    query, chosen = query_of(filters), FORMATS[format_name]
     sealing = Sealing() if unsigned else sealing_of(settings, place)
     if sealing.signer is None and not unsigned:
         raise click.UsageError(
@@ -78,7 +86,7 @@ def export(
     to = target
     if target.is_dir():
         to = target / f"audit-{now[:19].replace(':', '')}Z.{chosen.suffix}"
-    with reading(place) as reader:
+    with asked_reader(place, config, is_anew=rebuild) as reader:
         under = _standing(Seals(place))
 
         def manifest(exported: Exported) -> str:
@@ -109,11 +117,9 @@ def export(
             raise Negative(f"{refused}.") from None
         except TemporarilyUnavailable as away:
             raise Negative(f"The manifest could not be signed: {away.detail}.") from None
-        faults = reader.extent().faults
-    console().print(plain(f"{exported.count} records in {to}, told of in {to.name}{MANIFEST}"))
-    if faults:
-        told = (f"{name} could not be read to its end: {why}" for name, why in faults.items())
-        raise Negative("\n".join(plain(one).plain for one in told))
+        told = f"{exported.count} records in {to}, told of in {to.name}{MANIFEST}"
+        console().print(plain(told))
+        tell_faults(reader)
 
 
 def _standing(seals: Seals) -> Standing | None:

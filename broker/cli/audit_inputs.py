@@ -16,7 +16,6 @@ from broker.audit.seal.stamps import StampsUnread, StampVerifier
 from broker.cli.inputs import read_token, settings_from
 
 _LARGEST_KEY_FILE: Final = 16_384
-_LARGEST_ROOTS: Final = 1024 * 1024
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -141,7 +140,7 @@ def read_stamp_roots(file: Path | None) -> StampVerifier | None:
     if file is None:
         return None
     try:
-        return StampVerifier(read_file(file, _LARGEST_ROOTS, name="--tsa-ca"))
+        return StampVerifier(file)
     except StampsUnread as unread:
         raise click.UsageError(f"--tsa-ca: {unread}.") from None
 

@@ -9,8 +9,9 @@ from rich.tree import Tree
 
 from broker.audit.query import Branch, Lineage
 from broker.audit.telling.sentence import sentence
+from broker.cli.audit_asking import asked_reader, directory_argument, tell_faults
 from broker.cli.audit_show import told_line
-from broker.cli.audit_sources import directory_of, reading, settings_for
+from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.inputs import config_option
 from broker.cli.output import console, echo_json, output_option, plain
 from broker.cli.stop import Negative
@@ -18,7 +19,7 @@ from broker.cli.stop import Negative
 
 @click.command()
 @click.argument("jti")
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@directory_argument()
 @config_option()
 @output_option("tree", "json")
 def lineage(jti: str, directory: Path | None, config: Path, output: str) -> None:
@@ -29,8 +30,13 @@ def lineage(jti: str, directory: Path | None, config: Path, output: str) -> None
     presented.
     """
     place = directory_of(directory, settings_for(directory, config))
-    with reading(place) as reader:
+    with asked_reader(place, config) as reader:
         found = reader.lineage(jti)
+        _print(found, output=output)
+        tell_faults(reader)
+
+
+def _print(found: Lineage, *, output: str) -> None:
     if found.root is None and not found.uses:
         raise Negative("Nothing is known of such a token.")
     if output == "json":

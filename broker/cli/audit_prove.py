@@ -9,8 +9,9 @@ from broker.audit.notes import NoteRefused
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.seal.prover import Prover
 from broker.audit.segments import AuditLogRefused
+from broker.cli.audit_asking import asked_reader
 from broker.cli.audit_inputs import key_option, read_keys
-from broker.cli.audit_sources import directory_of, found_by, reading, settings_for
+from broker.cli.audit_sources import directory_of, found_by, settings_for
 from broker.cli.inputs import config_option
 from broker.cli.stop import Negative
 
@@ -30,7 +31,7 @@ def prove(name: str, directory: Path | None, *, keys: tuple[str, ...], config: P
     """
     place = directory_of(directory, settings_for(directory, config))
     known = read_keys(keys)
-    with reading(place) as reader:
+    with asked_reader(place, config) as reader:
         found = found_by(reader, name)
     if found is None:
         raise Negative("No record is known by this id, and none of the issue of such a token.")

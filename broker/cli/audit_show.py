@@ -19,11 +19,11 @@ from broker.audit.telling.placement import Placement, Seals
 from broker.audit.telling.sentence import sentence
 from broker.audit.telling.tree import chain_tree
 from broker.audit.telling.why import Grounds, ScopeGrounds, why
+from broker.cli.audit_asking import asked_reader, directory_argument, tell_faults
 from broker.cli.audit_sources import (
     directory_of,
     found_by,
     present_of,
-    reading,
     settings_for,
 )
 from broker.cli.inputs import config_option
@@ -49,7 +49,7 @@ class _Shown:
 
 @click.command()
 @click.argument("name", metavar="EVENT_ID|JTI")
-@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@directory_argument()
 @config_option()
 @output_option("text", "json")
 def show(name: str, directory: Path | None, config: Path, output: str) -> None:
@@ -63,7 +63,7 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    with reading(place) as reader:
+    with asked_reader(place, config) as reader:
         found = found_by(reader, name)
         if found is None:
             raise Negative("No record is known by this id, and none of the issue of such a token.")
@@ -76,13 +76,11 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
             parents_of(reader, found),
             _children(reader, found),
         )
-        faults = reader.extent().faults
-    if output == "json":
-        echo_json({**_members(shown), "unread": faults})
-    else:
-        _print(shown)
-        for writer, fault in faults.items():
-            console().print(plain(f"{writer} is not known to its end: {fault}", "bold red"))
+        if output == "json":
+            echo_json({**_members(shown), "unread": reader.extent().faults})
+        else:
+            _print(shown)
+        tell_faults(reader)
 
 
 def _placement(place: Path, found: Found) -> Placement | None:

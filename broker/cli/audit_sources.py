@@ -1,21 +1,15 @@
 """Where the commands about the audit record read: the record, the checkpoints, what is in force now."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import rich_click as click
 
-from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.notes import NoteKey
 from broker.audit.query import (
     AuditReader,
     Found,
-    QueryRefused,
-    QueryTooExpensive,
-    RecordChanged,
 )
 from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.manifest import ManifestSigner
@@ -58,29 +52,6 @@ def directory_of(directory: Path | None, settings: Settings | None) -> Path:
     if place is None or not place.is_dir():
         raise click.UsageError(f"{place} is not a directory.")
     return place
-
-
-@contextmanager
-def reading(directory: Path) -> Iterator[AuditReader]:
-    """The record of a directory, with all that is durable by now; ends the command where it cannot."""
-    reader = SqliteAuditReader(directory)
-    try:
-        reader.catch_up()
-        yield reader
-    except QueryRefused as refused:
-        raise click.UsageError(f"{refused}.") from None
-    except QueryTooExpensive:
-        raise Negative(
-            "The answer would take too long; a narrower time or another filter helps."
-        ) from None
-    except RecordChanged as changed:
-        raise Negative(
-            f"{changed}. `broker audit verify` tells what this means for the record."
-        ) from None
-    except OSError as error:
-        raise Negative(f"{directory} cannot be read: {error.strerror or error}.") from None
-    finally:
-        reader.close()
 
 
 def sealing_of(settings: Settings | None, directory: Path) -> Sealing:

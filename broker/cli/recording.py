@@ -43,7 +43,7 @@ def recording(settings: Settings, *, is_required: bool = True) -> Iterator[KeyJo
 def operators_log(settings: Settings, *, is_required: bool = True) -> Iterator[AuditLog]:
     """The chain of the commands itself, which is opened and refused as ``recording`` says."""
     audit = _AuditWhenNeeded(settings, is_required=is_required)
-    with _without_logs():
+    with without_logs():
         try:
             yield audit
         finally:
@@ -105,7 +105,7 @@ class _Unwritten:
 
 
 @contextmanager
-def _without_logs() -> Iterator[None]:
+def without_logs() -> Iterator[None]:
     """What the audit log would tell in a log, which a command does not have, the command tells itself."""
     if structlog.is_configured():
         yield

@@ -8,6 +8,7 @@ from pydantic import Field
 from broker.config.alert_sections import AlertsSection
 from broker.config.audit_seal_section import SealSection
 from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
+from broker.config.review_sections import ReviewSection
 from broker.config.section import Section
 from broker.config.sink_sections import SinkSection
 
@@ -40,6 +41,10 @@ class AuditSection(Section):
     )
     segment_size: Annotated[Size, between(65_536, 4_294_967_296)] = Field(
         default=67_108_864, description="The size at which a new segment is begun."
+    )
+    review: ReviewSection | None = Field(
+        default=None,
+        description="The auditor's pages, on the operators' port under `/audit`; off when not set.",
     )
     write_timeout: Annotated[Duration, lasting("10ms", "30s")] = Field(
         default=timedelta(seconds=2), description="How long a record may take to be on disk."

@@ -270,6 +270,7 @@ def _client(scene: Scene, path: Path, *, entry: ClientEntry) -> Client:
         is_bound=entry.dpop_bound_access_tokens,
         is_explainer=entry.explain,
         is_administrator=entry.administer,
+        is_auditor=entry.read_audit,
         is_disabled=entry.disabled,
         quota=_quota(entry.limit),
     )

@@ -5,7 +5,15 @@ from pathlib import Path as FilePath
 from broker.config.building_alerts import build_alerts
 from broker.config.building_sinks import build_sinks
 from broker.config.findings import Scene
-from broker.config.settings import AuditSettings, PeopleSettings, SealSettings, TimeStampSettings
+from broker.config.review_sections import ReviewOidcSection
+from broker.config.settings import (
+    AuditSettings,
+    PeopleSettings,
+    ReviewOidcSettings,
+    ReviewSettings,
+    SealSettings,
+    TimeStampSettings,
+)
 
 
 def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
@@ -15,6 +23,7 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         directory=directory,
         segment_size=section.segment_size,
         write_timeout=section.write_timeout,
+        review=_review(scene),
         sinks=build_sinks(scene),
         alerts=build_alerts(section.alerts),
         seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
@@ -38,3 +47,32 @@ def _time_stamps(scene: Scene) -> TimeStampSettings | None:
     at = ("audit", "seal", "timestamp_ca_file")
     ca_file = scene.places.resolve(at, seal.timestamp_ca_file)
     return TimeStampSettings(seal.timestamp_url, seal.timestamp_every, ca_file)
+
+
+def _review(scene: Scene) -> ReviewSettings | None:
+    section = scene.file.audit.review
+    if section is None:
+        return None
+    return ReviewSettings(
+        url=(section.url or f"http://{scene.file.listen.admin}").removesuffix("/"),
+        session_lifetime=section.session_lifetime,
+        idle_timeout=section.idle_timeout,
+        oidc=None if section.oidc is None else _oidc(scene, section.oidc),
+    )
+
+
+def _oidc(scene: Scene, section: ReviewOidcSection) -> ReviewOidcSettings:
+    secret = section.client_secret_file
+    path = ("audit", "review", "oidc", "client_secret_file")
+    return ReviewOidcSettings(
+        issuer=section.issuer,
+        client_id=section.client_id,
+        client_secret_file=None if secret is None else scene.places.resolve(path, secret),
+        algorithms=tuple(section.algorithms),
+        scopes=tuple(section.scopes),
+        hosts=frozenset(section.hosts),
+        subjects=frozenset(section.subjects),
+        claim=section.claim,
+        values=frozenset(section.values),
+        name_claim=section.name_claim,
+    )

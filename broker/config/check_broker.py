@@ -12,6 +12,7 @@ from broker.config.check_keys import (
     check_keys_in_memory,
     check_vault_keys,
 )
+from broker.config.check_review import check_review
 from broker.config.check_sinks import check_sinks
 from broker.config.check_state import check_sharing, check_valkey
 from broker.config.file import TlsSection
@@ -173,6 +174,7 @@ _CHECKS: Final[tuple[tuple[Check, frozenset[str]], ...]] = (
     (check_time_stamps, frozenset({"audit"})),
     (check_sharing, frozenset({"state", "workers", "listen"})),
     (check_valkey, frozenset({"state"})),
+    (check_review, frozenset({"audit", "listen", "issuer"})),
     (check_sinks, frozenset({"audit"})),
     (_check_files, frozenset({"keys", "http", "grpc"})),
     (_check_directories, frozenset({"keys", "state", "audit", "data_dir", "policies"})),

@@ -123,6 +123,9 @@ class ClientEntry(Section):
         default=False, description="It may ask why a request would be decided so."
     )
     administer: bool = Field(default=False, description="It may revoke what was issued for others.")
+    read_audit: bool = Field(
+        default=False, description="It may read the audit record over gRPC, at `listen.streams`."
+    )
     disabled: bool = Field(default=False, description="It may do nothing any more.")
 
 

@@ -21,6 +21,10 @@ _SECRET: Final = re.compile(
 )
 
 
+# The settings whose members are named by people.
+_BY_PEOPLE: Final = re.compile(r"(\b(?:accounts|subjects))\..*", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """
@@ -48,9 +52,17 @@ class Problem:
     suggestion: str = ""
 
     def __str__(self) -> str:
+        return self._told(self.path) + self._excerpt()
+
+    @property
+    def in_brief(self) -> str:
+        """The same for logs and records, which no line of the file and no name of a person belongs in."""
+        return self._told(_BY_PEOPLE.sub(r"\1.*", self.path))
+
+    def _told(self, path: str) -> str:
         hint = f" — did you mean '{self.suggestion}'?" if self.suggestion else ""
-        where = f"{self.mark}: {self.path}" if self.path else str(self.mark)
-        return printable(f"{where}: {self.sentence}{hint}") + self._excerpt()
+        where = f"{self.mark}: {path}" if path else str(self.mark)
+        return printable(f"{where}: {self.sentence}{hint}")
 
     def _excerpt(self) -> str:
         if not self.mark.line:
@@ -79,7 +91,14 @@ class ConfigError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        lines = [str(problem) for problem in self.problems[:_MOST_PROBLEMS]]
+        return self._listed([str(problem) for problem in self.problems[:_MOST_PROBLEMS]])
+
+    @property
+    def in_brief(self) -> str:
+        """The problems for logs and records, each without the line that it is in."""
+        return self._listed([problem.in_brief for problem in self.problems[:_MOST_PROBLEMS]])
+
+    def _listed(self, lines: list[str]) -> str:
         rest = len(self.problems) - len(lines)
         return "\n".join([*lines, f"and {rest} more"] if rest else lines)
 

@@ -266,6 +266,36 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewOidcSettings:
+    """
+    Where auditors log in, and who of those is one: by ``subjects``, or by a value of a claim.
+
+    ``client_secret_file`` is ``None`` for a public client. ``hosts`` are those besides the issuer's own.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret_file: Path | None
+    algorithms: tuple[str, ...]
+    scopes: tuple[str, ...]
+    hosts: frozenset[str]
+    subjects: frozenset[str]
+    claim: str | None
+    values: frozenset[str]
+    name_claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewSettings:
+    """The auditor's pages: ``url`` is the origin at which browsers find them."""
+
+    url: str
+    session_lifetime: timedelta
+    idle_timeout: timedelta
+    oidc: ReviewOidcSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TimeStampSettings:
     """Who time-stamps checkpoints (RFC 3161), how often, and the roots that this has to lead to."""
 
@@ -297,7 +327,11 @@ class PeopleSettings:
 
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """The audit files. ``segment_size`` is in bytes; past ``write_timeout`` a write has failed."""
+    """
+    The audit files. ``segment_size`` is in bytes; past ``write_timeout`` a write has failed.
+
+    ``review`` is ``None`` where there are no pages.
+    """
 
     directory: Path
     segment_size: int
@@ -305,6 +339,7 @@ class AuditSettings:
     people: PeopleSettings
     sinks: tuple[SinkTerms, ...] = ()
     alerts: AlertTerms = field(default_factory=AlertTerms)
+    review: ReviewSettings | None = None
     seal: SealSettings = field(default_factory=SealSettings)
 
 

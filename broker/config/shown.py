@@ -16,6 +16,7 @@ _EVERYWHERE: Final = {
     "has_token_endpoint_audience": "accepts_token_endpoint_audience",
     "introspects": "introspect",
     "is_administrator": "administer",
+    "is_auditor": "read_audit",
     "is_bound": "dpop_bound_access_tokens",
     "is_disabled": "disabled",
     "is_explainer": "explain",

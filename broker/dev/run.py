@@ -85,8 +85,9 @@ def _play(setup: DevSetup, console: Console, *, is_once: bool) -> None:
             _wait_until_ready(setup.main, process)
             with _broker(setup.wiki) as other:
                 Story(setup, console, lambda: _wait_until_ready(setup.wiki, other)).play()
-                _invite(console, commands(setup), is_once=is_once)
+                _invite(console, commands(setup))
                 if not is_once:
+                    _stay(console, setup.main)
                     process.wait()
 
 
@@ -99,6 +100,7 @@ def _greet(console: Console, setup: DevSetup) -> None:
         ("HTTP", setup.main.issuer),
         ("gRPC", f"127.0.0.1:{setup.main.grpc_port}"),
         ("admin", f"http://127.0.0.1:{setup.main.admin_port}/readyz?verbose"),
+        ("audit record", f"http://127.0.0.1:{setup.main.admin_port}/audit"),
         ("issuer of users", setup.idp_issuer),
         ("the wiki's own", setup.wiki.issuer),
         ("files", setup.main.directory),
@@ -106,7 +108,7 @@ def _greet(console: Console, setup: DevSetup) -> None:
         console.print(Text.assemble((f"  {name:<16}", "cyan"), str(value)))
 
 
-def _invite(console: Console, examples: Iterable[tuple[str, str]], *, is_once: bool) -> None:
+def _invite(console: Console, examples: Iterable[tuple[str, str]]) -> None:
     console.print(Text("\nTry it:", "bold"))
     console.print(Text("\n# in another terminal, in this directory", "dim"))
     scripts = Path(sys.executable).parent
@@ -114,8 +116,16 @@ def _invite(console: Console, examples: Iterable[tuple[str, str]], *, is_once: b
     for title, command in examples:
         console.print(Text(f"\n# {title}", "dim"), soft_wrap=True)
         console.print(command, markup=False, highlight=False, soft_wrap=True)
-    if not is_once:
-        console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))
+
+
+def _stay(console: Console, broker: DevBroker) -> None:
+    from broker.web.review.links import FOLDER, LIFETIME, Links  # noqa: PLC0415 - only a stay needs it.
+
+    secret = Links(broker.directory / "state" / FOLDER).issue()
+    url = f"http://127.0.0.1:{broker.admin_port}/audit/login/link/{secret}"
+    console.print(Text(f"\n# Read the audit record: once, within {LIFETIME} seconds", "dim"))
+    console.print(url, markup=False, highlight=False, soft_wrap=True)
+    console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))
 
 
 @contextmanager

@@ -28,7 +28,12 @@ listen: {{http: 127.0.0.1:{http}, grpc: 127.0.0.1:{grpc}, admin: 127.0.0.1:{admi
 workers: {{pin: never}}
 keys: {{store: dev, algorithm: ES256, also: [RS256], dev: {{directory: {directory}/keys}}}}
 state: {{store: sqlite, directory: {directory}/state}}
-audit: {{directory: {directory}/audit, people: {{names: clear}}}}
+audit:
+  directory: {directory}/audit
+  people: {{names: clear}}
+  # Olga may read the record; Ann may not. `broker audit open` makes a link as well.
+  review:
+    oidc: {{issuer: "http://127.0.0.1:{idp}", client_id: audit-desk, claim: groups, values: [auditors]}}
 {policies}log: {{format: console, level: info}}
 
 clients:

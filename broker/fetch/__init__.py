@@ -1,6 +1,6 @@
 """Outbound fetches: one guarded way to ask somebody else's server for a document."""
 
-from broker.fetch.guarded import Fetched, Fetcher, GuardedFetcher
+from broker.fetch.guarded import Fetched, Fetcher, GuardedFetcher, Sender
 from broker.fetch.refusals import FetchReason, FetchRefused
 from broker.fetch.url import Target, read_url
 
@@ -10,6 +10,7 @@ __all__ = [
     "Fetched",
     "Fetcher",
     "GuardedFetcher",
+    "Sender",
     "Target",
     "read_url",
 ]

@@ -69,6 +69,22 @@ class _Posted:
 
     body: bytes = field(repr=False)
     content_type: str
+    authorization: str = field(default="", repr=False)
+
+
+class Sender(Fetcher, Protocol):
+    """A fetcher that also sends, with the same bounds and refusals."""
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        max_bytes: int,
+        answer_type: str,
+        authorization: str = "",
+    ) -> bytes: ...
 
 
 class GuardedFetcher:
@@ -120,10 +136,21 @@ class GuardedFetcher:
         return self._ask(url, max_bytes=max_bytes, media_types=media_types, within=within)
 
     def post(
-        self, url: str, body: bytes, *, content_type: str, max_bytes: int, answer_type: str
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        max_bytes: int,
+        answer_type: str,
+        authorization: str = "",
     ) -> bytes:
-        """What the server answers to a body, once and in at most ``max_bytes``. Raises ``FetchRefused``."""
-        posted = _Posted(body, content_type)
+        """
+        What the server answers to a body, once and in at most ``max_bytes``.
+
+        ``authorization`` is the header of that name. Raises ``FetchRefused``.
+        """
+        posted = _Posted(body, content_type, authorization)
         media_types = frozenset({answer_type})
         return self._ask(url, max_bytes=max_bytes, media_types=media_types, posted=posted).body
 
@@ -221,6 +248,8 @@ def _headers(
 ) -> Mapping[str, str]:
     """All headers that are sent, but for the length of a body."""
     headers = {} if posted is None else {"Content-Type": posted.content_type}
+    if posted is not None and posted.authorization:
+        headers["Authorization"] = posted.authorization
     return {
         **headers,
         "Host": target.authority,

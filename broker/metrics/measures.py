@@ -11,7 +11,7 @@ from broker.errors import Reason
 from broker.metrics.files import CountFile
 from broker.metrics.tally import Counter, Family, Gauge, Histogram
 
-FACES: Final = ("http", "grpc", "service")
+FACES: Final = ("http", "grpc", "service", "admin")
 EVENTS: Final = (
     "token.issue",
     "token.introspect",
@@ -19,6 +19,9 @@ EVENTS: Final = (
     "token.withdraw",
     "revocations.watch",
     "policy.explain",
+    "audit.login",
+    "audit.logout",
+    "audit.read",
     "config.loaded",
     "config.rejected",
     "service.started",

@@ -3,28 +3,21 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.endpoints.limits import source_of
 from broker.endpoints.overload import Overloaded
 from broker.endpoints.watching import WatchEndpoint, Watcher
-from broker.errors import OAuthError, Reason, ServerError
-from broker.model import ClientCredential, RequestContext, Revocation, new_request_id
-from broker.rpc.boundary import log_failure
-from broker.rpc.call import Call, CallMetadata, peer_address
+from broker.model import ClientCredential, Revocation, new_request_id
+from broker.rpc.call import Call
 from broker.rpc.revocation_feed import Moment, RevocationFeed
-from broker.rpc.status import decision_metadata, refusal_of
-from broker.rpc.token_service import check_sizes, read_credential
-from broker.rpc.unheard import NotHeard, Unheard
+from broker.rpc.status import decision_metadata
+from broker.rpc.stream_calls import StreamCalls, StreamContext, credential_of, stream_boundary
 from broker.v1 import revocation_service_pb2
 from broker.v1.revocation_service_pb2 import WatchRevocationsRequest, WatchRevocationsResponse
 
@@ -33,26 +26,18 @@ SERVICE: Final[str] = revocation_service_pb2.DESCRIPTOR.services_by_name[
 ].full_name
 METHOD: Final = "WatchRevocations"
 
-_ADMISSION_SECONDS: Final = 10.0
 _MOST_WAITING: Final = 64
 _PART: Final = 500
 """How many revocations one message holds at most: some 30 KiB."""
 
-_log = structlog.get_logger("broker.rpc")
-
-_Context = grpc.aio.ServicerContext[Any, Any]
 _Admission = Future[Watcher]
-
-
-class ListenerTooSlow(Exception):
-    """What was sent to a listener was not taken in time."""
 
 
 class RevocationService:
     """
     Answers for ``broker.v1.RevocationService``, in the event loop that ``feed`` lives in.
 
-    Admission blocks, so it happens on ``threads``. A listener that takes nothing for ``write_timeout`` is
+    Admission blocks, so it happens on ``threads``. A listener that takes nothing for some time is
     cut off; nothing is kept for it meanwhile, since streams read on where they are.
     """
 
@@ -62,16 +47,12 @@ class RevocationService:
         feed: RevocationFeed,
         *,
         threads: Executor,
-        unheard: Unheard,
-        max_message_bytes: int,
-        write_timeout: timedelta,
+        calls: StreamCalls,
     ) -> None:
         self._endpoint = endpoint
         self._feed = feed
         self._threads = threads
-        self._unheard = unheard
-        self._max_message_bytes = max_message_bytes
-        self._write_seconds = write_timeout.total_seconds()
+        self._calls = calls
         self._admissions: set[_Admission] = set()
 
     def handlers(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
@@ -79,32 +60,19 @@ class RevocationService:
         # One message is all that is taken, but our code runs before it is there and bounds the wait.
         return {METHOD: grpc.stream_stream_rpc_method_handler(self._watch)}
 
-    async def _watch(self, _messages: object, context: _Context) -> None:
+    async def _watch(self, _messages: object, context: StreamContext) -> None:
         opened_at = time.monotonic()
         request_id = new_request_id()
-        async with _boundary(context, request_id):
-            data = await self._unheard.message(context)
-            watcher = await self._admitted(self._call(data, context, request_id))
+        async with stream_boundary(context, request_id, method=f"{SERVICE}/{METHOD}"):
+            call = await self._calls.read(context, WatchRevocationsRequest.FromString, request_id)
+            watcher = await self._admitted(call)
             try:
                 # What ends a stream must not give its place away before the stream has ended.
-                async with _boundary(context, request_id):
+                async with stream_boundary(context, request_id, method=f"{SERVICE}/{METHOD}"):
                     await context.send_initial_metadata(decision_metadata(request_id))
                     await self._tell(watcher, context, opened_at=opened_at)
             finally:
                 self._endpoint.dismiss(watcher)
-
-    def _call(
-        self, data: bytes | None, context: _Context, request_id: str
-    ) -> Call[WatchRevocationsRequest]:
-        deadline = time.monotonic() + _ADMISSION_SECONDS
-        peer = peer_address(context.peer())
-        return Call(
-            RequestContext("grpc", request_id, peer, deadline, source_of(peer)),
-            CallMetadata.read(context.invocation_metadata() or ()),
-            data,
-            WatchRevocationsRequest.FromString,
-            self._max_message_bytes,
-        )
 
     async def _admitted(self, call: Call[WatchRevocationsRequest]) -> Watcher:
         """The client behind a call; raises ``OAuthError``. One that goes away meanwhile keeps no place."""
@@ -115,7 +83,7 @@ class RevocationService:
         def read() -> ClientCredential:
             # What is not known now cannot be told; the record says so.
             self._feed.check()
-            return _credential(call)
+            return credential_of(call.message().client_authentication, call.metadata)
 
         admission = self._threads.submit(self._endpoint.admit, call.context, read)
         self._admissions.add(admission)
@@ -130,7 +98,7 @@ class RevocationService:
         if not admission.cancelled() and admission.exception() is None:
             self._endpoint.dismiss(admission.result())
 
-    async def _tell(self, watcher: Watcher, context: _Context, *, opened_at: float) -> None:
+    async def _tell(self, watcher: Watcher, context: StreamContext, *, opened_at: float) -> None:
         """Tell everything, then what changes, until something changes about the client."""
         edition = number = 0
         while True:
@@ -143,57 +111,8 @@ class RevocationService:
             edition = self._feed.edition if is_all else 0
             for part in _parts(found):
                 message = _message(part, moment if is_all else None, opened_at=opened_at)
-                await self._write(message, context)
+                await self._calls.write(context, message.SerializeToString())
                 number = part[-1].number if part else number
-
-    async def _write(self, message: WatchRevocationsResponse, context: _Context) -> None:
-        try:
-            async with asyncio.timeout(self._write_seconds):
-                await context.write(message.SerializeToString())
-        except TimeoutError:
-            raise ListenerTooSlow from None
-
-
-@asynccontextmanager
-async def _boundary(context: _Context, request_id: str) -> AsyncIterator[None]:
-    """
-    End the call as whatever goes wrong in the block wants it.
-
-    A status is sent after what was not taken yet: until that is taken, or the connection's time is up,
-    the block is not left.
-    """
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except OAuthError as error:
-        await _refuse(context, error, request_id=request_id if error.is_recorded else None)
-    except NotHeard:
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED.sentence)
-    except ListenerTooSlow:
-        _log.warning("listener_too_slow", request_id=request_id)
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "What was sent was not taken.")
-    except Exception as error:  # noqa: BLE001 - The caller learns nothing of what it is.
-        log_failure(error, request_id, method=f"{SERVICE}/{METHOD}")
-        await _refuse(context, ServerError(Reason.INTERNAL_ERROR), request_id=request_id)
-
-
-async def _refuse(context: _Context, error: OAuthError, *, request_id: str | None = None) -> None:
-    refusal = refusal_of(error, request_id=request_id)
-    await context.abort(refusal.code, refusal.message, refusal.trailers)
-
-
-def _credential(call: Call[WatchRevocationsRequest]) -> ClientCredential:
-    credential = read_credential(call.message().client_authentication, call.metadata)
-    check_sizes(
-        {
-            "client_id": credential.client_id,
-            "client_secret": credential.client_secret,
-            "client_assertion": credential.client_assertion,
-            "client_assertion_type": credential.client_assertion_type,
-        }
-    )
-    return credential
 
 
 def _parts(found: Sequence[Revocation]) -> Iterator[Sequence[Revocation]]:

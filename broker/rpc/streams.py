@@ -12,12 +12,16 @@ import grpc.aio
 
 from broker.endpoints.watching import WatchEndpoint
 from broker.model import TlsFiles
+from broker.rpc.audit_service import SERVICE as AUDIT_SERVICE
+from broker.rpc.audit_service import AuditService, RecordReading
 from broker.rpc.revocation_feed import RevocationFeed
 from broker.rpc.revocation_service import SERVICE, RevocationService
+from broker.rpc.stream_calls import StreamCalls
 from broker.rpc.tls import ReloadingTls
 from broker.rpc.unheard import Unheard
 
 _ADMITTING_THREADS: Final = 8
+_READING_THREADS: Final = 4
 _MOST_CALLS: Final = 2048
 """More than may wait for their message, for admission, and stream, so that one cannot shut out another."""
 
@@ -62,11 +66,16 @@ class StreamListener:
 
 @asynccontextmanager
 async def streaming(
-    endpoint: WatchEndpoint, feed: RevocationFeed, listener: StreamListener
+    endpoint: WatchEndpoint,
+    feed: RevocationFeed,
+    listener: StreamListener,
+    *,
+    reading: RecordReading | None = None,
 ) -> AsyncIterator[int]:
     """
     Serve streams until the end of the block; it gives the port.
 
+    With ``reading`` questions about the audit record are answered beside them.
     Raises ``RuntimeError`` when the port cannot be had, ``ValueError`` or ``OSError`` for bad TLS files.
     """
     threads = ThreadPoolExecutor(_ADMITTING_THREADS, "admission")
@@ -78,15 +87,22 @@ async def streaming(
         ),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
+    calls = StreamCalls(
+        Unheard(listener.read_timeout),
+        max_message_bytes=listener.max_message_bytes,
+        write_timeout=listener.write_timeout,
+    )
     service = RevocationService(
         endpoint,
         feed,
         threads=threads,
-        unheard=Unheard(listener.read_timeout),
-        max_message_bytes=listener.max_message_bytes,
-        write_timeout=listener.write_timeout,
+        calls=calls,
     )
     server.add_registered_method_handlers(SERVICE, service.handlers())
+    reading_threads = ThreadPoolExecutor(_READING_THREADS, "audit-reading")
+    if reading is not None:
+        record = AuditService(reading, threads=reading_threads, calls=calls)
+        server.add_registered_method_handlers(AUDIT_SERVICE, record.handlers())
     port = _bind(server, listener)
     following = asyncio.create_task(feed.follow())
     await server.start()
@@ -99,6 +115,7 @@ async def streaming(
         with suppress(asyncio.CancelledError):
             await following
         threads.shutdown(wait=False, cancel_futures=True)
+        reading_threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _bind(server: grpc.aio.Server, listener: StreamListener) -> int:

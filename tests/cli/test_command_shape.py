@@ -31,6 +31,8 @@ VERBS = [
     ("keys", "rotate"),
     ("keys", "revoke"),
     ("audit", "verify"),
+    ("audit", "query"),
+    ("audit", "tail"),
     ("policy", "check"),
     ("policy", "test"),
     ("policy", "explain"),

@@ -32,6 +32,7 @@ FILE: Final[dict[str, Any]] = {
             "limit": {"rate": "7/h"},
             "administer": True,
             "explain": True,
+            "read_audit": True,
             "introspect": ["https://mcp.example/mcp"],
             "dpop_bound_access_tokens": True,
             "disabled": True,

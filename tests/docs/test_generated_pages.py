@@ -8,7 +8,7 @@ import pytest
 from broker.audit.record import Record
 from broker.errors import OAuthError, Reason
 from docs import conformance_tables
-from docs.errors_tables import BY_SLOT, INACTIVE, error_classes, remedies
+from docs.errors_tables import BY_SLOT, INACTIVE, ON_A_PAGE, error_classes, remedies
 from docs.generate import FOLDER, REGIONS, pages
 from docs.markers import STANDARDS, requirements
 from docs.operations_tables import events, record
@@ -66,7 +66,7 @@ def test_every_answer_that_a_reason_is_said_to_get_is_an_answer() -> None:
     codes = {one.error for one in error_classes()}
 
     for answers in _answers().values():
-        assert answers in (BY_SLOT, INACTIVE) or codes.issuperset(answers)
+        assert answers in (BY_SLOT, INACTIVE, ON_A_PAGE) or codes.issuperset(answers)
 
 
 def test_a_reason_is_said_to_be_used_exactly_if_it_is() -> None:
@@ -83,7 +83,7 @@ def test_a_reason_is_answered_with_what_the_code_raises_it_in() -> None:
     for raised, reason in _raised():
         said = answers[reason.lower()]
         if raised == "TokenRejected":
-            assert said in (BY_SLOT, INACTIVE) or _SLOTS.intersection(said), reason
+            assert said in (BY_SLOT, INACTIVE, ON_A_PAGE) or _SLOTS.intersection(said), reason
         elif raised in classes:
             assert classes[raised].error in said, reason
 

@@ -632,3 +632,60 @@ def test_whatever_bytes_arrive_there_is_a_document_or_a_refusal(ca_file: Path, r
             return
     assert fetched.media_type in JSON
     assert len(fetched.body) <= LIMIT
+
+
+# ---- what is sent
+
+
+def send_form(fetcher: GuardedFetcher, url: str, form: bytes, authorization: str = "") -> bytes:
+    return fetcher.post(
+        url,
+        form,
+        content_type="application/x-www-form-urlencoded",
+        max_bytes=LIMIT,
+        answer_type="application/json",
+        authorization=authorization,
+    )
+
+
+def test_a_form_is_sent_and_its_answer_bounded_like_a_document(
+    serve: Serve, fetcher: GuardedFetcher
+) -> None:
+    server = serve(answer(b"{}"))
+
+    answered = send_form(
+        fetcher, server.https("/token"), b"code=a&state=b", authorization="Basic c2VjcmV0"
+    )
+
+    assert answered == b"{}"
+    (head,) = server.requests
+    assert head.startswith(b"POST /token HTTP/1.1\r\n")
+    assert b"Content-Length: 14\r\n" in head
+    assert b"Content-Type: application/x-www-form-urlencoded\r\n" in head
+    assert b"Authorization: Basic c2VjcmV0\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (answer(b"{}", status="307 Temporary Redirect"), FetchReason.REDIRECT),
+        (answer(b"{}", status="400 Bad Request"), FetchReason.STATUS),
+        (answer(b" " * (LIMIT + 1)), FetchReason.TOO_LARGE),
+        (answer(b"{}", media_type="text/html"), FetchReason.MEDIA_TYPE),
+    ],
+)
+def test_a_form_is_sent_once_and_nowhere_else(
+    serve: Serve, fetcher: GuardedFetcher, script: Script, reason: FetchReason
+) -> None:
+    server = serve(script)
+    with pytest.raises(FetchRefused) as refused:
+        send_form(fetcher, server.https("/token"), b"a=b")
+    assert refused.value.reason == reason
+    assert len(server.requests) == 1
+
+
+def test_no_form_is_sent_to_a_private_address(ca_file: Path) -> None:
+    guarded = GuardedFetcher(ca_file=ca_file)
+    with pytest.raises(FetchRefused) as refused:
+        send_form(guarded, "https://127.0.0.1/token", b"a=b")
+    assert refused.value.reason == FetchReason.BLOCKED

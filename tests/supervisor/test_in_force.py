@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from broker.app import Process
 from broker.config import load_settings
@@ -357,6 +358,32 @@ def test_a_process_that_cannot_take_what_is_in_force_serves_on_but_is_not_ready(
         process.close()
     rejected = read_records(setting.audit_directory, "config.rejected")
     assert [record["detail"] for record in rejected] == ["another problem"]
+
+
+@pytest.mark.requirement("LOG-07")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"disabled_subjects": ["canary-alice", "canary-alice"]},
+        {"disabled_subjects": ["canary alice\n"]},
+        {"authorization_servers": [{"issuer": "x", "subjects": {"canary-alice.b": "canary\n"}}]},
+        {"issuers": [{"issuer": "https://idp.example", "accounts": {"canary-alice": 7}}]},
+    ],
+)
+def test_why_a_reload_was_refused_is_told_without_the_people_in_the_file(
+    setting: Setting, wrong: Document
+) -> None:
+    supervisor = accepted(setting)
+
+    rewrite(setting, lambda document: document.update(wrong))
+    with capture_logs() as logs:
+        order = supervisor.reload()
+
+    [refused] = [one for one in logs if one["event"] == "reload_refused"]
+    for told in (order.problem, refused["problems"]):
+        assert "broker.yaml:" in told
+        assert next(iter(wrong)) in told
+        assert "canary" not in told
 
 
 @pytest.mark.requirement("R-27", "CIMD-13")

@@ -59,17 +59,18 @@ def query_from(pairs: Iterable[tuple[str, str]], *, now: float) -> Query:
     """
     lists: dict[str, list[str]] = {}
     single: dict[str, str] = {}
-    for name, untrimmed in pairs:
-        value = untrimmed.strip()
-        if name in LISTS:
-            if value:
-                lists.setdefault(name, []).append(value)
-        elif name not in MOMENTS + DEPTHS:
+    for name, value in pairs:
+        if name not in LISTS and name not in MOMENTS + DEPTHS:
             raise QueryRefused(f"{name[:_LONGEST_SHOWN]!r} is no filter")
-        elif value:
-            if name in single:
-                raise QueryRefused(f"{name}: it is given twice")
-            single[name] = value
+        if name in single:
+            raise QueryRefused(f"{name}: it is given twice")
+        if not value.strip():
+            continue
+        if name in LISTS:
+            # As it stands: what is in a record may begin or end with a blank.
+            lists.setdefault(name, []).append(value)
+        else:
+            single[name] = value.strip()
     told: dict[str, Any] = {LISTS[name]: tuple(values) for name, values in lists.items()}
     told["grant_types"] = tuple(GRANTS.get(one, one) for one in told.get("grant_types", ()))
     told |= {name: moment(single[name], now=now) for name in MOMENTS if name in single}

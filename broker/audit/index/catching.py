@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -30,10 +30,15 @@ _Item = tuple[Line, IndexEntry | None]
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """How many records were entered, and what is wrong with chains, by the names of their writers."""
+    """
+    How many records were entered, and what is wrong with chains, by the names of their writers.
+
+    ``rebuilt`` tells why the index was thrown away before, if it was.
+    """
 
     records: int
     faults: Mapping[str, str]
+    rebuilt: str = ""
 
 
 def catch_up(
@@ -47,13 +52,14 @@ def catch_up(
     """
     with sole_writer(file.path, patience=patience):
         try:
-            file.prepare()
-            return _fill(file, directory, progress)
+            rebuilt = file.prepare()
+            return replace(_fill(file, directory, progress), rebuilt=rebuilt)
         except IndexDamaged as damaged:
-            file.throw_away(damaged.strerror or "it is damaged")
+            rebuilt = damaged.strerror or "it is damaged"
         except IndexAhead as ahead:
-            file.throw_away(str(ahead))
-        return _fill(file, directory, progress)
+            rebuilt = str(ahead)
+        file.throw_away(rebuilt)
+        return replace(_fill(file, directory, progress), rebuilt=rebuilt)
 
 
 class IndexAhead(Exception):
@@ -65,6 +71,7 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
         positions = read_positions(connection)
         check_known(directory, positions)
         follower = Follower(directory, positions)
+        follower.faults |= file.faults.known()
         lines = _by_time(follower)
         filler = Filler(connection)
         records = 0
@@ -75,6 +82,7 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
             records += len(batch)
             if progress is not None:
                 progress(*_extent(directory, read_positions(connection)))
+        file.faults.keep(follower.faults)
         faults = faults_of(follower)
         _keep_faults(connection, faults)
         return CaughtUp(records, faults)

@@ -95,6 +95,8 @@ def tokens_of(record: Record) -> dict[str, int]:
 def _person(record: Record) -> str:
     if record.subject:
         return record.subject
+    if record.auditor:
+        return record.auditor
     # Whose tokens were withdrawn is no subject of the request, but whoever asks for them means this too.
     return record.party or "" if record.party_kind == "subject" else ""
 

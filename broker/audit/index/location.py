@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,8 @@ def _is_ours(path: Path) -> bool:
         status = path.lstat()
     except FileNotFoundError:
         return True
-    return os.geteuid() in (status.st_uid, 0)
+    # The superuser follows no link that somebody else has laid.
+    return stat.S_ISREG(status.st_mode) and os.geteuid() in (status.st_uid, 0)
 
 
 def _cache() -> Path:
@@ -71,14 +73,27 @@ def sole_writer(path: Path, *, patience: float) -> Iterator[None]:
     Waits for at most ``patience`` seconds, then raises ``Busy``. Ends with its process, however that ends.
     """
     # The name ends in nothing by which the audit directory knows a writer of records.
-    guard = path.with_name(f"{path.name}-guard")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(guard, flags, 0o600)
+    descriptor = made_private(path.with_name(f"{path.name}-guard"))
     try:
         _hold(descriptor, until=time.monotonic() + patience)
         yield
     finally:
         os.close(descriptor)
+
+
+def made_private(path: Path, *, is_new: bool = False) -> int:
+    """
+    A file that its owner alone can read and write, open; the descriptor is the caller's to close.
+
+    What the superuser makes in the directory of somebody else is of that one, who has to use it later.
+    ``is_new`` refuses one that is there. Raises ``OSError``.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if is_new else 0)
+    descriptor = os.open(path, flags, 0o600)
+    place = path.parent.stat()
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid != place.st_uid:
+        os.fchown(descriptor, place.st_uid, place.st_gid)
+    return descriptor
 
 
 def _hold(descriptor: int, *, until: float) -> None:

@@ -13,7 +13,7 @@ from broker.audit.query import PARTY_KINDS, Party
 MOST_OTHERS: Final = 20
 """So many are told of each kind with whom a party was seen."""
 
-MOST_COUNTED: Final = 10_000
+MOST_COUNTED: Final = 5_000
 """Of a party with more records, people are counted among the newest ones only."""
 
 _COLUMNS: Final = {

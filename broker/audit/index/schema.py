@@ -79,6 +79,9 @@ _TABLES: Final = """
         client, resource, reason, mcp_server, mcp_client, event, decision, grant_type, depth,
         policies
     );
+    CREATE INDEX combination_mcp_client ON combination (mcp_client);
+    CREATE INDEX combination_mcp_server ON combination (mcp_server);
+    CREATE INDEX combination_resource ON combination (resource);
     CREATE TABLE combination_policy (
         policy INTEGER NOT NULL, combination INTEGER NOT NULL, PRIMARY KEY (policy, combination)
     ) WITHOUT ROWID;

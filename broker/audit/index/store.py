@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Final
 
 import structlog
 
-from broker.audit.index.location import log_name, sole_writer
+from broker.audit.diagnosis import Fault
+from broker.audit.index.location import log_name, made_private, sole_writer
 from broker.audit.index.schema import create, is_current, is_sound
 from broker.audit.query import QueryTooExpensive
 
@@ -24,6 +25,7 @@ CHECK_EVERY: Final = 24 * 3600.0
 _log = structlog.get_logger("broker.audit.index")
 
 _BUSY_SECONDS: Final = 10.0
+_FAULTS_KEPT: Final = 60.0
 _STEPS: Final = 2_000
 _MOST_IDLE: Final = 4
 # What says nothing about the content: there is no space, no right, no disk, or somebody else is writing.
@@ -49,6 +51,30 @@ class IndexMissing(OSError):
     """There is no index; whoever catches up next makes one."""
 
 
+class KnownFaults:
+    """
+    The faults of chains, for as long as nobody looks for them again.
+
+    To find out what is wrong with a line, all that follows may have to be read.
+    """
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+        self._until = 0.0
+
+    def known(self) -> Mapping[str, Fault]:
+        """What was found lately."""
+        if time.monotonic() >= self._until:
+            self._faults = {}
+        return self._faults
+
+    def keep(self, faults: Mapping[str, Fault]) -> None:
+        """Remember what was found, from the first of it on."""
+        if not self._faults:
+            self._until = time.monotonic() + _FAULTS_KEPT
+        self._faults = dict(faults)
+
+
 @dataclass(frozen=True, slots=True)
 class _Connected:
     connection: sqlite3.Connection
@@ -66,21 +92,24 @@ class IndexFile:
         self.path = path
         self.limit = limit
         self.is_damaged = False
+        self.faults = KnownFaults()
         self._directory = directory
         self._lock = threading.Lock()
         self._idle: list[_Connected] = []
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
         """
         Make sure that there is an index of this log and version; for who is the sole writer.
 
-        One that is damaged, or of another log or version, is thrown away.
+        One that is damaged, or of another log or version, is thrown away; then the answer is why.
         """
-        wrong = self._wrong()
-        if wrong == "missing":
+        if not self.path.exists():
             self._create()
-        elif wrong:
+            return ""
+        wrong = self._wrong()
+        if wrong:
             self.throw_away(wrong)
+        return wrong
 
     def forget(self, why: str, *, patience: float) -> None:
         """Throw away the index, if there is one. Raises ``Busy`` after ``patience`` seconds."""
@@ -162,8 +191,6 @@ class IndexFile:
 
     def _wrong(self) -> str:
         """What is wrong with the file; nothing when it can be used."""
-        if not self.path.exists():
-            return "missing"
         if self.is_damaged:
             return "it is damaged"
         try:
@@ -188,9 +215,9 @@ class IndexFile:
         return ""
 
     def _create(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self.path, flags, 0o600))
+        os.close(made_private(self.path, is_new=True))
         self.is_damaged = False
+        self.faults = KnownFaults()
         with self.writing() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             create(

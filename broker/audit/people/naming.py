@@ -21,6 +21,9 @@ _PROFILES_OF_PROGRAMS: Final = frozenset({"ai_agent", "client_instance", "servic
 _CEDAR_ERROR: Final = re.compile(r"error while evaluating policy `[^`]{1,256}`")
 _WITHHELD: Final = "what went wrong may name a person; `broker policy explain` tells it"
 _LEAST_TELLING_NAME: Final = 3
+_PSEUDONYM: Final = re.compile(r"~[0-9A-Za-z-]{4,16}~[A-Za-z0-9_-]{22}")
+ACCOUNT_METHOD: Final = "link"
+"""How an auditor logged in who is an account of the system."""
 
 
 class Naming(Protocol):
@@ -97,11 +100,30 @@ def rename_people(facts: dict[str, Any], name: Name, *, issuer: str) -> None:
     party = facts.get("party")
     if party is not None and _is_person(party, facts.get("party_kind")):
         facts["party"] = renamed[party] = name(party)
+    _rename_reading(facts, name, renamed)
     actors = facts.get("actors")
     if actors:
         facts["actors"] = _actors(actors, name, issuer=issuer, renamed=renamed)
     if renamed:
         _clean_texts(facts, renamed)
+
+
+def _rename_reading(facts: dict[str, Any], name: Name, renamed: dict[str, str]) -> None:
+    """
+    The same for who read the record, and about whom.
+
+    An account of the system is none of a person in particular, and is kept as an operator's is. Who is asked
+    about by a pseudonym has one already.
+    """
+    auditor = facts.get("auditor")
+    if auditor is not None and facts.get("auth_method") != ACCOUNT_METHOD:
+        facts["auditor"] = renamed[auditor] = name(auditor)
+    people = facts.get("people_asked")
+    if people:
+        facts["people_asked"] = [
+            one if _PSEUDONYM.fullmatch(one) or one.startswith(CLIENT_SUBJECT_PREFIX) else name(one)
+            for one in people
+        ]
 
 
 def _is_person(party: str, kind: str | None) -> bool:

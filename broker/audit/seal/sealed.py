@@ -13,7 +13,8 @@ from broker.audit.seal.chains import Chains
 from broker.audit.seal.growth import Growth
 from broker.audit.seal.listing import Listed, Listing, ListingBroken, moment
 from broker.audit.seal.receipts import Receipt
-from broker.audit.seal.stamps import STAMPS, Stamped, StampVerifier, read_stamps
+from broker.audit.seal.stamps import Stamped, StampVerifier, read_stamps
+from broker.audit.seal.time_stamps import FILE as STAMPS
 from broker.audit.segments import segment_name
 
 

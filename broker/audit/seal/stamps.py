@@ -2,33 +2,26 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from cryptography import x509
-from msgspec import Struct
 
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.seal.listing import moment
-
-STAMPS: Final = "time-stamps.jsonl"
-"""The file of time-stamps, beside the checkpoints."""
+from broker.audit.seal.time_stamps import FILE, StampLine, TimeStampRefused, stamped_time
 
 _LONGEST: Final = 256 * 1024
+_LARGEST_ROOTS: Final = 1024 * 1024
 _LENIENCE: Final = 300.0
 
 
 class StampsUnread(Exception):
     """Time-stamps cannot be verified here; the sentence says why."""
-
-
-class _Line(Struct, forbid_unknown_fields=True):
-    digest: str
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +35,31 @@ class Stamped:
 
 class StampVerifier:
     """
-    Verifies the time-stamps of those whose certificates come from some roots, in PEM.
+    Verifies the time-stamps of those whose certificates come from the roots in a file, in PEM.
 
-    Raises ``StampsUnread`` when that package is not installed or the roots are none.
+    Raises ``StampsUnread`` when there are none, or the package that verifies is not installed.
     """
 
-    def __init__(self, roots: bytes) -> None:
-        try:
-            import rfc3161_client  # noqa: PLC0415 - not everybody has time-stamps.
-        except ImportError:
-            sentence = (
-                "time-stamps are verified by the package rfc3161-client, which is not installed"
+    def __init__(self, roots: Path) -> None:
+        if find_spec("rfc3161_client") is None:
+            raise StampsUnread(
+                "time-stamps take the package rfc3161-client, which is not installed"
             )
-            raise StampsUnread(sentence) from None
         try:
-            certificates: Sequence[x509.Certificate] = x509.load_pem_x509_certificates(roots)
-        except ValueError:
-            raise StampsUnread("there is no certificate in PEM") from None
-        builder = rfc3161_client.VerifierBuilder(roots=list(certificates))
-        self._verifier = builder.build()
-        self._decode = rfc3161_client.decode_timestamp_response
-        self._refused = rfc3161_client.VerificationError
+            with roots.open("rb") as file:
+                x509.load_pem_x509_certificates(file.read(_LARGEST_ROOTS))
+        except (OSError, ValueError):
+            raise StampsUnread(f"{roots} holds no certificate in PEM") from None
+        self._roots = roots
 
     def verify(self, stamped: Stamped, checkpoint: Checkpoint) -> float | Fault:
         """When the checkpoint was stamped, in unix seconds, or what is wrong with that."""
         try:
-            response = self._decode(stamped.token)
-            self._verifier.verify_message(response, checkpoint.text.encode())
-            at = float(response.tst_info.gen_time.timestamp())
-        except (self._refused, ValueError) as error:
-            sentence = f"the time-stamp is not one of this checkpoint by who is trusted: {error}"
-            return Fault(stamped.place, Wrong.FOREIGN, sentence)
+            at = stamped_time(
+                stamped.token, checkpoint.text.encode(), roots=self._roots
+            ).timestamp()
+        except TimeStampRefused as refused:
+            return Fault(stamped.place, Wrong.FOREIGN, str(refused))
         if at + _LENIENCE < moment(checkpoint):
             sentence = "the checkpoint was stamped before the time that it tells"
             return Fault(stamped.place, Wrong.REWRITTEN, sentence)
@@ -86,7 +73,7 @@ def read_stamps(folder: Path, faults: list[Fault]) -> dict[str, list[Stamped]]:
     What is none goes to ``faults``; a last line without an end is left out. Raises ``OSError``.
     """
     found: dict[str, list[Stamped]] = {}
-    path = folder / STAMPS
+    path = folder / FILE
     if not path.exists():
         return found
     with path.open("rb") as file:
@@ -106,7 +93,7 @@ def read_stamps(folder: Path, faults: list[Fault]) -> dict[str, list[Stamped]]:
 
 def _stamped(place: Place, line: bytes) -> Stamped | None:
     try:
-        told = msgspec.json.decode(line, type=_Line)
+        told = msgspec.json.decode(line, type=StampLine)
         return Stamped(place, told.digest, base64.b64decode(told.token, validate=True))
     except (ValueError, RecursionError, binascii.Error):
         return None

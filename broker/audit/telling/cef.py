@@ -22,6 +22,9 @@ _NAMES: Final[Mapping[str, str]] = {
     "token.withdraw": "Tokens of a party withdrawn",
     "revocations.watch": "Withdrawals followed",
     "policy.explain": "Policy explained",
+    "audit.login": "Auditor logged in",
+    "audit.logout": "Auditor logged out",
+    "audit.read": "Audit record read",
     "config.loaded": "Configuration loaded",
     "config.rejected": "Configuration rejected",
     "service.started": "Service started",
@@ -31,6 +34,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "key.revoke": "Signing key revoked",
     "key.failed": "Change of signing keys failed",
     "key.seen": "Signing key changed its state",
+    "people.forget": "People of a period forgotten",
+    "people.failed": "People of a period not forgotten",
     "chain.opened": "Audit segment opened",
     "chain.closed": "Audit segment closed",
 }
@@ -63,7 +68,7 @@ def _members(record: Record, line: bytes) -> Iterator[tuple[str, str]]:
     if _is_address(record.peer):
         yield ("c6a2" if ":" in (record.peer or "") else "src"), record.peer or ""
         yield "c6a2Label", "Source IPv6 Address" if ":" in (record.peer or "") else ""
-    yield "suser", record.subject or record.operator or ""
+    yield "suser", record.subject or record.auditor or record.operator or ""
     yield "requestClientApplication", record.client_id or ""
     yield "request", record.resource or ""
     yield "deviceExternalId", record.writer

@@ -4,10 +4,10 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, Self
 
 from broker.audit.chain import MAX_LINE_BYTES, line_hash
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused
@@ -100,7 +100,8 @@ def write_export(
     Write the records to a file that is not there yet, and beside it what ``manifest`` says of it.
 
     Both are for their owner alone. The manifest comes last, so that no file has one that is not whole.
-    Raises ``ExportRefused`` where there is such a file already, ``OSError``, and as ``AuditReader`` does.
+    Raises ``ExportRefused`` where there is such a file already or it cannot be written, and as
+    ``AuditReader`` does.
     """
     beside = to.with_name(to.name + MANIFEST)
     for place in (to, beside):
@@ -127,14 +128,19 @@ class _new_file:  # noqa: N801 - it is used as a function would be
         self._path = path
         self._draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
-    def __enter__(self) -> BinaryIO:
+    def __enter__(self) -> Self:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb", buffering=_BLOCK)
-        return self._file
+        with self._telling():
+            self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb", buffering=_BLOCK)
+        return self
+
+    def write(self, data: bytes) -> None:
+        with self._telling():
+            self._file.write(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with self._file:
+            with self._telling(), self._file:
                 if kind is None:
                     self._file.flush()
                     os.fsync(self._file.fileno())
@@ -144,13 +150,22 @@ class _new_file:  # noqa: N801 - it is used as a function would be
             with suppress(OSError):
                 self._draft.unlink()
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What cannot be written is told by its name, and not taken for what cannot be read."""
+        try:
+            yield
+        except OSError as error:
+            raise ExportRefused(f"{self._path} cannot be written: {error.strerror}") from None
+
     def _keep(self) -> None:
         try:
             # A link, unlike a rename, never replaces what somebody else has put there.
             os.link(self._draft, self._path)
         except FileExistsError:
             raise ExportRefused(f"{self._path} is there already") from None
-        sync_directory(self._path.parent)
+        with self._telling():
+            sync_directory(self._path.parent)
 
 
 def check_export(manifest: Path, keys: Sequence[NoteKey]) -> Manifest:

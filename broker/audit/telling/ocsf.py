@@ -31,6 +31,11 @@ _ACTIVITIES: Final[Mapping[str, tuple[int, str]]] = {
     "token.withdraw": (4, "Delete"),
     "revocations.watch": (2, "Read"),
     "policy.explain": (2, "Read"),
+    "audit.login": (1, "Create"),
+    "audit.logout": (4, "Delete"),
+    "audit.read": (2, "Read"),
+    "people.forget": (4, "Delete"),
+    "people.failed": (4, "Delete"),
     "key.publish": (1, "Create"),
     "key.rotate": (3, "Update"),
     "key.revoke": (4, "Delete"),
@@ -40,7 +45,7 @@ _ACTIVITIES: Final[Mapping[str, tuple[int, str]]] = {
     "config.loaded": (8, "Update"),
     "config.rejected": (8, "Update"),
 }
-_FAILURES: Final = frozenset({"config.rejected", "key.failed"})
+_FAILURES: Final = frozenset({"config.rejected", "key.failed", "people.failed"})
 _GRAVE: Final = frozenset({"config.rejected", "key.failed", "key.revoke"})
 # What has a place of its own in the event as it stands; all other members are told as unmapped.
 _MAPPED: Final = frozenset(
@@ -121,6 +126,8 @@ def _actor(record: Record) -> dict[str, Any]:
         kind = 3 if record.subject_kind == "client" else 1
         name = record.subject
         user = {"uid": name, "name": name, "domain": record.subject_issuer, "type_id": kind}
+    elif record.auditor is not None:
+        user = {"uid": record.auditor, "name": record.auditor, "type_id": 1}
     elif record.operator is not None:
         user = {"uid": record.operator, "name": record.operator, "type_id": 2}
     elif record.client_id is None:

@@ -32,6 +32,7 @@ LIMITS: Final[Mapping[str, str]] = {
     "input": "what is left of a token that was presented",
 }
 """What limits the life of a token, in words."""
+_LOGINS: Final[Mapping[str, str]] = {"link": "a one-time link", "openid": "their login provider"}
 _CAUSES: Final[Mapping[str, str]] = {
     "start": "since a process started",
     "rotation": "since the one before was full",
@@ -299,6 +300,60 @@ def _explain(record: Record) -> Told:
         yield from _refusal(record)
 
 
+# ---- who looks at the record
+
+
+def _auditor(record: Record) -> Told:
+    """An auditor with a session, or a client that reads the record."""
+    if record.auditor is None:
+        yield from _asker(record)
+        return
+    yield "Auditor "
+    yield named("person", record.auditor)
+    method = _LOGINS.get(record.auth_method or "")
+    if method is not None:
+        yield f", by {method},"
+
+
+def _login(record: Record) -> Told:
+    if record.auditor is None:
+        yield "Somebody who did not say who they are"
+    else:
+        yield from _auditor(record)
+    if record.decision == "permit":
+        yield " logged in to the auditors' pages."
+    else:
+        yield " tried to log in to the auditors' pages"
+        yield from _refusal(record)
+
+
+def _logout(record: Record) -> Told:
+    yield from _auditor(record)
+    if record.decision == "permit":
+        yield " logged out."
+    else:
+        yield " tried to log out"
+        yield from _refusal(record)
+
+
+def _read(record: Record) -> Told:
+    yield from _auditor(record)
+    yield " asked the audit record"
+    if record.asked:
+        yield f" for {value(record.asked)}"
+    if record.people_asked:
+        yield " about "
+        for number, person in enumerate(record.people_asked[:_MOST_KEYS]):
+            yield ", " if number else ""
+            yield named("person", person)
+    if record.decision == "deny":
+        yield from _refusal(record)
+    elif record.found is None:
+        yield "."
+    else:
+        yield f" and was told {record.found} record{'' if record.found == 1 else 's'}."
+
+
 # ---- the service itself, its keys and its chains
 
 
@@ -364,6 +419,19 @@ def _chain(what: str) -> Callable[[Record], Told]:
     return tell
 
 
+def _people(what: str) -> Callable[[Record], Told]:
+    def tell(record: Record) -> Told:
+        yield f"Operator {value(record.operator)}" if record.operator else "The broker"
+        yield f" {what}"
+        if record.about:
+            yield f" {value(record.about)}"
+        if record.detail:
+            yield f" ({value(record.detail)})"
+        yield "."
+
+    return tell
+
+
 _TELLERS: Final[Mapping[str, Callable[[Record], Told]]] = {
     "token.issue": _issue,
     "token.introspect": _introspect,
@@ -371,6 +439,9 @@ _TELLERS: Final[Mapping[str, Callable[[Record], Told]]] = {
     "token.withdraw": _withdraw,
     "revocations.watch": _watch,
     "policy.explain": _explain,
+    "audit.login": _login,
+    "audit.logout": _logout,
+    "audit.read": _read,
     "config.loaded": _service("New settings and policies came into force"),
     "config.rejected": _service("New settings or policies were refused and changed nothing"),
     "service.started": _service("The broker started"),
@@ -380,6 +451,8 @@ _TELLERS: Final[Mapping[str, Callable[[Record], Told]]] = {
     "key.revoke": _keys("took a signing key out of use"),
     "key.failed": _key_failed,
     "key.seen": _keys("saw its signing keys change"),
+    "people.forget": _people("is about to forget the people of"),
+    "people.failed": _people("could not forget the people of"),
     "chain.opened": _chain("began a segment of its chain"),
     "chain.closed": _chain("closed a segment of its chain"),
 }

@@ -44,7 +44,8 @@ class Streams:
         """
         The records that meet the query and come after a cursor, each as an event that has it as its id.
 
-        It ends after its time, when whoever asked is not logged in any more, or with an event ``problem`` when the record cannot be read.
+        It ends after its time, when whoever asked is not logged in any more, or with an event ``problem``
+        when the record cannot be read.
         """
         if self.is_full:
             raise TooBusy("Too many streams are open.")

@@ -47,6 +47,11 @@ initialize "keys" {
     path      = "transit/keys/broker-rs256"
     data      = { type = "rsa-2048" }
   }
+  request "audit" {
+    operation = "update"
+    path      = "transit/keys/broker-audit"
+    data      = { type = "ed25519" }
+  }
 }
 
 initialize "access" {
@@ -69,6 +74,13 @@ path "transit/sign/broker-rs256" {
   allowed_parameters = { "batch_input" = [], "key_version" = [], "hash_algorithm" = ["sha2-256"],
                          "prehashed" = [], "signature_algorithm" = ["pkcs1v15"] }
 }
+path "transit/keys/broker-audit" { capabilities = ["read"] }
+path "transit/sign/broker-audit" {
+  capabilities = ["update"]
+  required_parameters = ["key_version"]
+  allowed_parameters = { "input" = [], "key_version" = [] }
+}
+path "kv/data/broker/keys/checkpoint/+" { capabilities = ["create", "read", "update"] }
 path "kv/data/broker/keys/record" { capabilities = ["read"] }
 path "kv/data/broker/keys/people/+" { capabilities = ["create", "read"] }
 path "kv/metadata/broker/keys/people/" { capabilities = ["list"] }

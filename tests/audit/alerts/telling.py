@@ -57,7 +57,12 @@ class Telling:
 
     def see(self, *records: Record, is_past: bool = False) -> int:
         """Show the records; how many alerts came of them."""
-        return self._heard(lambda: [self.alerts.see(one, is_past=is_past) for one in records])
+
+        def show() -> None:
+            for one in records:
+                self.alerts.see(one, is_past=is_past)
+
+        return self._heard(show)
 
     def look(self, at: float = NOW, **facts: Any) -> int:
         """Show how things stand; how many alerts came of it."""

@@ -28,8 +28,8 @@ class Always(Rule):
         yield Finding(record.client_id or "", record, {"at": int(at), "said": record.detail or ""})
 
 
-def always(**terms: float) -> Telling:
-    return Telling("always", rules=(Always,), **terms)
+def always(*, cool_down: float = 3600) -> Telling:
+    return Telling("always", rules=(Always,), cool_down=cool_down)
 
 
 def test_a_rule_is_one_class_and_its_line_in_the_table() -> None:

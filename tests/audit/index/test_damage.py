@@ -334,6 +334,34 @@ def test_a_copy_that_cannot_be_written_is_indexed_in_a_private_place(
     assert (copy / "index.sqlite").exists() == has_index
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser makes files for others")
+def test_an_index_that_the_superuser_makes_belongs_to_who_writes_the_record(life: Life) -> None:
+    life.write(issue(1))
+    life.close()
+    os.chown(life.directory, 54321, 54321)
+    reader = SqliteAuditReader(life.directory)
+    reader.catch_up()
+    assert ids(reader.find(ISSUED).found) == numbered(1)
+    made = [path for path in life.directory.iterdir() if path.name.startswith("index.sqlite")]
+    assert len(made) >= 2
+    assert {path.stat().st_uid for path in made} == {54321}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
+    reader.close()
+
+
+def test_a_link_in_the_place_of_the_index_is_not_followed(life: Life, tmp_path: Path) -> None:
+    life.write(issue(1))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"")
+    (life.directory / "index.sqlite").symlink_to(elsewhere)
+    reader = SqliteAuditReader(life.directory, cache=tmp_path / "cache")
+    reader.catch_up()
+    assert ids(reader.find(ISSUED).found) == numbered(1)
+    assert reader.path.parent == tmp_path / "cache"
+    assert elsewhere.read_bytes() == b""
+    reader.close()
+
+
 def test_waiting_gives_every_record_once_while_others_are_added(life: Life) -> None:
     life.tell(issue(0))
     tail = Tail(life.reader, ISSUED)

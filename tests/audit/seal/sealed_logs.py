@@ -24,10 +24,10 @@ STAGES = 4
 class Run:
     """A log while it is written and sealed, with a clock that counts up by a second each time it is asked."""
 
-    def __init__(self, directory: Path, keys: KeysInMemory) -> None:
+    def __init__(self, directory: Path, keys: KeysInMemory, began: int = NOW) -> None:
         self.directory = directory
         self.keys = keys
-        self.seconds = NOW
+        self.seconds = began
         self.count = 0
         self.chains: dict[str, DiskChain] = {}
         self.sealer = Sealer(directory, signer_of(keys), origin=ORIGIN, now=self.now)
@@ -67,9 +67,9 @@ class Run:
         self.sealer.close()
 
 
-def real_run(directory: Path, keys: KeysInMemory) -> None:
+def real_run(directory: Path, keys: KeysInMemory, *, began: int = NOW) -> None:
     """Two writers and four checkpoints; one writer crashes and comes back, and a third is never ended."""
-    run = Run(directory, keys)
+    run = Run(directory, keys, began)
     run.begin("grpc-0")
     run.begin("http-0")
     run.write("http-0", 12)

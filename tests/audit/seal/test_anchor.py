@@ -84,6 +84,7 @@ def test_an_anchor_that_is_away_lags_and_catches_up(log: Log, document: Document
     assert anchored_note(document) == last.note
 
 
+@pytest.mark.requirement("LOG-05")
 def test_a_record_that_was_rolled_back_conflicts_with_its_anchor(
     log: Log, document: DocumentInMemory, tmp_path: Path
 ) -> None:

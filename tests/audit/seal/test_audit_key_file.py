@@ -4,10 +4,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from broker.audit.seal.log_id import make_log_id, origin_of, read_log_id
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.audit.log_id import make_log_id, origin_of, read_log_id
 from broker.audit.notes import NoteKey
 from broker.audit.seal.keys import NamedSigner
 from broker.audit.segments import AuditLogRefused

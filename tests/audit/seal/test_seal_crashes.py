@@ -160,6 +160,7 @@ def step_until_full(log: Log) -> None:
         log.sealer.step()
 
 
+@pytest.mark.requirement("R-30")
 def test_a_full_disk_stops_sealing_and_room_lets_it_go_on(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", kibibytes=256) as disk:
         log = Log(disk / "audit")

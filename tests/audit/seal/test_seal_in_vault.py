@@ -56,6 +56,7 @@ def sealed(log: Log, sealer: Sealer) -> Kept:
     return kept
 
 
+@pytest.mark.requirement("R-01")
 def test_vault_signs_goes_away_comes_back_and_changes_its_key(
     bao: OpenBao, role: AppRole, log: Log
 ) -> None:

@@ -213,6 +213,7 @@ def change_last_line(path: Path) -> None:
     path.write_bytes(b"".join([*lines, last.replace(b"permit", b"denied")]))
 
 
+@pytest.mark.requirement("LOG-05")
 @pytest.mark.parametrize(
     ("damage", "wrong"),
     [
@@ -278,6 +279,7 @@ def test_damaged_checkpoints_are_refused_by_name(log: Log) -> None:
             log.restart().step()
 
 
+@pytest.mark.requirement("LOG-05")
 def test_checkpoints_that_were_rolled_back_are_told_at_once(log: Log) -> None:
     log.sealer.step()
     path = log.directory / "checkpoints" / "000001.jsonl"

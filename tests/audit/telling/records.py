@@ -7,6 +7,7 @@ import msgspec
 
 from broker.audit.record import (
     KEY_EVENTS,
+    PEOPLE_EVENTS,
     REQUEST_EVENTS,
     SERVICE_EVENTS,
     VERSION,
@@ -27,7 +28,7 @@ DIGEST: Final = "c0ffee" * 10 + "abcd"
 EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 EVENTS: Final = (
-    *sorted(REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS),
+    *sorted(REQUEST_EVENTS | SERVICE_EVENTS | KEY_EVENTS | PEOPLE_EVENTS),
     "chain.opened",
     "chain.closed",
 )
@@ -224,6 +225,7 @@ _TOKEN: Final = {
     "subject": "ann",
     "resource": CRM,
 }
+_AUDITOR: Final = {"auditor": "root", "auth_method": "link"}
 _ASKING: Final[dict[str, dict[str, Any]]] = {
     "token.introspect": _TOKEN,
     "token.revoke": _TOKEN,
@@ -234,6 +236,9 @@ _ASKING: Final[dict[str, dict[str, Any]]] = {
         "issued_until": NOW,
     },
     "revocations.watch": {},
+    "audit.login": _AUDITOR,
+    "audit.logout": _AUDITOR,
+    "audit.read": {**_AUDITOR, "asked": "decision=deny", "people_asked": ["ann"], "found": 2},
     "policy.explain": {
         "detail": "explained for mcp-tickets: step_up_required",
         "resource": CRM,
@@ -247,6 +252,8 @@ _EXPOSURE: Final = ExposureFact(
     stopped_at=NOW + 5, accepted_until=NOW + 300, expired_at=NOW + 600, known_from=NOW
 )
 _INFORMING: Final[dict[str, dict[str, Any]]] = {
+    "people.forget": {"about": "2026-10", "initiator": "command", "operator": "root"},
+    "people.failed": {"about": "2026-10", "initiator": "command", "detail": "permission denied"},
     "config.loaded": _SERVICE,
     "config.rejected": {**_SERVICE, "detail": "PolicyLoadError: crm.cedar:1: it does not parse"},
     "service.started": {**_SERVICE, "detail": "0.1.0"},

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import resource
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +145,25 @@ def test_an_export_that_fails_half_way_leaves_nothing(reader: AuditReader, tmp_p
 
     with pytest.raises(ExportRefused, match="no key"):
         write_export(reader, Query(), FORMATS["csv"], to=tmp_path / "out", manifest=refuse)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_told(reader: AuditReader, tmp_path: Path) -> None:
+    with pytest.raises(ExportRefused, match="cannot be written: No such file"):
+        exported(reader, tmp_path / "nowhere" / "out")
+
+
+def test_a_full_disk_leaves_nothing(reader: AuditReader, tmp_path: Path) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        with pytest.raises(ExportRefused, match="cannot be written: File too large"):
+            exported(reader, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        signal.signal(signal.SIGXFSZ, before)
 
     assert not list(tmp_path.iterdir())
 

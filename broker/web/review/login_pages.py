@@ -1,0 +1,58 @@
+"""The pages of the login, in a few lines of HTML that need no script."""
+
+from html import escape
+from typing import Final
+from urllib.parse import urlencode
+
+from broker.web.review.place import BASE
+
+_PAGE: Final = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>{title} - audit record</title>
+<link rel="stylesheet" href="{base}/static/review.css">
+<main class="login">
+<h1>{title}</h1>
+{content}
+</main>
+</html>
+"""
+_COMMAND: Final = "<p>On the broker's machine, <code>broker audit open</code> makes a link.</p>"
+
+
+def login_page(issuer: str | None, page: str) -> str:
+    """How to log in: at the provider, where there is one, and by a link. ``page`` is shown after it."""
+    if issuer is None:
+        return _page("Log in to read the audit record", _COMMAND)
+    target = escape(f"{BASE}/login/begin?{urlencode({'next': page})}")
+    link = f'<p><a class="button" href="{target}">Log in at {escape(issuer)}</a></p>'
+    return _page("Log in to read the audit record", link + _COMMAND)
+
+
+def link_page(secret: str) -> str:
+    """The page of a one-time link: a button, so that only a person spends it."""
+    content = (
+        f'<form method="post" action="{BASE}/login/link">'
+        f'<input type="hidden" name="secret" value="{escape(secret[:64])}">'
+        '<p><button type="submit">Read the audit record</button></p></form>'
+        "<p>The link works once, and only for two minutes.</p>"
+    )
+    return _page("Log in by a link", content)
+
+
+def begin_page(url: str) -> str:
+    """What a browser shows that does not go to the provider by itself."""
+    return _page("Log in", f'<p><a href="{escape(url)}">Go on to the login provider</a></p>')
+
+
+def refused_page(sentence: str) -> str:
+    """Why somebody was not let in."""
+    again = f'<p><a href="{BASE}/login">Log in again</a></p>'
+    return _page("Not logged in", f'<p role="alert">{escape(sentence)}</p>{again}')
+
+
+def _page(title: str, content: str) -> str:
+    return _PAGE.format(title=title, content=content, base=BASE)

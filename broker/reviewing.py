@@ -18,6 +18,7 @@ from broker.issuers import IssuerKeyRing
 from broker.lifeline import Lifeline
 from broker.policy.problems import PolicyLoadError
 from broker.web.review.desk import Desk
+from broker.web.review.guard import session_of
 from broker.web.review.links import FOLDER, Links
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
@@ -84,6 +85,7 @@ class Reviewing:
             clock=time.time,
             present=present,
             witness=self.readings.reading,
+            may_still_look=lambda request: self.access.sessions.is_live(session_of(request)),
         )
         return [self.access.guarded(review_routes(desk))]
 

@@ -47,13 +47,18 @@ class Witness(Protocol):
     ) -> AbstractContextManager[AuditEntry]: ...
 
 
+def _always(_request: Request) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """
     Everything that the auditor's pages show.
 
     ``clock`` tells unix seconds. ``present`` tells what is in force now, for what can be said of why.
-    ``witness`` records what is looked at; without one nothing is.
+    ``witness`` records what is looked at; without one nothing is. ``may_still_look`` tells of a stream that
+    is open whether whoever asked for it is still logged in; it answers at once.
     """
 
     reader: AuditReader
@@ -61,6 +66,7 @@ class Desk:
     clock: Callable[[], float]
     present: Callable[[], Present] = Present
     witness: Witness | None = None
+    may_still_look: Callable[[Request], bool] = _always
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
     )

@@ -5,6 +5,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from starlette.requests import Request
+
 from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.web.review import rows
 from broker.web.review.desk import Desk, TooBusy
@@ -37,18 +39,21 @@ class Streams:
         return self._open >= self._most
 
     async def follow(
-        self, desk: Desk, rendering: Rendering, query: Query, *, after: str
+        self, request: Request, desk: Desk, rendering: Rendering, query: Query, *, after: str
     ) -> AsyncIterator[str]:
         """
         The records that meet the query and come after a cursor, each as an event that has it as its id.
 
-        It ends after its time, or with an event ``problem`` when the record cannot be read.
+        It ends after its time, when whoever asked is not logged in any more, or with an event ``problem``
+        when the record cannot be read.
         """
         if self.is_full:
             raise TooBusy("Too many streams are open.")
         self._open += 1
         try:
             async for event in self._events(desk, rendering, query, after=after):
+                if not desk.may_still_look(request):
+                    return
                 yield event
         finally:
             self._open -= 1

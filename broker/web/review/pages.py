@@ -205,7 +205,7 @@ class Pages:
             size=lambda _: 0,
         )
         events = self._streams.follow(
-            self._desk, self._rendering, asked.query, after=after or latest
+            request, self._desk, self._rendering, asked.query, after=after or latest
         )
         return StreamingResponse(events, media_type="text/event-stream")
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import pytest
@@ -40,23 +40,27 @@ _FLAGS: Final = (
 @contextlib.contextmanager
 def served(story: Story) -> Iterator[str]:
     """The pages of a story on a port of this machine; gives their origin."""
-    with served_routes(review_routes(desk_of(story))) as origin:
+    with served_routes(lambda _: review_routes(desk_of(story))) as origin:
         yield origin
 
 
 @contextlib.contextmanager
-def served_routes(routes: list[BaseRoute]) -> Iterator[str]:
-    """Routes on a port of this machine; gives their origin."""
+def served_routes(routes_at: Callable[[str], Sequence[BaseRoute]]) -> Iterator[str]:
+    """The routes of an origin, on a port of this machine; gives that origin."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
-            Starlette(routes=routes), log_config=None, lifespan="off", timeout_graceful_shutdown=1
+            Starlette(routes=routes_at(origin)),
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             until(lambda: server.started, seconds=10, what="the server listens")
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield origin
         finally:
             server.should_exit = True
             thread.join()

@@ -6,8 +6,18 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from starlette.routing import BaseRoute
 
-from tests.web.review.browsing import Watched, chromium, served
+from broker.audit.log import FileAuditLog
+from broker.audit.query import Query
+from broker.web.review.guard import session_of
+from broker.web.review.links import Links
+from broker.web.review.login import ReviewAccess
+from broker.web.review.place import Place
+from broker.web.review.readings import Readings
+from broker.web.review.routes import review_routes
+from tests.web.review.browsing import Watched, chromium, served, served_routes
+from tests.web.review.conftest import desk_of
 from tests.web.review.story import NOW, Story, deep, delegation, hostile, told_in
 
 EXCHANGED = "/audit/events/01a20386-0000-7404-b84a-255e3c9561b7"
@@ -198,6 +208,7 @@ def test_nothing_of_a_record_runs(page: Page, place: str) -> None:
     expect(page.get_by_text("<script>alert('x')</script>").first).to_be_visible()
 
 
+@pytest.mark.requirement("LOG-05")
 def test_a_log_that_was_tampered_with_is_flagged(browser: Browser, tmp_path: Path) -> None:
     story = told_in(tmp_path / "audit")
     (segment,) = (tmp_path / "audit").glob("http-0.*.jsonl")
@@ -237,3 +248,48 @@ def test_the_longest_chain_is_drawn_from_above(page: Page) -> None:
     page.goto(f"/audit/events/{deep(at=NOW).event_id}")
 
     expect(page.locator("ol.chain.down > li")).to_have_count(6)
+
+
+def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
+    browser: Browser, tmp_path: Path
+) -> None:
+    story = Story(tmp_path / "audit")
+    story.tell(*delegation(0, at=NOW - 200, person="alice@acme.example"))
+    links = Links(tmp_path / "links")
+    links.prepare()
+    audit = FileAuditLog(story.directory, writer="control", now=lambda: NOW)
+    readings = Readings(audit)
+
+    def routes_at(origin: str) -> list[BaseRoute]:
+        access = ReviewAccess(Place(origin), links, audit)
+        desk = desk_of(
+            story,
+            witness=readings.reading,
+            may_still_look=lambda request: access.sessions.is_live(session_of(request)),
+        )
+        return [access.guarded(review_routes(desk))]
+
+    with served_routes(routes_at) as origin:
+        watched = Watched(browser, origin, **LIGHT)
+        page = watched.page
+        page.goto(EXCHANGED)
+        expect(page.get_by_text("Log in to read the audit record").last).to_be_visible()
+        page.goto(f"/audit/login/link/{links.issue()}")
+        page.get_by_role("button", name="Read the audit record").click()
+        expect(page.get_by_role("heading", name="Records", exact=True)).to_be_visible()
+        page.goto("/audit?person=alice%40acme.example")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("#records")).to_have_count(0)
+        page.goto(EXCHANGED)
+        expect(page.get_by_text("Log in to read the audit record").last).to_be_visible()
+        watched.close()
+    readings.close()
+    audit.close()
+    story.reader.catch_up()
+    read = [one.record for one in story.reader.find(Query(events=("audit.read",))).found]
+    story.close()
+
+    assert [(one.asked, one.people_asked, one.found) for one in read] == [
+        ("records", ["alice@acme.example"], 3),
+        ("records", None, 4),
+    ]

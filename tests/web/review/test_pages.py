@@ -242,6 +242,7 @@ def test_the_badge_counts_what_is_not_sealed_yet(tmp_path: Path) -> None:
     assert "1 newer record not sealed yet." in after
 
 
+@pytest.mark.requirement("LOG-05")
 def test_a_record_that_was_changed_is_flagged_in_the_list_and_on_its_page(tmp_path: Path) -> None:
     story = told_in(tmp_path / "audit")
     client = client_of(desk_of(story))
@@ -571,6 +572,19 @@ def test_a_stream_tells_what_came_since_and_ends(tmp_path: Path) -> None:
     assert len(events) == 1
     assert "/audit/events/came" in events[0]
     assert "<script>" not in events[0]
+
+
+def test_a_stream_ends_with_the_session_of_whoever_asked(tmp_path: Path) -> None:
+    story = Story(tmp_path / "audit")
+    story.tell(issue("before", at=NOW - 1))
+    after = story.reader.latest()
+    story.tell(issue("came", at=NOW))
+    client = client_of(desk_of(story, may_still_look=lambda _: False))
+
+    answer = client.get("/audit/tail/stream", params={"after": after})
+    story.close()
+
+    assert "came" not in answer.text
 
 
 def test_no_more_streams_are_open_than_may_be(tmp_path: Path) -> None:

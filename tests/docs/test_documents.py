@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
+from broker.audit.record import Event
 from broker.cli import main
 from tests.docs.markdown import DOCUMENTS, ROOT, blocks, inline_code, links, name
 
@@ -16,6 +18,7 @@ _SETTING = re.compile(r"[a-z_]+(?:\.[a-z_]+)+(?<!\.sqlite)")
 _COMMAND = re.compile(r"broker(?: [a-z]+)+")
 _NOTES = ("not run", "needs", "from", "members", "file", "step")
 _DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+_EVENTS = frozenset(get_args(Event))
 _HEADINGS = ["## Context", "## Decision", "## Consequences", "## What we gave up"]
 
 
@@ -50,6 +53,7 @@ def test_every_setting_that_is_named_exists(document: Path) -> None:
         if _SETTING.fullmatch(code)
         and code.partition(".")[0] in sections
         and code not in known
+        and code not in _EVENTS
         and not (ROOT / code).exists()
     ]
 

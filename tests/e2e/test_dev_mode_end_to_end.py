@@ -58,7 +58,8 @@ def test_dev_mode_once_tells_the_whole_story_and_ends_well(tmp_path: Path) -> No
     told = " ".join(ended.stdout.split())
     for part in (*STEPS, *TREE):
         assert " ".join(part.split()) in told
-    assert told.count("records in 3 chains, all intact") == 2
+    assert told.count("records in 4 chains, all intact") == 1
+    assert told.count("records in 3 chains, all intact") == 1
     assert "insufficient_user_authentication" in told
     assert READY not in told
     for name, mode in modes(tmp_path / ".broker-dev").items():

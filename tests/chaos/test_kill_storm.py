@@ -11,6 +11,7 @@ from tests.chaos.reporting import Report, budget, progress
 from tests.chaos.stands import WORKERS, Stand, embedded
 from tests.e2e.load import Load
 from tests.e2e.oracle import evidence_of, spent_in_sqlite
+from tests.e2e.proving import assert_every_token_is_proved
 from tests.e2e.running import RunningBroker
 from tests.e2e.storm import FACES, Storm
 
@@ -52,6 +53,7 @@ def judge(
     """What the oracle says, for the report."""
     evidence = evidence_of(broker, load.calls, spent=spent(), vault_log=vault_log)
     found = evidence.judge()
+    assert_every_token_is_proved(broker, [call.token for call in load.calls if call.token])
     report.add(
         case,
         tokens_received=found.received,

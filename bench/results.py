@@ -13,7 +13,7 @@ from typing import Any, Final
 from bench.slices import Plan
 
 FOLDER: Final = Path(__file__).parent / "results"
-PARTS: Final = ("core", "faces", "peers", "growth", "vault")
+PARTS: Final = ("core", "faces", "peers", "growth", "vault", "audit")
 _LIBRARIES: Final = ("cryptography", "grpcio", "granian", "cedarpy", "msgspec", "pyjwt", "protobuf")
 
 

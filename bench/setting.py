@@ -72,7 +72,8 @@ class Shape:
     How large a broker is.
 
     ``clients`` and ``policies`` count those that it has at least. ``is_deciding_anew``: some policy looks
-    at the clock, so that no decision can be remembered. ``keys`` replaces the section of that name.
+    at the clock, so that no decision can be remembered. ``keys`` replaces the section of that name,
+    ``audit`` what is set of the audit record besides its place.
     """
 
     clients: int = 1
@@ -82,6 +83,7 @@ class Shape:
     threads: int = 16
     is_deciding_anew: bool = False
     keys: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def _document(setting: Setting, shape: Shape) -> dict[str, Any]:
         "workers": {"http": shape.workers, "grpc": shape.workers},
         "keys": shape.keys or {"store": "dev", "dev": {"directory": str(directory / "keys")}},
         "state": {"store": "sqlite", "directory": str(directory / "state")},
-        "audit": {"directory": str(directory / "audit")},
+        "audit": {"directory": str(directory / "audit"), **shape.audit},
         "policies": str(directory / "policies"),
         "log": {"level": "warning"},
         **_limits(),

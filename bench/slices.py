@@ -137,6 +137,11 @@ class Race:
         """Some of the lanes in an open loop, at half of what each carried before."""
         return self._rounds(lanes, {lane.name: self._capacity[lane.name] / 2 for lane in lanes})
 
+    def at_half_of_the_slowest(self, lanes: Sequence[Lane]) -> dict[str, list[Slice]]:
+        """Some of the lanes in an open loop, all at half of what the slowest of them carried before."""
+        rate = min(self._capacity[lane.name] for lane in lanes) / 2
+        return self._rounds(lanes, {lane.name: rate for lane in lanes})
+
     def _rounds(self, lanes: Sequence[Lane], rates: Mapping[str, float]) -> dict[str, list[Slice]]:
         found: dict[str, list[Slice]] = {lane.name: [] for lane in lanes}
         for number in range(self._plan.rounds):

@@ -274,6 +274,31 @@ def _vault(found: Result) -> str:
     return table(heading, rows) + _durable(found)
 
 
+def _audit(found: Result) -> str:
+    lines = found["lines"]
+    memory = {line["face"]: line for line in lines if line["record"] == "in memory"}
+    rows = (
+        (
+            FACES[line["face"]],
+            line["record"],
+            _spread(line["at_capacity"]["cpu_us"], 0),
+            _spread(line["at_capacity"]["per_second"], 0),
+            _spread(line["at_half"]["p50_ms"]),
+            f"{_p50(line) - _p50(memory[line['face']]):+.2f}",
+            _spread(line["at_half"]["p99_ms"]),
+        )
+        for line in lines
+    )
+    rate = lines[0]["at_half"]["rate"]["median"]
+    heading = ("Face", "Record", "CPU, us", "Requests/s", "p50, ms", "against memory", "p99, ms")
+    told = f"CPU and requests/s at capacity; latencies in an open loop of {rate:.0f} requests/s for all."
+    return table(heading, rows) + _paragraph(told)
+
+
+def _p50(line: Mapping[str, Any]) -> float:
+    return float(line["at_half"]["p50_ms"]["median"])
+
+
 def median(line: Mapping[str, Any], figure: str) -> float:
     """The median of a figure of a line at capacity."""
     return float(line["at_capacity"][figure]["median"])
@@ -290,6 +315,7 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "bench-peers-half": _page("peers", _half),
     "bench-growth": _page("growth", _growth),
     "bench-vault": _page("vault", _vault),
+    "bench-audit": _page("audit", _audit),
     "bench-targets": targets_table,
 }
 """The regions of the page that say what was measured."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bench.parts import core, faces, growth, peers, vault
+from bench.parts import audit, core, faces, growth, peers, vault
 from bench.slices import Plan
 
 PARTS: Final[Mapping[str, Callable[[Plan], dict[str, Any]]]] = {
@@ -12,4 +12,5 @@ PARTS: Final[Mapping[str, Callable[[Plan], dict[str, Any]]]] = {
     "peers": peers.measure,
     "growth": growth.measure,
     "vault": vault.measure,
+    "audit": audit.measure,
 }

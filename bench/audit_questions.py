@@ -1,22 +1,19 @@
-"""``python -m bench.audit_questions``: what the derived index of the audit record costs and answers in."""
+"""What the derived index of the audit record costs, and how fast it answers."""
 
-import argparse
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Final
+from statistics import quantiles
+from typing import Any, Final
 
-from bench.audit_records import BEARER, EXCHANGE, Life, write_life
+from bench.audit_records import BEARER, EXCHANGE
+from bench.progress import tell
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.query import Query
 
-_BEGIN: Final = 1_793_500_000.0
-_MONTH: Final = 30 * 86_400.0
+BEGIN: Final = 1_793_500_000.0
+MONTH: Final = 30 * 86_400.0
 _DAY: Final = timedelta(days=1)
 
 Question = Callable[[SqliteAuditReader], object]
@@ -24,8 +21,8 @@ Question = Callable[[SqliteAuditReader], object]
 
 def questions(reader: SqliteAuditReader) -> dict[str, Question]:
     """What is asked, by name."""
-    end = _BEGIN + _MONTH
-    middle = reader.find(Query(until=_BEGIN + _MONTH / 2, mcp_servers=(_server(0),)), limit=1).found
+    end = BEGIN + MONTH
+    middle = reader.find(Query(until=BEGIN + MONTH / 2, mcp_servers=(_server(0),)), limit=1).found
     old = middle[0].record
     issued, event_id = old.jti or "", old.event_id
     parent = (old.inputs or [])[0].jti or ""
@@ -47,21 +44,21 @@ def questions(reader: SqliteAuditReader) -> dict[str, Question]:
         "policy": Query(policies=("agents-use-7",)),
         "depth at least 3": Query(min_depth=3),
         "depth at least 9": Query(min_depth=9),
-        "a day a month ago": Query(since=_BEGIN, until=_BEGIN + 86_400),
+        "a day a month ago": Query(since=BEGIN, until=BEGIN + 86_400),
         "an hour": Query(since=end - 7_200, until=end - 3_600),
         "issued token": Query(tokens=(issued,)),
         "presented token": Query(tokens=(parent,)),
         "client, resource": Query(clients=("agent-5",), resources=("https://api-9.example/v2",)),
         "common, never together": Query(decisions=("deny",), grant_types=(BEARER,)),
         "deny, policy, a day": Query(
-            decisions=("deny",), policies=("nobody-writes",), since=_BEGIN, until=_BEGIN + 86_400
+            decisions=("deny",), policies=("nobody-writes",), since=BEGIN, until=BEGIN + 86_400
         ),
         "client, exchange, depth, a week": Query(
             clients=("agent-1",),
             grant_types=(EXCHANGE,),
             min_depth=2,
-            since=_BEGIN,
-            until=_BEGIN + 7 * 86_400,
+            since=BEGIN,
+            until=BEGIN + 7 * 86_400,
         ),
         "20 people": Query(people=tuple(f"person-{number}@acme.example" for number in range(20))),
         "32 unknown people": Query(people=tuple(f"nobody-{number}" for number in range(32))),
@@ -73,7 +70,7 @@ def questions(reader: SqliteAuditReader) -> dict[str, Question]:
         f"find: {name}": lambda reader, query=query: reader.find(query)  # type: ignore[misc]
         for name, query in queries.items()
     }
-    deep = reader.find(Query(clients=("agent-0",), until=_BEGIN + _MONTH / 2)).next_cursor
+    deep = reader.find(Query(clients=("agent-0",), until=BEGIN + MONTH / 2)).next_cursor
     counted = {
         "a month by day": (Query(), _DAY),
         "a month by 6 hours": (Query(), timedelta(hours=6)),
@@ -107,55 +104,33 @@ def _server(number: int) -> str:
     return f"https://mcp-{number}.example/mcp"
 
 
-def measure(
-    reader: SqliteAuditReader, question: Question, rounds: int
-) -> Sequence[tuple[float, float]]:
-    """How long the answers took by the clock, and by that of the processor, in milliseconds."""
+def answers(directory: Path, *, rounds: int) -> dict[str, Any]:
+    """Build the index of a record, and ask."""
+    reader = SqliteAuditReader(directory, limit=30.0)
+    tell("building the index")
+    begun = time.perf_counter()
+    caught = reader.catch_up()
+    took = time.perf_counter() - begun
+    asked = []
+    for name, question in questions(reader).items():
+        tell(f"asking: {name}")
+        cuts = quantiles(_times(reader, question, rounds), n=100, method="inclusive")
+        asked.append({"name": name, "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)})
+    reader.close()
+    return {
+        "records": caught.records,
+        "build_s": round(took, 1),
+        "index_mb": round(reader.path.stat().st_size / 1e6),
+        "questions": asked,
+    }
+
+
+def _times(reader: SqliteAuditReader, question: Question, rounds: int) -> Sequence[float]:
+    """How long the answers took, in milliseconds, the first one aside."""
+    question(reader)
     times = []
     for _ in range(rounds):
-        begin, began = time.perf_counter(), time.process_time()
+        begin = time.perf_counter()
         question(reader)
-        ended, end = time.process_time(), time.perf_counter()
-        times.append(((end - begin) * 1_000, (ended - began) * 1_000))
+        times.append((time.perf_counter() - begin) * 1_000)
     return times
-
-
-def _build(reader: SqliteAuditReader) -> None:
-    begin = time.perf_counter()
-
-    def progress(known: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{known * 100 // max(total, 1)} %")
-
-    caught = reader.catch_up(progress=progress)
-    took = time.perf_counter() - begin
-    size = reader.path.stat().st_size
-    rate = caught.records / took
-    print(f"{caught.records} records in {took:.1f} s ({rate:.0f}/s), index {size / 1e6:.0f} MB")
-
-
-def main() -> None:
-    """Write records, build the index, ask."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--directory", type=Path, help="kept, and used again if it is there")
-    told = parser.parse_args()
-    directory = told.directory or Path(tempfile.mkdtemp(prefix="audit-questions-"))
-    if not any(directory.glob("*.jsonl")):
-        write_life(directory, Life(begin=_BEGIN, seconds=_MONTH, records=told.records))
-    reader = SqliteAuditReader(directory, limit=30.0)
-    _build(reader)
-    print(f"{'':36}{'first':>9}{'p50':>9}{'p99':>9}{'cpu p50':>9}  ms")
-    for name, question in questions(reader).items():
-        (first, _), *rest = measure(reader, question, told.rounds + 1)
-        cuts = quantiles([wall for wall, _ in rest], n=100, method="inclusive")
-        busy = median(processor for _, processor in rest)
-        print(f"{name:36}{first:9.2f}{cuts[49]:9.2f}{cuts[98]:9.2f}{busy:9.2f}")
-    reader.close()
-    if told.directory is None:
-        shutil.rmtree(directory)
-
-
-if __name__ == "__main__":
-    main()

@@ -295,6 +295,31 @@ def _audit(found: Result) -> str:
     return table(heading, rows) + _paragraph(told)
 
 
+def _verification(found: Result) -> str:
+    about = found["verification"]
+    rows = (
+        (str(line["processes"]), _spread(line["per_second"], 0), _spread(line["cpu_us"]))
+        for line in about["lines"]
+    )
+    told = (
+        f"{about['records']:,} records of {about['record_bytes']:,} bytes; sealed at first with "
+        f"{about['sealed_per_second']:,} a second."
+    )
+    return table(("Processes", "Records/s", "CPU of each, us"), rows) + _paragraph(told)
+
+
+def _questions(found: Result) -> str:
+    about = found["index"]
+    rows = (
+        (one["name"], f"{one['p50_ms']:.1f}", f"{one['p99_ms']:.1f}") for one in about["questions"]
+    )
+    told = (
+        f"{about['records']:,} records; the index has {about['index_mb']} MB and was built in "
+        f"{about['build_s']:.0f} s."
+    )
+    return table(("Question", "p50, ms", "p99, ms"), rows) + _paragraph(told)
+
+
 def _p50(line: Mapping[str, Any]) -> float:
     return float(line["at_half"]["p50_ms"]["median"])
 
@@ -316,6 +341,8 @@ REGIONS: Final[Mapping[str, Callable[[], str]]] = {
     "bench-growth": _page("growth", _growth),
     "bench-vault": _page("vault", _vault),
     "bench-audit": _page("audit", _audit),
+    "bench-verification": _page("audit", _verification),
+    "bench-questions": _page("audit", _questions),
     "bench-targets": targets_table,
 }
 """The regions of the page that say what was measured."""

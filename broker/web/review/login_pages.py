@@ -12,9 +12,11 @@ _PAGE: Final = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
-<title>{title} - audit record</title>
+<title>{title} · Audit record</title>
+<link rel="icon" href="{base}/static/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="{base}/static/review.css">
 <main class="login">
+<p class="brand"><img src="{base}/static/icon.svg" alt="" width="24" height="24"> Audit record</p>
 <h1>{title}</h1>
 {content}
 </main>
@@ -37,7 +39,7 @@ def link_page(secret: str) -> str:
     content = (
         f'<form method="post" action="{BASE}/login/link">'
         f'<input type="hidden" name="secret" value="{escape(secret[:64])}">'
-        '<p><button type="submit">Read the audit record</button></p></form>'
+        '<p><button class="primary" type="submit">Read the audit record</button></p></form>'
         "<p>The link works once, and only for two minutes.</p>"
     )
     return _page("Log in by a link", content)

@@ -123,8 +123,10 @@ def _stay(console: Console, broker: DevBroker) -> None:
 
     secret = Links(broker.directory / "state" / FOLDER).issue()
     url = f"http://127.0.0.1:{broker.admin_port}/audit/login/link/{secret}"
-    console.print(Text(f"\n# Read the audit record: once, within {LIFETIME} seconds", "dim"))
-    console.print(url, markup=False, highlight=False, soft_wrap=True)
+    told = f"\n# read the audit record in a browser; the link works once, within {LIFETIME} seconds:\n#   "
+    console.print(Text.assemble((told, "dim"), (url, "cyan")), soft_wrap=True)
+    again = "# and later: broker audit open --config .broker-dev/broker.yaml"
+    console.print(Text(again, "dim"), soft_wrap=True)
     console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))
 
 

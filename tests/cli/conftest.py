@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from broker.cli import main
@@ -17,8 +18,11 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Runs ``broker`` with these arguments, in an empty directory and a quiet environment."""
+    # A command has no log of its own, whatever other tests of this process have set up.
+    was_configured, before = structlog.is_configured(), structlog.get_config()
+    structlog.reset_defaults()
     monkeypatch.chdir(tmp_path)
     for name in ("CLIENT_SECRET", "CLIENT_ID", "HTTP", "GRPC", "ADMIN", "ISSUER", "CONFIG"):
         monkeypatch.delenv(f"BROKER_{name}", raising=False)
@@ -26,7 +30,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     def invoke(*arguments: str, stdin: str = "", **environ: str) -> Result:
         return CliRunner().invoke(main, arguments, input=stdin, env=environ, prog_name="broker")
 
-    return invoke
+    yield invoke
+    if was_configured:
+        structlog.configure(**before)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,8 @@ def test_records_are_printed_as_they_come_until_it_is_enough(tmp_path: Path) -> 
             [*command, "--decision", "permit", "-o", "ndjson"],
             stdout=file,
             stderr=subprocess.PIPE,
+            # Whoever runs the tests in the background has it ignored, and so would what they start.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no lock.
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
     try:

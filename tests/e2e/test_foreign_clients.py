@@ -12,7 +12,7 @@ from tests.e2e.setting import API, READ, TICKETS, TICKETS_SECRET, subject_token
 from tests.harness import decode_claims
 
 _RPC: Final = "broker.v1.TokenService/ExchangeToken"
-_FRESH: Final = {"iat", "exp", "jti"}
+_FRESH: Final = {"iat", "exp", "jti", "txn"}
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 needs_buf = pytest.mark.skipif(shutil.which("buf") is None, reason="buf is not installed")

@@ -19,9 +19,12 @@ from broker.errors import (
     InvalidRequest,
     InvalidScope,
     InvalidTarget,
+    NotFound,
+    NotYet,
     OAuthError,
     RateLimited,
     Reason,
+    RecordDamaged,
     RequestTooLarge,
     ServerError,
     TemporarilyUnavailable,
@@ -308,6 +311,9 @@ ERRORS = [
     (InsufficientUserAuthentication(Reason.STEP_UP_REQUIRED), 400),
     (TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE), 503),
     (RateLimited(Reason.FETCH_LIMIT), 429),
+    (NotFound(Reason.EVENT_UNKNOWN), 404),
+    (NotYet(Reason.EVENT_NOT_SEALED), 409),
+    (RecordDamaged(Reason.EVENT_CHANGED), 500),
     (ServerError(Reason.INTERNAL_ERROR), 500),
 ]
 

@@ -274,9 +274,9 @@ def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
         page = watched.page
         page.goto(EXCHANGED)
         expect(page.get_by_text("Log in to read the audit record").last).to_be_visible()
-        assert Axe().run(page).violations_count == 0
+        violations = Axe().run(page).violations_count
         page.goto(f"/audit/login/link/{links.issue()}")
-        assert Axe().run(page).violations_count == 0
+        assert violations + Axe().run(page).violations_count == 0
         page.get_by_role("button", name="Read the audit record").click()
         expect(page.get_by_role("heading", name="Records", exact=True)).to_be_visible()
         page.goto("/audit?person=alice%40acme.example")

@@ -128,6 +128,7 @@ class DiskChain:
         if self._head is None:
             tail = read_tail(segments)
             self._head, self._torn_bytes = tail.head, tail.torn_bytes
+        self._durable.begin(self._head)
         number = max(self._number, *segments, 0) + 1
         opening = self._own_record("chain.opened", number, cause=cause, detail=detail or None)
         opening.torn_bytes = self._torn_bytes or None

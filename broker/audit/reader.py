@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 
 from broker.audit.chain import MAX_LINE_BYTES, NOT_A_LINK
 from broker.audit.diagnosis import Fault, Place, Wrong
+from broker.audit.durable import read_head
 from broker.audit.record import RECORD_DECODER, Record
 from broker.audit.segments import find_locks, find_segments
 from broker.audit.verify import ChainReport, Extent, chain_extents, verify_chain
@@ -84,7 +85,14 @@ def verify_directory(directory: Path) -> Report:
 def lost_chains(directory: Path) -> Sequence[ChainReport]:
     """The chains of which nothing but the lock is left."""
     found = find_segments(directory)
-    return [_lost(writer, lock) for writer, lock in find_locks(directory) if writer not in found]
+    locks = [(writer, lock) for writer, lock in find_locks(directory) if writer not in found]
+    return [_lost(writer, lock) for writer, lock in locks if _has_written(directory, writer)]
+
+
+def _has_written(directory: Path, writer: str) -> bool:
+    """Whether a writer ever had a line on disk: one that found the disk full has left its lock alone."""
+    told = read_head(directory, writer, of_any_boot=True)
+    return told is not None and told.seq > 0
 
 
 def read_records(directory: Path, *, newest_first: bool = False) -> Iterator[Record]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from broker.audit.chain import MAX_LINE_BYTES, Head, link
 from broker.audit.diagnosis import Fault, Wrong
 from broker.audit.disk import DiskChain
+from broker.audit.durable import DurableHead
 from broker.audit.reader import UNDETECTED, Mode, verify_directory
 from tests.audit.chains import NOW, contents, group, record, restore, write_chain
 
@@ -235,6 +236,9 @@ def test_a_chain_of_which_only_the_lock_is_left_is_found(sound: Segments, tmp_pa
     restore(tmp_path, sound)
     for name in ("w1.lock", "w2.lock", "not.a.writer.lock"):
         (tmp_path / name).touch()
+    for writer, seq in (("w2", 3), ("w3", 0)):
+        (tmp_path / f"{writer}.lock").touch()
+        DurableHead(tmp_path, writer=writer).tell(Head(seq, "a" * 64))
 
     report = verify_directory(tmp_path)
 

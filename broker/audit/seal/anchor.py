@@ -6,8 +6,9 @@ from typing import Any, Final, Protocol
 import structlog
 
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
-from broker.audit.notes import NoteKey, NoteRefused, open_note
+from broker.audit.notes import NoteKey, NoteRefused
 from broker.audit.seal.keys import CheckpointSigner
+from broker.audit.seal.listing import opened_note
 from broker.audit.seal.store import CheckpointStore, Kept
 
 _MEMBER: Final = "note"
@@ -115,6 +116,6 @@ def anchored_checkpoint(members: Mapping[str, Any], keys: Sequence[NoteKey]) -> 
     if set(members) != {_MEMBER} or not isinstance(note, str):
         raise AnchorConflict("the document holds no checkpoint")
     try:
-        return Checkpoint.read(open_note(note, keys))
+        return opened_note(note, keys)
     except (NoteRefused, CheckpointRefused) as refused:
         raise AnchorConflict(f"what is anchored is no checkpoint of ours: {refused}") from None

@@ -76,7 +76,7 @@ def verify_log(
         sealed=sealed,
         faults=(*walk.found_faults(report), *(one.fault for one in seen if one.fault is not None)),
         seen=tuple(seen),
-        remarks=_remarks(report, has_stamps=walk.has_unread_stamps),
+        remarks=(*_remarks(report, has_stamps=walk.has_unread_stamps), *walk.overdue(report)),
     )
 
 

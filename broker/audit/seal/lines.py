@@ -60,6 +60,17 @@ def first_line(file: BinaryIO, end: int, is_there: Callable[[bytes], bool]) -> t
     return end, b""
 
 
+def end_of_whole(data: bytes) -> int:
+    """
+    Where the last whole line ends.
+
+    Space that was allotted but not written before a power cut reads as zero bytes, which no line has.
+    """
+    end = data.rfind(b"\n") + 1
+    start = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    return start if b"\0" in data[start:end] else end
+
+
 def _write(descriptor: int, line: bytes, size: int) -> None:
     try:
         written = os.write(descriptor, line)
@@ -78,7 +89,7 @@ def _cut_off_torn(descriptor: int, path: Path) -> int:
     size = os.fstat(descriptor).st_size
     start = max(size - _BLOCK, 0)
     data = os.pread(descriptor, size - start, start)
-    whole = start + data.rfind(b"\n") + 1
+    whole = start + end_of_whole(data)
     if whole == size or (start and b"\n" not in data):
         return size
     os.ftruncate(descriptor, whole)

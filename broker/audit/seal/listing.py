@@ -126,8 +126,19 @@ def moment(checkpoint: Checkpoint) -> float:
 
 
 def opened_note(note: str, keys: Sequence[NoteKey]) -> Checkpoint:
-    """The checkpoint in a note of ``keys``. Raises ``NoteRefused`` or ``CheckpointRefused``."""
-    return Checkpoint.read(open_note(note, keys))
+    """
+    The checkpoint in a note that a key of its log has signed, one of ``keys``.
+
+    A signature does not cover the name that it stands under, and one key may sign for several logs: what
+    is put under the name of another is no checkpoint of that. Raises ``NoteRefused`` or
+    ``CheckpointRefused``.
+    """
+    checkpoint = Checkpoint.read(open_note(note, keys))
+    ours = [key for key in keys if key.name == checkpoint.origin]
+    if strangers(note, ours):
+        raise NoteRefused(f"it is of another log, {checkpoint.origin}")
+    open_note(note, ours)
+    return checkpoint
 
 
 def _opened(place: Place, line: bytes, keys: Sequence[NoteKey]) -> Listed:

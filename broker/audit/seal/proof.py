@@ -10,7 +10,8 @@ from typing import Final
 from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.merkle import LONGEST_PROOF, ProofRefused, leaf_hash, root_by_inclusion
-from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note
+from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused
+from broker.audit.seal.listing import opened_note
 
 FORMAT: Final = "c2sp.org/tlog-proof@v1"
 """The first line of every proof."""
@@ -104,7 +105,7 @@ class Proof:
         Raises ``ProofRefused``.
         """
         try:
-            checkpoint = Checkpoint.read(open_note(self.note, keys))
+            checkpoint = opened_note(self.note, keys)
         except (NoteRefused, CheckpointRefused) as refused:
             raise ProofRefused(f"its checkpoint is refused: {refused}") from None
         root = root_by_inclusion(

@@ -35,6 +35,7 @@ class Prover:
         self._store = CheckpointStore(directory)
         self._hashes = TreeStore(directory)
         self._turn = threading.Lock()
+        self._made_for = ""
 
     def proof(self, writer: str, seq: int) -> Proof:
         """
@@ -62,8 +63,13 @@ class Prover:
     def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
         try:
             return self._checked(leaf, index, last)
-        except ProofRefused:
+        except ProofRefused as refused:
+            if self._made_for == last.checkpoint.digest:
+                raise AuditLogRefused(
+                    f"the record is not the one that was sealed: {refused}"
+                ) from None
             self._make_again()
+            self._made_for = last.checkpoint.digest
         try:
             return self._checked(leaf, index, last)
         except ProofRefused as refused:

@@ -48,6 +48,7 @@ class SealedUntil(Protocol):
 class _Claims(Struct):
     txn: str = ""
     iat: float = 0
+    jti: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Receipt:
     writer: str
     seq: int
     issued_at: float = 0
+    jti: str = ""
 
     @classmethod
     def read(cls, text: str) -> "Receipt":
@@ -78,7 +80,7 @@ class Receipt:
         found = _RECEIPT.fullmatch(claims.txn)
         if found is None:
             raise ReceiptRefused("the token has no receipt in its txn claim")
-        return cls(found[1], found[2], found[3], int(found[4]), claims.iat)
+        return cls(found[1], found[2], found[3], int(found[4]), claims.iat, claims.jti)
 
     @property
     def text(self) -> str:
@@ -129,9 +131,17 @@ def _must_be_there(receipt: Receipt, report: Report, sealed: SealedUntil | None)
         return True
     if not receipt.issued_at:
         return False
-    times = [datetime.fromisoformat(one.last_time).timestamp() for one in chains if one.last_time]
+    times = [seconds_of(one.last_time) for one in chains]
     newest = max([*times, 0.0 if sealed is None else sealed.at])
     return newest > receipt.issued_at + LATEST
+
+
+def seconds_of(time: str) -> float:
+    """What a record says that its time is; a hostile one says nothing."""
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def find_event(directory: Path, receipt: Receipt) -> Place | None:
@@ -144,7 +154,7 @@ def find_event(directory: Path, receipt: Receipt) -> Place | None:
     quoted = msgspec.json.encode(receipt.event_id)
     for extent in _from(chain_extents(segments), receipt.seq):
         for number, line in enumerate(extent.lines(), start=1):
-            if quoted not in line or _event_id(line) != receipt.event_id:
+            if quoted not in line or not _is_of(line, receipt):
                 continue
             link = decode_link(line[:-1])
             if link is not None and receipt.seq <= link.seq <= receipt.seq + MOST_BETWEEN:
@@ -165,13 +175,16 @@ def _from(extents: Sequence[Extent], seq: int) -> Sequence[Extent]:
 
 class _Named(Struct):
     event_id: str
+    jti: str = ""
 
 
-def _event_id(line: bytes) -> str:
+def _is_of(line: bytes, receipt: Receipt) -> bool:
+    """Whether a line is the record of an event, and of the very token where that is known."""
     try:
-        return msgspec.json.decode(line, type=_Named).event_id
+        found = msgspec.json.decode(line, type=_Named)
     except (ValueError, RecursionError):
-        return ""
+        return False
+    return found.event_id == receipt.event_id and receipt.jti in ("", found.jti)
 
 
 def _claims(text: str) -> _Claims:

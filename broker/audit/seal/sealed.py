@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from broker.audit.chain import Head
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.notes import NoteKey
@@ -12,7 +13,7 @@ from broker.audit.reader import Report
 from broker.audit.seal.chains import Chains
 from broker.audit.seal.growth import Growth
 from broker.audit.seal.listing import Listed, Listing, ListingBroken, moment
-from broker.audit.seal.receipts import Receipt
+from broker.audit.seal.receipts import LATEST, Receipt, seconds_of
 from broker.audit.seal.stamps import Stamped, StampVerifier, read_stamps
 from broker.audit.seal.time_stamps import FILE as STAMPS
 from broker.audit.segments import segment_name
@@ -133,10 +134,23 @@ class SealWalk:
         faults = [*blamed, *self._faults]
         if self._is_listed:
             faults.extend(self._not_listed())
-        if self._listing.is_empty and report.records:
+        if self._listing.is_empty:
             sentence = "there is no checkpoint: nothing was sealed, or the list was taken away"
             faults.append(Fault(Place(self._listing.folder, 1), Wrong.MISSING, sentence))
         return faults
+
+    def overdue(self, report: Report) -> Sequence[str]:
+        """The chains with records that were there long before the last checkpoint and are not in it."""
+        last = self._last
+        if last is None:
+            return []
+        return [
+            f"{one.writer}: {one.records - sealed} records came after the last that is sealed, up to "
+            f"{one.last_time}, and the checkpoint of {last.time} does not have them: ask why"
+            for one in report.chains
+            if (sealed := last.heads.get(one.writer, Head()).seq) < one.records
+            and 0 < seconds_of(one.last_time) < moment(last) - LATEST
+        ]
 
     def _pass(self, listed: Listed) -> None:
         checkpoint = listed.checkpoint

@@ -15,7 +15,7 @@ from msgspec import Struct
 from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.notes import LARGEST_NOTE
-from broker.audit.seal.lines import append_line, first_line
+from broker.audit.seal.lines import append_line, end_of_whole, first_line
 from broker.audit.segments import AuditLogRefused, prepare_directory
 
 FOLDER: Final = "checkpoints"
@@ -171,7 +171,9 @@ class CheckpointStore:
         """The number of the file that the next checkpoint is for."""
         files = self.files()
         number = max(files, default=1)
-        is_full = bool(files) and files[number].stat().st_size >= self._file_bytes
+        # A torn line does not count: it is cut off where the next one goes.
+        last = self._last_of(files[number], number) if files else None
+        is_full = last is not None and last.end.offset >= self._file_bytes
         return number + 1 if is_full else number
 
 
@@ -188,7 +190,8 @@ def _read(path: Path, number: int, offset: int, *, is_newest: bool) -> Iterator[
     with path.open("rb") as file:
         file.seek(offset)
         while line := file.readline(LONGEST_LINE):
-            if not line.endswith(b"\n") and len(line) < LONGEST_LINE and is_newest:
+            is_ended = line.endswith(b"\n") and b"\0" not in line
+            if not is_ended and len(line) < LONGEST_LINE and is_newest and not file.peek(1):
                 return
             kept = _kept(line, number, offset + len(line))
             if kept is None:
@@ -229,7 +232,7 @@ def _last_start(path: Path, size: int) -> int | None:
     with path.open("rb") as file:
         start = max(size - 2 * LONGEST_LINE, 0)
         data = os.pread(file.fileno(), size - start, start)
-    end = data.rfind(b"\n")
+    end = end_of_whole(data) - 1
     if end < 0:
         if start:
             raise CheckpointsDamaged(f"{path}: it ends with what is no checkpoint")

@@ -93,7 +93,11 @@ class TimeStamper:
         ``OSError`` when a time-stamp could not be kept.
         """
         digest = last.checkpoint.digest
-        is_due = self._now() >= self._due_at
+        now = self._now()
+        # A clock that was ahead and is no more must not put off what is due.
+        is_due = now >= self._due_at or self._due_at > now + max(
+            self._authority.every, _TRY_AGAIN_SECONDS
+        )
         if not is_due or (self.last is not None and self.last.digest == digest):
             return None
         self._due_at = self._now() + min(_TRY_AGAIN_SECONDS, self._authority.every)

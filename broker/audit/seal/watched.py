@@ -56,7 +56,10 @@ class Chains:
         self._look_again()
         for writer, head in sealed.items():
             if writer not in self.faults:
-                fault = self._shortfall(writer, head, is_start=is_start)
+                try:
+                    fault = self._shortfall(writer, head, is_start=is_start)
+                except OSError as error:
+                    fault = self._unread(writer, error)
                 if fault is not None:
                     self._break(writer, fault)
 
@@ -65,7 +68,7 @@ class Chains:
         if writer in self.faults or most <= 0:
             return
         given = 0
-        for line in self._follower.lines(writer):
+        for line in self._lines(writer):
             if line.seq >= sealed.seq:
                 yield line
                 given += 1
@@ -74,7 +77,20 @@ class Chains:
             elif line.seq == sealed.seq - 1 and line.hash != sealed.prev:
                 self._break(writer, self._fault(line, "the record is not the one that was sealed"))
                 return
-        self._conclude(writer, sealed)
+        if writer not in self.faults:
+            self._conclude(writer, sealed)
+
+    def _lines(self, writer: str) -> Iterator[Line]:
+        """What is new; a chain that cannot be read keeps none of the others from being sealed."""
+        try:
+            yield from self._follower.lines(writer)
+        except OSError as error:
+            self._break(writer, self._unread(writer, error))
+
+    def _unread(self, writer: str, error: OSError) -> Fault:
+        number = max(self._follower.positions.get(writer, Position()).number, 1)
+        path = Path(error.filename or self._directory / segment_name(writer, number))
+        return Fault(Place(path, 1), Wrong.MISSING, f"it cannot be read: {error.strerror}")
 
     def _conclude(self, writer: str, sealed: Head) -> None:
         """All of a chain was read: is it all that there was?"""

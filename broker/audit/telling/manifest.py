@@ -167,7 +167,10 @@ def opened(note: str, keys: Sequence[NoteKey]) -> Manifest:
 
     Raises ``NoteRefused`` and ``ManifestRefused``.
     """
-    return Manifest.read(open_note(note, keys))
+    told = Manifest.read(open_note(note, keys))
+    _check(any(key.name == told.origin for key in keys), f"it is of another log, {told.origin}")
+    open_note(note, [key for key in keys if key.name == told.origin])
+    return told
 
 
 def query_text(query: Query) -> str:

@@ -121,8 +121,11 @@ def test_a_copy_in_the_middle_of_a_line_of_each_file_is_whole(log: SealedLog) ->
     assert len(evidence.remarks) == 3
 
 
-def test_an_empty_log_has_nothing_wrong(tmp_path: Path, sound: SealedLog) -> None:
-    assert whole(SealedLog(tmp_path, sound.key).verify())
+def test_an_empty_directory_is_not_the_log_of_a_key(tmp_path: Path, sound: SealedLog) -> None:
+    """A broker records its own start, so the log of a key is never empty."""
+    assert [wrong for *_, wrong in found(SealedLog(tmp_path, sound.key).verify())] == [
+        Wrong.MISSING
+    ]
 
 
 def test_a_key_that_signs_after_another_is_taken_with_it(tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""What an operator, a power cut or a full disk may do to the evidence (findings of ATT1)."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker.audit import durable
+from broker.audit.chain import Head
+from broker.audit.disk import DiskChain
+from broker.audit.durable import head_path, read_head
+from broker.audit.notes import NoteKey, signed_note
+from broker.audit.reader import verify_directory
+from broker.audit.seal.evidence import verify_log
+from broker.audit.seal.keys import NamedSigner
+from broker.audit.seal.proof import Proof, ProofRefused
+from broker.audit.seal.prover import Prover
+from broker.audit.seal.receipts import Receipt
+from broker.audit.seal.sealed import Trust
+from broker.audit.seal.sealer import Sealer
+from broker.audit.seal.store import CheckpointStore
+from broker.audit.telling.manifest import Manifest, ManifestRefused, opened
+from tests.audit.chains import NOW, record
+from tests.audit.seal.logs import Log
+from tests.audit.seal.sealed_logs import real_run
+from tests.audit.seal.signers import ORIGIN, KeysInMemory, signer_of
+
+OTHER = "broker.example/audit/fedcba9876543210"
+
+
+def relabelled(note: str, key: NoteKey) -> str:
+    """The same signature under the name of another log: nothing secret is needed for that."""
+    text, _, signature = note.rpartition("\n\n")
+    raw = base64.b64decode(signature.split()[-1])
+    return f"{text}\n\n\u2014 {key.name} {base64.b64encode(key.id + raw[4:]).decode()}\n"
+
+
+def test_a_log_does_not_pass_for_another_of_the_same_key(tmp_path: Path) -> None:
+    keys = KeysInMemory()
+    real_run(tmp_path, keys)
+    wanted = NamedSigner(keys, origin=OTHER).keys()[0]
+    proof = Prover(tmp_path).proof("http-0", 1)
+    forged = Proof(proof.record, proof.index, proof.path, relabelled(proof.note, wanted))
+    with pytest.raises(ProofRefused):
+        forged.verify([wanted])
+    path = tmp_path / "checkpoints/000001.jsonl"
+    notes = [json.loads(line)["note"] for line in path.read_bytes().splitlines()]
+    lines = [msgspec.json.encode({"note": relabelled(note, wanted)}) + b"\n" for note in notes]
+    path.write_bytes(b"".join(lines))
+
+    assert not verify_log(tmp_path, Trust(keys=[wanted])).is_whole
+    assert not verify_log(tmp_path, Trust(keys=[wanted, signer_of(keys).keys()[0]])).is_whole
+
+
+def test_an_export_does_not_pass_for_one_of_another_log() -> None:
+    keys = KeysInMemory()
+    ours, other = signer_of(keys).keys()[0], NamedSigner(keys, origin=OTHER).keys()[0]
+    told = Manifest(
+        origin=ORIGIN, format="ndjson", query="{}", count=0, first=None, last=None, file="x",
+        size=0, sha256="0" * 64, checkpoint=None, unread={}, time="2026-11-22T00:00:00Z", by="me",
+    )  # fmt: skip
+    note = signed_note(told.text, ours, lambda data: keys.sign(data, version=1))
+    assert opened(note, [ours]) == told
+    with pytest.raises(ManifestRefused):
+        opened(relabelled(note, other), [other])
+
+
+def test_what_a_writer_told_before_a_power_cut_is_no_word_about_what_was_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not synced: it may be of long ago, and who wrote it may never come again."""
+    log = Log(tmp_path)
+    log.sealer.step()
+    on_disk = head_path(tmp_path, "a").read_bytes()
+    log.write("a")
+    log.sealer.step()
+    log.write("a")
+    log.chains["a"].close()
+    head_path(tmp_path, "a").write_bytes(on_disk)
+    monkeypatch.setattr(durable, "_boot", lambda: b"another")
+    sealer = log.restart()
+    kept = sealer.step()
+
+    assert not sealer.faults
+    assert kept is not None
+    assert kept.checkpoint.size == verify_directory(tmp_path).records
+
+
+def test_a_head_that_was_replaced_does_not_keep_a_chain_from_being_sealed(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    path = head_path(tmp_path, "a")
+    (tmp_path / "draft").write_bytes(path.read_bytes())
+    (tmp_path / "draft").replace(path)
+    log.write("a")
+    kept = log.sealer.step()
+    assert kept is not None
+    assert kept.checkpoint.heads["a"].seq == log.chains["a"].next_number
+    log.close()
+
+
+def test_nothing_is_written_to_a_chain_that_cannot_tell_how_far_it_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what was not synced, and is cut off again, would be sealed."""
+
+    def full(*_: object) -> int:
+        raise OSError(28, "full")
+
+    chain = DiskChain(tmp_path, writer="a", now=lambda: NOW)
+    monkeypatch.setattr(durable.os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        chain.open("start")
+    monkeypatch.undo()
+    assert verify_directory(tmp_path).is_intact  # a lock alone is no chain that was lost
+    chain.open("start")
+    assert read_head(tmp_path, "a") == Head(1, read_head(tmp_path, "a").prev)
+    chain.close()
+
+
+def test_an_empty_directory_is_not_the_log_of_a_key(tmp_path: Path) -> None:
+    assert not verify_log(tmp_path, Trust(keys=signer_of(KeysInMemory()).keys())).is_whole
+
+
+def test_a_receipt_is_for_the_record_of_its_token(tmp_path: Path) -> None:
+    keys = KeysInMemory()
+    chain = DiskChain(tmp_path, writer="a", now=lambda: NOW)
+    chain.open("start")
+    told = record(1)
+    told.event_id, told.jti = "e", "another-token"
+    chain.append([told, record(2)])
+    chain.close()
+    sealer = Sealer(tmp_path, signer_of(keys), origin=ORIGIN, now=lambda: NOW)
+    sealer.step()
+    log_id = ORIGIN.rpartition("/")[2]
+
+    def seen(jti: str) -> bool | None:
+        receipt = Receipt("e", log_id, "a", 0, NOW - 1e6, jti)
+        return (
+            verify_log(tmp_path, Trust(keys=signer_of(keys).keys(), receipts=[receipt]))
+            .seen[0]
+            .is_there
+        )
+
+    assert [seen("another-token"), seen(""), seen("this-token")] == [True, True, False]
+
+
+def test_a_time_that_is_none_ends_no_verification(tmp_path: Path) -> None:
+    chain = DiskChain(tmp_path, writer="a", now=lambda: NOW)
+    chain.open("start")
+    told = record(1)
+    told.time = "soon"
+    chain.append([told])
+    receipt = Receipt("gone", "0" * 16, "a", 0, 1.0)
+    assert verify_log(tmp_path, Trust(receipts=[receipt])).seen[0].is_there is None
+
+
+def test_what_a_power_cut_left_in_the_list_is_cut_off(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.sealer.step()
+    log.sealer.close()
+    with (tmp_path / "checkpoints/000001.jsonl").open("ab") as file:
+        file.write(b"\0" * 600 + b'"}\n')
+    log.write("a")
+    log.restart().step()
+    assert verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys())).is_whole
+
+
+def test_a_torn_line_does_not_fill_a_file(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    kept = log.sealer.step()
+    store = CheckpointStore(tmp_path, file_bytes=kept.end.offset + 10)
+    with (tmp_path / "checkpoints/000001.jsonl").open("ab") as file:
+        file.write(b'{"note":"' + b"x" * 100)
+    log.sealer._store = store
+    log.write("a")
+    log.sealer.step()
+    assert len(list(CheckpointStore(tmp_path).all())) == 2
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere/at-all")])
+def test_a_chain_that_cannot_be_read_leaves_the_others_alone(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    log = Log(tmp_path)
+    make(tmp_path / "aa.000001.jsonl")
+    kept = log.sealer.step()
+    assert kept is not None
+    assert set(kept.checkpoint.heads) == {"a", "b"}
+    assert set(log.sealer.faults) == {"aa"}
+
+
+def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> None:
+    """One who keeps the sealer from a chain has its records under no checkpoint, however new that is."""
+    log = Log(tmp_path)
+    log.sealer.step()
+    on_disk = head_path(tmp_path, "a").read_bytes()
+    log.write("a")
+    log.close()
+    head_path(tmp_path, "a").write_bytes(on_disk)
+    log.clock.now += 7_200
+    log.restart().step()
+    evidence = verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
+    assert [one for one in evidence.remarks if one.startswith("a: 4 records came after")]

@@ -88,6 +88,9 @@ class Auditing:
 
     def close(self) -> None:
         """Seal what there is, and stop; whoever writes chains should have closed them by then."""
+        # All at once: each has seconds for its end, and the broker has few for all of them together.
+        for one in (self._sealing, self._witnessing, self._indexing, self._outlets):
+            one.ask_to_end()
         self._sealing.close()
         self._witnessing.close()
         self._indexing.close()

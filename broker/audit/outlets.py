@@ -33,7 +33,9 @@ class Outlets:
         self._damaged = damaged
         self._counts: Counter[str] = Counter(dict.fromkeys(RULE_NAMES, 0))
         self._shipper = Shipper(directory, [open_shipped(one, directory) for one in sinks])
-        self._watch = AlertWatch(directory, Alerts(alerts, count=self._count), status=self._status)
+        self._watch = AlertWatch(
+            directory, Alerts(alerts, count=self._count, now=time.time), status=self._status
+        )
 
     def begin(self) -> None:
         """Start; to be called after any fork."""
@@ -44,6 +46,11 @@ class Outlets:
         """Raise ``TemporarilyUnavailable`` when a thread has ended; a sink may be away."""
         self._shipper.check()
         self._watch.check()
+
+    def ask_to_end(self) -> None:
+        """Have the last look begun, so that others can end at the same time."""
+        self._shipper.ask_to_end()
+        self._watch.ask_to_end()
 
     def close(self) -> None:
         """Ship and look at what there is, and stop; other processes should have closed their chains."""

@@ -192,6 +192,15 @@ class Extent:
     faults: Mapping[str, str]
 
 
+def onward(cursor: str, latest: str) -> str:
+    """
+    Where to wait when nothing came after ``cursor`` until ``latest``.
+
+    That is where it was when the index was made anew in between: its newest record may be an old one.
+    """
+    return latest if latest.partition("-")[0] == cursor.partition("-")[0] else cursor
+
+
 class AuditReader(Protocol):
     """
     Answers questions about the audit record of one directory.

@@ -23,13 +23,16 @@ class Question(Generic[Answer]):
     What a caller wants to know.
 
     ``asked`` tells it in the record, without the ``people`` asked about. ``answer`` gives the answer and how
-    many records are in it, or raises ``OAuthError``.
+    many records are in it, or raises ``OAuthError``. ``values`` may be anybody's name until something is
+    found by them: until then ``bare`` is what was asked.
     """
 
     credential: ClientCredential
     asked: str
     answer: Callable[[], tuple[Answer, int]] = field(repr=False)
     people: tuple[str, ...] = ()
+    bare: str = ""
+    values: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class RecordReadingEndpoint:
             caller = self._caller(question, entry)
             answer, found = question.answer()
             entry.note(found=found)
+            if found and question.values:
+                entry.note(asked=question.asked, people_asked=question.people or None)
             self.callers.spend(caller)
         return answer
 
@@ -98,7 +103,8 @@ class RecordReadingEndpoint:
         return client == watcher.client
 
     def _caller(self, question: Question[Answer], entry: AuditEntry) -> AuthenticatedClient:
-        entry.note(asked=question.asked, people_asked=question.people or None)
+        unknown = (*question.people, *question.values)
+        entry.note(asked=question.bare or question.asked, people_asked=unknown or None)
         caller = self.callers.authenticate(question.credential, entry)
         _check_permission(caller.client)
         return caller

@@ -1,6 +1,7 @@
 """Questions about the audit record and their answers, as messages."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +26,9 @@ _LISTS: Final = (
     "policies",
     "tokens",
 )
+
+
+_TYPED: Final = tuple(name for name in _LISTS if name not in {"decisions", "people"})
 
 
 def query_of(message: AuditFilter) -> Query:
@@ -56,6 +60,16 @@ def told_of(query: Query) -> str:
         f"{name}={getattr(query, name)}" for name in bounds if getattr(query, name) is not None
     ]
     return " ".join(told)
+
+
+def typed_in(query: Query) -> tuple[str, ...]:
+    """The values of filters that may be a name in the wrong place."""
+    return tuple(value for name in _TYPED for value in getattr(query, name))
+
+
+def untyped(query: Query) -> Query:
+    """The query without those."""
+    return replace(query, **dict.fromkeys(_TYPED, ()))
 
 
 def event_of(found: Found) -> AuditEvent:

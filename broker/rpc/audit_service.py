@@ -21,6 +21,7 @@ from broker.audit.query import (
     QueryRefused,
     QueryTooExpensive,
     RecordChanged,
+    onward,
 )
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.segments import AuditLogRefused
@@ -36,7 +37,15 @@ from broker.errors import (
     TemporarilyUnavailable,
 )
 from broker.model import new_request_id
-from broker.rpc.audit_messages import as_many_as_fit, event_of, nodes_of, query_of, told_of
+from broker.rpc.audit_messages import (
+    as_many_as_fit,
+    event_of,
+    nodes_of,
+    query_of,
+    told_of,
+    typed_in,
+    untyped,
+)
 from broker.rpc.call import Call
 from broker.rpc.status import decision_metadata
 from broker.rpc.stream_calls import StreamCalls, StreamContext, credential_of, stream_boundary
@@ -175,7 +184,7 @@ class AuditService:
             )
             return told, len(events)
 
-        return Question(_credential(call), f"list {told_of(query)}".rstrip(), answer, query.people)
+        return _listed("list", query, call, answer)
 
     def _get(
         self, message: GetEventRequest, call: Call[GetEventRequest]
@@ -198,7 +207,7 @@ class AuditService:
             )
             return told, 1
 
-        return Question(_credential(call), f"get {key}={wanted}", answer)
+        return _typed(f"get {key}", wanted, call, answer)
 
     def _lineage(
         self, message: GetLineageRequest, call: Call[GetLineageRequest]
@@ -211,7 +220,7 @@ class AuditService:
             nodes, is_cut = nodes_of(lineage)
             return GetLineageResponse(nodes=nodes, is_cut=is_cut), len(nodes)
 
-        return Question(_credential(call), f"lineage token={token}", answer)
+        return _typed("lineage token", token, call, answer)
 
     def _prove(
         self, message: ProveEventRequest, call: Call[ProveEventRequest]
@@ -226,7 +235,7 @@ class AuditService:
                 proof = self._proof(found)
             return ProveEventResponse(proof=proof, event=event_of(found)), 1
 
-        return Question(_credential(call), f"prove event_id={event_id}", answer)
+        return _typed("prove event_id", event_id, call, answer)
 
     def _proof(self, found: Found) -> str:
         if self._prover is None:
@@ -291,7 +300,7 @@ class AuditService:
                 stream.begin()
             return stream, 0
 
-        return Question(_credential(call), f"watch {told_of(query)}".rstrip(), answer, query.people)
+        return _listed("watch", query, call, answer)
 
     async def _tell(self, watcher: Watcher, stream: "_Stream", context: StreamContext) -> None:
         """Tell what there is, then what comes, until something changes about the client."""
@@ -330,7 +339,7 @@ class _Stream:
             latest = self._reader.latest()
             self.found = self._reader.newer(self._query, than=self.cursor, limit=_MOST_AT_ONCE)
         if not self.found:
-            self.cursor = latest
+            self.cursor = onward(self.cursor, latest)
 
     def told(self, number: int) -> None:
         """So many of what was found are on their way."""
@@ -362,6 +371,19 @@ def _reading() -> Iterator[None]:
         raise RecordDamaged(Reason.EVENT_CHANGED, detail=str(refused)) from None
     except OSError as error:
         raise TemporarilyUnavailable(Reason.AUDIT_UNREADABLE, detail=type(error).__name__) from None
+
+
+def _listed(
+    what: str, query: Query, call: Call[Any], answer: Callable[[], tuple[_T, int]]
+) -> Question[_T]:
+    asked, bare = (f"{what} {one}".rstrip() for one in (told_of(query), told_of(untyped(query))))
+    return Question(_credential(call), asked, answer, query.people, bare, typed_in(query))
+
+
+def _typed(
+    what: str, value: str, call: Call[Any], answer: Callable[[], tuple[_T, int]]
+) -> Question[_T]:
+    return Question(_credential(call), f"{what}={value}", answer, (), what, (value,))
 
 
 def _credential(call: Call[Any]) -> Any:

@@ -1,5 +1,6 @@
 """From what rules find to alerts: each told once in a while, in a log event and a count."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Alerts:
     Shows every record to every rule, for one thread.
 
     ``count`` is given the name of the rule of each alert, whether there is a log event of it or not. The same
-    is told again after a cool-down. ``clock`` is monotonic, in seconds.
+    is told again after a cool-down. ``clock`` is monotonic, in seconds; no record is taken to be
+    of later than ``now``, in unix seconds.
     """
 
     def __init__(
@@ -60,22 +62,28 @@ class Alerts:
         *,
         count: Callable[[str], None] = lambda _rule: None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = lambda: math.inf,
         rules: Sequence[type[Rule]] = RULES,
     ) -> None:
         self._cool_down = terms.cool_down.total_seconds()
         self._count = count
         self._clock = clock
+        self._now = now
         self._rules = [
             made for rule in rules if (made := _made(rule, terms.rules.get(rule.name))) is not None
         ]
         self._told: Known[float] = Known(_MOST_REMEMBERED)
-        self._turns = {rule.name: _Turn() for rule in self._rules}
+        self._turns = {
+            (rule.name, is_proved): _Turn() for rule in self._rules for is_proved in (False, True)
+        }
 
     def see(self, record: Record, *, is_past: bool = False) -> None:
         """Look at a record; at one of the past only to learn from it."""
         at = _moment(record)
         if at is None:
             return
+        # A clock that was ahead for a moment must not make all that comes later look old.
+        at = min(at, self._now())
         for rule in self._rules:
             findings = rule.see(record, at)
             if is_past:
@@ -108,7 +116,9 @@ class Alerts:
                 self._log(rule, finding, now)
 
     def _log(self, rule: str, finding: Finding, now: float) -> None:
-        turn = self._turns[rule]
+        # What anybody can cause without a credential uses up nothing that clients are told of by.
+        is_proved = finding.record is None or finding.record.client_id is not None
+        turn = self._turns[rule, is_proved]
         untold = 0
         if now >= turn.ends_at:
             untold, turn.untold = turn.untold, 0

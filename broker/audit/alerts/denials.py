@@ -21,7 +21,8 @@ class ClientDenials(Rule):
         self._rates: Known[Rate] = Known(_MOST_CLIENTS)
 
     def see(self, record: Record, at: float) -> Iterator[Finding]:
-        client = record.client_id or record.unverified_client_id
+        # Whoever only says to be a client uses up no alert of that client.
+        client = record.client_id or f"\0{record.unverified_client_id or ''}".rstrip("\0")
         if record.decision != "deny" or not client:
             return
         rate = self._rates.get(client)

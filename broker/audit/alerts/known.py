@@ -73,8 +73,7 @@ class Learning:
 
     def is_over(self, at: float) -> bool:
         """Whether it is over at a moment."""
-        if self.began_at is None:
-            self.began_at = at
+        self.began_at = at if self.began_at is None else min(self.began_at, at)
         return at >= self.began_at + self._lasts
 
     def memory(self) -> str:

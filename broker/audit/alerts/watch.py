@@ -81,6 +81,10 @@ class AlertWatch:
         if not self._stopping.is_set() and not self._thread.is_alive():
             raise TemporarilyUnavailable(Reason.AUDIT_UNAVAILABLE, detail="alerts have ended")
 
+    def ask_to_end(self) -> None:
+        """Have the last look begun."""
+        self._stopping.set()
+
     def close(self) -> None:
         """Stop, after one more look, and keep what was learnt."""
         self._stopping.set()

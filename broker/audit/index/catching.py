@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ Progress = Callable[[int, int], None]
 """Is told after each step how many bytes of the segments are known to the index, and how many there are."""
 
 _BATCH: Final = 20_000
+_BATCH_BYTES: Final = 32 * 1024 * 1024
 _AT_ONCE: Final = 2.0
 _BLOCK: Final = 4_096
 
@@ -82,6 +82,7 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
             records += len(batch)
             if progress is not None:
                 progress(*_extent(directory, read_positions(connection)))
+        connection.execute("UPDATE meta SET value = 1 WHERE name = 'is_whole' AND value = 0")
         file.faults.keep(follower.faults)
         faults = faults_of(follower)
         _keep_faults(connection, faults)
@@ -120,7 +121,7 @@ def _line_before(path: Path, end: int) -> str:
                 if first or start == 0 or size > MAX_LINE_BYTES:
                     break
                 size *= 8
-    except OSError:
+    except FileNotFoundError:
         return ""
     whole = len(data) == end - start and data.endswith(b"\n")
     return line_hash(data[first:-1]) if whole else ""
@@ -139,11 +140,12 @@ def _moment(item: _Item) -> tuple[int, str]:
 def _next(lines: Iterator[_Item]) -> list[_Item]:
     """As many as are entered in one transaction: it is short, so that others can write too."""
     until = time.monotonic() + _AT_ONCE
-    batch = list(islice(lines, 1))
-    while batch and len(batch) < _BATCH and time.monotonic() < until:
-        more = list(islice(lines, 500))
-        batch += more
-        if len(more) < 500:
+    batch: list[_Item] = []
+    size = 0
+    for item in lines:
+        batch.append(item)
+        size += len(item[0].content)
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES or time.monotonic() >= until:
             break
     return batch
 

@@ -11,7 +11,7 @@ MOST_RECORDS: Final = 500
 MOST_LEVELS: Final = 16
 """No lineage is deeper."""
 MOST_CHILDREN: Final = 100
-"""So many of the first uses of a token are looked at."""
+"""So many of the first tokens that were issued for one are told."""
 
 
 class Tokens(Protocol):
@@ -21,8 +21,8 @@ class Tokens(Protocol):
         """The record of the issue of a token."""
         ...
 
-    def presented(self, jti: str, *, limit: int) -> Sequence[Found]:
-        """The first records in which it was presented."""
+    def derived(self, jti: str, *, limit: int) -> Sequence[Found]:
+        """The first records in which something was issued for it."""
         ...
 
 
@@ -50,7 +50,7 @@ class Descent:
         return Lineage(jti, root, self._is_cut)
 
     def _derived(self, jti: str, levels: int) -> list[Branch]:
-        uses = self._tokens.presented(jti, limit=MOST_CHILDREN)
+        uses = self._tokens.derived(jti, limit=MOST_CHILDREN)
         if not uses:
             return []
         if levels == 0:
@@ -58,7 +58,7 @@ class Descent:
             return []
         self._is_cut |= len(uses) == MOST_CHILDREN
         # The nearer records are taken first, so that what is cut is the farthest.
-        kept = [found for found in uses if issued_token(found.record) and self._is_new(found)]
+        kept = [found for found in uses if self._is_new(found)]
         return [
             Branch(found, self._derived(issued_token(found.record), levels - 1)) for found in kept
         ]

@@ -58,6 +58,13 @@ _NEWER: Final = """
     WHERE p.number > ? AND p.event > 0 {} AND {} ORDER BY p.number LIMIT ?
 """
 _ONE_OF_TOKENS: Final = " AND e.id IN (SELECT event FROM token WHERE key IN ({}))"
+_DERIVED: Final = """
+    SELECT t.event FROM token AS t CROSS JOIN event AS e ON e.id = t.event
+    CROSS JOIN combination AS c ON c.id = e.combination
+    WHERE t.key = ? AND t.relation & ?
+    AND c.event = (SELECT id FROM text WHERE value = 'token.issue')
+    AND c.decision = (SELECT id FROM text WHERE value = 'permit') ORDER BY t.event LIMIT ?
+"""
 _NEWER_IN_TIME: Final = """
     SELECT e.id FROM event AS e CROSS JOIN combination AS c ON c.id = e.combination
     WHERE e.id > ? AND {} AND {} ORDER BY e.id LIMIT ?
@@ -140,7 +147,9 @@ class SqliteAuditReader:
         with self._asking() as index:
             asked = self._conditions(index, query)
             if cursor:
-                _, event, _ = _parsed(cursor)
+                generation, event, _ = _parsed(cursor)
+                if generation != index.generation:
+                    raise QueryRefused("cursor: the index was made anew since; begin again")
                 asked.high = min(asked.high, event)
             events = find_events(index.connection, asked, limit=most + 1)
             spots = _spots(index, events)
@@ -192,6 +201,16 @@ class SqliteAuditReader:
         found, _ = self._read(spots)
         return [one for one in found if jti in presented_tokens(one.record)]
 
+    def derived(self, jti: str, *, limit: int = 50) -> Sequence[Found]:
+        """The first records in which something was issued for a token, whatever else was refused for it."""
+        most = _bounded(limit)
+        with self._asking() as index:
+            spots = _spots(index, _ids(index, _DERIVED, key_of(index.salt, jti), PRESENTED, most))
+        found, _ = self._read(spots)
+        return [
+            one for one in found if jti in presented_tokens(one.record) and issued_token(one.record)
+        ]
+
     def lineage(self, jti: str) -> Lineage:
         return Descent(self).lineage(jti)
 
@@ -221,7 +240,10 @@ class SqliteAuditReader:
             (last,) = ask("SELECT coalesce(max(id), 0) FROM event").fetchone()
             faults = dict(ask("SELECT writer, fault FROM chain WHERE fault <> ''"))
             (unreadable,) = ask("SELECT value FROM meta WHERE name = 'unreadable'").fetchone()
-        if unreadable:
+            (is_whole,) = ask("SELECT value FROM meta WHERE name = 'is_whole'").fetchone()
+        if not is_whole:
+            faults["index"] = "the index is being made anew and does not know all records yet"
+        elif unreadable:
             faults["index"] = f"{unreadable} records are of a version that is not known here"
         with self._lock:
             faults |= self._changed

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables; a file with another one is thrown away and made anew."""
 APPLICATION: Final = 0x6272_6169
 """Marks the file as ours, in the place that SQLite keeps for that."""
@@ -120,7 +120,14 @@ _TABLES: Final = """
 
 def create(connection: sqlite3.Connection, *, log: str, generation: str, salt: bytes) -> None:
     """Make the tables of an index that knows nothing yet, all of them or none."""
-    meta = {"log": log, "generation": generation, "salt": salt, "checked": 0, "unreadable": 0}
+    meta = {
+        "log": log,
+        "generation": generation,
+        "salt": salt,
+        "checked": 0,
+        "unreadable": 0,
+        "is_whole": 0,
+    }
     connection.execute("BEGIN IMMEDIATE")
     for statement in _TABLES.split(";"):
         if statement.strip():

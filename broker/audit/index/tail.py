@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from broker.audit.query import MOST_ROWS, AuditReader, Found, Query
+from broker.audit.query import MOST_ROWS, AuditReader, Found, Query, onward
 
 
 class Tail:
@@ -22,5 +22,5 @@ class Tail:
         # Asked for first, so that what comes in between is looked at again and not passed over.
         latest = self._reader.latest()
         found = self._reader.newer(self._query, than=self.cursor, limit=min(limit, MOST_ROWS))
-        self.cursor = found[-1].cursor if found else latest
+        self.cursor = found[-1].cursor if found else onward(self.cursor, latest)
         return found

@@ -156,7 +156,7 @@ def _renamed_actor(
 ) -> Mapping[str, Any]:
     held = dict(actor)
     for member, value in actor.items():
-        if member in _ACTORS_OWN_MEMBERS:
+        if member in _ACTORS_OWN_MEMBERS and isinstance(value, str):
             continue
         if isinstance(value, str):
             held[member] = renamed[value] = name(value)

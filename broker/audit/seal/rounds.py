@@ -36,6 +36,10 @@ class Rounds:
         """Start the thread."""
         self._thread.start()
 
+    def ask_to_end(self) -> None:
+        """Have the last round begun, so that several can end at the same time."""
+        self._is_closing.set()
+
     def close(self) -> None:
         """Have one more round done, and end; waits for it within bounds."""
         self._is_closing.set()

@@ -1,11 +1,16 @@
 """Records by HTTP, in batches, to a collector."""
 
+import json
 import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+from msgspec import Struct
+
+from broker.audit.chain import line_hash
 from broker.audit.sinks.destination import ConnectionTorn, SinkFailed, failures_as_sink_failures
 from broker.audit.sinks.dialing import Dialer, is_ended
 from broker.fetch import read_url
@@ -21,9 +26,21 @@ _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 _TOO_LARGE: Final = 413
 
 
+class _Told(Struct, gc=False):
+    event: str
+    event_id: str
+    seq: int
+    time: str
+    writer: str
+
+
+_DECODER: Final = msgspec.json.Decoder(_Told)
+
+
 class Collector:
     """
-    Posts lines as NDJSON; they are taken once the answer is 2xx.
+    Posts lines as NDJSON; they are taken once the answer is 2xx. Of a line that alone is too large (413) its
+    place and hash are posted.
 
     Nothing is followed, and no proxy, cookie or other ambient setting takes part. ``token_file`` is read for
     every batch, so that a new token needs no restart. A batch may arrive twice, so each record has its id:
@@ -41,6 +58,15 @@ class Collector:
         self._sock: socket.socket | None = None
 
     def take(self, lines: Sequence[bytes], deadline: Deadline) -> None:
+        try:
+            self._give(lines, deadline)
+        except SinkFailed as failed:
+            if not failed.is_too_large or len(lines) > 1:
+                raise
+            # A record that it will never have must not keep all others back for ever.
+            self._give([notice(lines[0])], deadline)
+
+    def _give(self, lines: Sequence[bytes], deadline: Deadline) -> None:
         body = b"".join([line + b"\n" for line in lines])
         headers = self._headers()
         if self._sock is not None and is_ended(self._sock):
@@ -100,6 +126,21 @@ class Collector:
         if self._token_file is not None:
             headers["Authorization"] = f"Bearer {_token(self._token_file)}"
         return headers
+
+
+def notice(line: bytes) -> bytes:
+    """What stands for a record that is too large: its place and hash; the record is in the files."""
+    told = _DECODER.decode(line)
+    facts = {
+        "cut_bytes": len(line),
+        "event": told.event,
+        "event_id": told.event_id,
+        "hash": line_hash(line),
+        "seq": told.seq,
+        "time": told.time,
+        "writer": told.writer,
+    }
+    return json.dumps(facts, separators=(",", ":")).encode("ascii")
 
 
 def _token(file: Path) -> str:

@@ -82,6 +82,10 @@ class Shipper:
         """How many durable records each sink has not taken yet, by its name, as far as writers tell."""
         return {route.name: route.backlog() for route in self._routes}
 
+    def ask_to_end(self) -> None:
+        """Have the last look begun."""
+        self._stopping.set()
+
     def close(self) -> None:
         """Stop, after one more look, so that the records of the end are shipped where the sink is there."""
         self._stopping.set()
@@ -127,13 +131,23 @@ class Route:
 
     def ship(self) -> None:
         """Ship everything that there is. Raises ``SinkFailed``, or ``OSError`` for unreadable files."""
+        unreadable: OSError | None = None
         for writer in self._writers():
-            self._load(writer)
-            is_due = self._is_due(writer)
-            while is_due:
-                is_due = self._ship_part(writer)
-            if writer in self._follower.faults:
-                self._pass_over_gap(writer)
+            try:
+                self._ship_chain(writer)
+            except OSError as failure:
+                # What is wrong with the files of one chain keeps no other from being shipped.
+                unreadable = failure
+        if unreadable is not None:
+            raise unreadable
+
+    def _ship_chain(self, writer: str) -> None:
+        self._load(writer)
+        is_due = self._is_due(writer)
+        while is_due:
+            is_due = self._ship_part(writer)
+        if writer in self._follower.faults:
+            self._pass_over_gap(writer)
 
     def backlog(self) -> int:
         """How many records are durable and not shipped, as far as the writers tell."""

@@ -28,10 +28,17 @@ class TooBusy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What auditors look at, as it goes on record itself; ``people`` are not in the text."""
+    """
+    What auditors look at, as it goes on record itself; ``people`` are not in the text.
+
+    ``values`` were typed in, and may be anybody's name until something is found by them: only then is it
+    ``asked`` that goes on record, and ``bare``, which has none of them, until then.
+    """
 
     asked: str
     people: tuple[str, ...] = ()
+    bare: str = ""
+    values: tuple[str, ...] = ()
 
 
 class Witness(Protocol):
@@ -85,9 +92,13 @@ class Desk:
             return await self.ask(question)
 
         def witnessed() -> _Answer:
-            with witness(request, look.asked, people=look.people) as entry:
+            unknown = (*look.people, *look.values)
+            with witness(request, look.bare or look.asked, people=unknown) as entry:
                 answer = question()
-                entry.note(found=size(answer))
+                found = size(answer)
+                entry.note(found=found)
+                if found and look.values:
+                    entry.note(asked=look.asked, people_asked=look.people or None)
             return answer
 
         return await self.ask(witnessed)

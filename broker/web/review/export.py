@@ -1,6 +1,7 @@
 """Records to take away, as a file that is made while it is read."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import islice
 from typing import Final
 
@@ -12,6 +13,7 @@ MOST_EXPORTED: Final = 100_000
 """No file has more records; ``broker audit export`` has no such limit."""
 
 _AT_ONCE: Final = 500
+_YEAR: Final = timedelta(days=365)
 
 
 class Exporting:
@@ -24,6 +26,18 @@ class Exporting:
         self._pieces = self._made()
         self.count = 0
         """How many records are in what was made until now."""
+        self.expected = 0
+        """How many there will be in all, as the index counts them."""
+
+    def first_piece(self) -> bytes:
+        """The first piece; afterwards ``expected`` is known."""
+        piece = self.next_piece()
+        self.expected = self.count
+        if self.count >= _AT_ONCE - 1:
+            buckets = self._reader.buckets(self._query, width=_YEAR)
+            counted = sum(one.permitted + one.denied + one.informed for one in buckets)
+            self.expected = min(MOST_EXPORTED, max(self.count, counted))
+        return piece
 
     def next_piece(self) -> bytes:
         """

@@ -7,7 +7,14 @@ from typing import Final
 
 from starlette.requests import Request
 
-from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
+from broker.audit.query import (
+    Found,
+    Query,
+    QueryRefused,
+    QueryTooExpensive,
+    RecordChanged,
+    onward,
+)
 from broker.web.review import rows
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.rendering import Rendering
@@ -66,7 +73,7 @@ class Streams:
         yield f"retry: {_RETRY}\n\n"
         while clock() < end:
             try:
-                found = await desk.ask(_newer(desk, query, cursor))
+                found, latest = await desk.ask(_newer(desk, query, cursor))
             except (QueryRefused, QueryTooExpensive, RecordChanged, OSError, TooBusy):
                 yield "event: problem\ndata: \n\n"
                 return
@@ -75,12 +82,20 @@ class Streams:
                 yield _event(rendering, one)
             if len(found) < _AT_ONCE:
                 # A comment shows whether somebody still listens.
-                yield ": \n\n"
+                if not found:
+                    # What was looked at is not looked at again, by this stream or the next.
+                    cursor = onward(cursor, latest)
+                yield f": \nid: {cursor}\n\n"
                 await asyncio.sleep(INTERVAL)
 
 
-def _newer(desk: Desk, query: Query, cursor: str) -> Callable[[], Sequence[Found]]:
-    return lambda: desk.reader.newer(query, than=cursor, limit=_AT_ONCE)
+def _newer(desk: Desk, query: Query, cursor: str) -> Callable[[], tuple[Sequence[Found], str]]:
+    def look() -> tuple[Sequence[Found], str]:
+        # Asked for first, so that what comes in between is looked at again and not passed over.
+        latest = desk.reader.latest()
+        return desk.reader.newer(query, than=cursor, limit=_AT_ONCE), latest
+
+    return look
 
 
 def _event(rendering: Rendering, found: Found) -> str:

@@ -193,7 +193,6 @@ class ReviewAccess:
         """Log in whoever proves to be an auditor, and show the page; or say why not."""
         context = _context(request)
         try:
-            self._limits.enter(context)
             secret = await run_in_threadpool(self._login, context, how, prove)
         except TokenRejected as rejected:
             self._limits.charge(context.source)
@@ -216,6 +215,10 @@ class ReviewAccess:
                     auditor = prove()
                 except NotAnAuditor as somebody:
                     entry.note(auditor=somebody.name)
+                    raise
+                except TokenRejected:
+                    # Who proves something is never turned away for what others, behind one proxy, did not.
+                    self._limits.enter(context)
                     raise
                 entry.note(auditor=auditor.name)
                 secret = self.sessions.begin(auditor)

@@ -38,6 +38,9 @@ _FILTERS_BY_KIND: Final = {
 }
 
 
+_TYPED: Final = frozenset({"reason", "client", "server", "resource", "policy", "token"})
+"""Filters whose values are typed in, and may be a name in the wrong place."""
+
 _Found = TypeVar("_Found")
 
 
@@ -118,7 +121,7 @@ class Pages:
         async def answer(request: Request) -> Response:
             name = _only(request, "name", _LONGEST_NAME)
             asked = _of_party(kind, name)
-            look = Look("person", (name,)) if kind == "person" else Look(f"{kind} {name}")
+            look = Look("person", (name,)) if kind == "person" else _typed(kind, name)
             found = await self._desk.show(
                 request, look, lambda: self._party(kind, name, asked), size=_one_or_none
             )
@@ -138,7 +141,7 @@ class Pages:
         jti = _only(request, "token", _LONGEST_NAME)
         found = await self._desk.show(
             request,
-            Look(f"lineage {jti}"),
+            _typed("lineage", jti),
             lambda: self._desk.reader.lineage(jti),
             size=lambda lineage: len(_beginnings(lineage)),
         )
@@ -163,7 +166,7 @@ class Pages:
                 return rows.lineage_address(text)
             return None
 
-        found = await self._desk.show(request, Look(f"id {text}"), question, size=_one_or_none)
+        found = await self._desk.show(request, _typed("id", text), question, size=_one_or_none)
         place = _there(found, "No record and no token has this id.")
         return RedirectResponse(place, status_code=303)
 
@@ -200,7 +203,9 @@ class Pages:
             raise TooBusy("Too many streams are open.")
         latest = await self._desk.show(
             request,
-            _look("records as they come", asked),
+            _look(
+                f"records as they come, from {after}" if after else "records as they come", asked
+            ),
             self._desk.reader.latest,
             size=lambda _: 0,
         )
@@ -222,8 +227,8 @@ class Pages:
         first = await self._desk.show(
             request,
             _look(f"export {name}", asked),
-            exporting.next_piece,
-            size=lambda _: exporting.count,
+            exporting.first_piece,
+            size=lambda _: exporting.expected,
         )
         stamp = written(self._desk.clock()).replace(":", "")
 
@@ -267,7 +272,7 @@ class Pages:
             raise QueryRefused(f"the id is longer than {_LONGEST_NAME} characters")
         found = await self._desk.show(
             request,
-            Look(f"record {event_id}"),
+            _typed("record", event_id),
             lambda: view(self._desk, event_id),
             size=_one_or_none,
         )
@@ -276,7 +281,13 @@ class Pages:
 
 def _look(what: str, asked: Asked) -> Look:
     pairs = [(name, value) for name, value in asked.pairs if name != "person"]
-    return Look(address(what, pairs), asked.query.people)
+    typed = tuple(value for name, value in pairs if name in _TYPED)
+    bare = address(what, [pair for pair in pairs if pair[0] not in _TYPED])
+    return Look(address(what, pairs), asked.query.people, bare, typed)
+
+
+def _typed(what: str, text: str) -> Look:
+    return Look(f"{what} {text}", bare=what, values=(text,))
 
 
 def _one_or_none(found: object) -> int:

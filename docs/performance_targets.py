@@ -138,6 +138,28 @@ def _start(name: str) -> Callable[[Results], float]:
     return lambda results: float(_one(results["faces"]["starts"], name=name)["seconds"]["median"])
 
 
+def _behind_memory(face: str) -> Callable[[Results], float]:
+    """How much later half of the exchanges are answered, with a sealed record on disk, in ms."""
+
+    def find(results: Results) -> float:
+        lines = results["audit"]["lines"]
+        memory, disk = (
+            _one(lines, face=face, record=one) for one in ("in memory", "on disk and sealed")
+        )
+        return _figure(disk, "p50_ms", "at_half") - _figure(memory, "p50_ms", "at_half")
+
+    return find
+
+
+def _verified(results: Results) -> float:
+    lines = results["audit"]["verification"]["lines"]
+    return max(float(line["per_second"]["median"]) for line in lines)
+
+
+def _slowest_answer(results: Results) -> float:
+    return max(float(one["p50_ms"]) for one in results["audit"]["index"]["questions"])
+
+
 TARGETS: Final = (
     Target("Core, decision remembered, against the floor", 1.7, 1.4, _core("decision remembered")),
     Target("Core, decision evaluated, against the floor", 3.2, 2.5, _core("decision evaluated")),
@@ -186,6 +208,29 @@ TARGETS: Final = (
         _start("10,000 clients and 1,000 policies"),
         unit="s",
     ),
+    Target(
+        "Evidence on disk and sealed, later than in memory, HTTP",
+        1.0,
+        0.5,
+        _behind_memory("http"),
+        unit="ms",
+    ),
+    Target(
+        "Evidence on disk and sealed, later than in memory, gRPC",
+        1.0,
+        0.5,
+        _behind_memory("grpc"),
+        unit="ms",
+    ),
+    Target(
+        "Verification, a million records",
+        500_000,
+        1_000_000,
+        _verified,
+        is_floor=True,
+        unit="records/s",
+    ),
+    Target("Slowest answer over a million records, p50", 100, 50, _slowest_answer, unit="ms"),
     Target("Refused (wrong signature) / granted, HTTP", 1.0, 0.6, _refused("http")),
     Target("Refused (wrong signature) / granted, gRPC", 1.0, 0.6, _refused("grpc")),
 )

@@ -28,20 +28,23 @@ UNDETECTED: Final[Mapping[Mode, Sequence[str]]] = {
     Mode.CHAINS: (
         "records cut from the very end of a chain",
         "a change to the last record of a chain that leaves it a valid record",
-        "a whole chain removed together with its lock file",
+        "a whole chain removed together with its lock or head file",
         "a chain rewritten from some record to its end by somebody who can write its files",
+        "whether a token on record reached whoever asked: its answer came after, and may have been a refusal",
     ),
     Mode.SEALED: (
         "what is done to records that came after the last checkpoint, beyond what their chains show",
         "record and checkpoints put back together to what they were at an earlier checkpoint",
         "record and checkpoints written anew by somebody who can sign with the key",
         "what was not true, or not recorded, in the first place",
+        "whether a token on record reached whoever asked: its answer came after, and may have been a refusal",
     ),
     Mode.ANCHORED: (
         "what is done to records that came after the last checkpoint, beyond what their chains show",
         "record and checkpoints put back together to a state since the newest one that was kept or stamped",
         "what is written anew after that one by somebody who can sign with the key",
         "what was not true, or not recorded, in the first place",
+        "whether a token on record reached whoever asked: its answer came after, and may have been a refusal",
     ),
 }
 """What stays undetected however sound a log is found to be, for want of anything that remembers."""

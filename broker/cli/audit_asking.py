@@ -22,6 +22,8 @@ from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.output import plain
 from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
+from broker.config import Settings
+from broker.errors import TemporarilyUnavailable
 from broker.people import open_people
 
 COLUMNS: Final = (
@@ -82,7 +84,12 @@ def filter_options() -> Callable[[_Function], _Function]:
         _several("--reason", help="Why it was denied, by the code."),
         _several("--policy", help="A policy that decided, by its id."),
         _several("--token", help="A token that was issued or presented, by its jti."),
-        _several("--event", type=click.Choice(get_args(Event)), help="What happened."),
+        _several(
+            "--event",
+            type=click.Choice(get_args(Event)),
+            metavar="EVENT",
+            help="What happened, such as token.issue; docs/audit-records.md has all.",
+        ),
         _several("--grant", help="The grant type; exchange, assertion or own for short."),
         click.option("--since", help="From then on: 2026-11-22T14:05:00Z, 2026-11-22, or 24h ago."),
         click.option("--until", help="Before then."),
@@ -131,10 +138,7 @@ def asked_reader(
     """
     settings = settings_for(directory, config)
     place = directory_of(directory, settings)
-    people: Pseudonyms = no_pseudonyms
-    if settings is not None and settings.audit.people.names == "pseudonym":
-        people = open_people(settings).pseudonyms_of
-    reader = SqliteAuditReader(place, pseudonyms_of=people)
+    reader = SqliteAuditReader(place, pseudonyms_of=_people(settings))
     try:
         with without_logs():
             if is_anew:
@@ -148,6 +152,8 @@ def asked_reader(
         raise Negative(f"{expensive}; {told}.") from None
     except RecordChanged as changed:
         raise Negative(f"{changed}. `broker audit verify` tells more.") from None
+    except TemporarilyUnavailable as error:
+        raise Negative(f"The keys of pseudonyms cannot be reached: {error.detail}.") from None
     except OSError as error:
         # Nobody reads on at the other end of a pipe; the command ends as others do then.
         if error.errno == errno.EPIPE:
@@ -155,6 +161,13 @@ def asked_reader(
         raise Negative(f"{place} cannot be read: {error.strerror}.") from None
     finally:
         reader.close()
+
+
+def _people(settings: Settings | None) -> Pseudonyms:
+    """What finds people by name: nothing where there are no settings, and so no keys."""
+    if settings is None or settings.audit.people.names == "clear":
+        return no_pseudonyms
+    return open_people(settings).pseudonyms_of
 
 
 def _catch_up(reader: SqliteAuditReader) -> None:
@@ -205,7 +218,11 @@ def cells(found: Found) -> list[Text]:
         why,
         record.event_id,
     )
-    return [plain(record.time), plain(word, style), *(plain(value or "-") for value in values)]
+    return [
+        plain(f"{record.time[:19]}Z"),
+        plain(word, style),
+        *(plain(value or "-") for value in values),
+    ]
 
 
 def tell_faults(reader: SqliteAuditReader, changed: Sequence[str] = ()) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rich_click as click
 
@@ -12,7 +12,11 @@ from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option, plain, print_columns
 from broker.cli.people_keys import people_keys, token_file_option
 
-_LONGEST_NAME = 2048
+_LONGEST_NAME: Final = 2048
+_NO_KEYS: Final = {
+    "clear": "The record holds people's names (`audit.people.names: clear`): there are no keys of pseudonyms.",
+    "pseudonym": "There is no key of pseudonyms: nobody can be found by name.",
+}
 
 
 @click.command()
@@ -28,7 +32,8 @@ def people(name: str, token_file: Path | None, config: Path, output: str) -> Non
     """
     if len(name) > _LONGEST_NAME:
         raise click.UsageError("--name is too long for a subject.")
-    with people_keys(settings_from(config), token_file) as keys:
+    settings = settings_from(config)
+    with people_keys(settings, token_file) as keys:
         found = People(keys)
         periods, pseudonyms = found.periods(), found.pseudonyms_of(name)
     now = time.time()
@@ -44,7 +49,7 @@ def people(name: str, token_file: Path | None, config: Path, output: str) -> Non
         echo_json({"periods": facts})
         return
     if not facts:
-        click.echo("There is no key of pseudonyms: nobody can be found by name.")
+        click.echo(_NO_KEYS[settings.audit.people.names])
         return
     rows = [
         [

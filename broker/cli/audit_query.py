@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,13 @@ from broker.cli.inputs import config_option
 from broker.cli.output import echo_json, output_option, plain, print_columns
 
 _MOST: Final = 100_000
+
+
+_NOTHING: Final = "No record meets this."
+_NOTHING_OF_PEOPLE: Final = (
+    "No record meets this. Whoever stands in it under a pseudonym (~2026-11~...) is found by name only with "
+    "the keys of pseudonyms (--config FILE), and not in a period that was forgotten."
+)
 
 
 @click.command()
@@ -56,6 +64,8 @@ def query(
     with asked_reader(directory, config, is_anew=rebuild) as reader:
         found, changed, more = _pages(reader, wanted, limit=limit, cursor=cursor)
         _PRINTERS[output](found, more)
+        if not found:
+            click.echo(_NOTHING_OF_PEOPLE if wanted.people else _NOTHING, err=True)
         if more and output != "json":
             click.echo(f"There are more: --cursor {more}", err=True)
         tell_faults(reader, changed)
@@ -78,7 +88,10 @@ def _pages(
 
 
 def _print_table(found: Sequence[Found], _more: str) -> None:
-    print_columns([[plain(name, "dim") for name in COLUMNS], *map(cells, found)])
+    rows = [[plain(name, "dim") for name in COLUMNS], *map(cells, found)]
+    # Columns in which nothing is told only make lines that no terminal holds.
+    told = [any(row[place].plain != "-" for row in rows[1:]) for place in range(len(COLUMNS))]
+    print_columns([list(compress(row, told)) for row in rows])
 
 
 def _print_json(found: Sequence[Found], more: str) -> None:

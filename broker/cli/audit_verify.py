@@ -54,6 +54,8 @@ def verify(
             evidence = verify_log(place, trust, processes=cores, progress=told)
     except OSError as error:
         raise Negative(f"{place} cannot be read: {error.strerror}.") from None
+    if evidence.is_whole and not evidence.report.records:
+        raise click.UsageError(f"{place} holds no audit record: no chain, and no checkpoint.")
     if output == "json":
         echo_json(_members(evidence))
     else:
@@ -96,7 +98,8 @@ def _print(evidence: Evidence) -> None:
         screen.print(plain(f"  {fault}", "bold red"))
     screen.print()
     heading = [plain(name, "dim") for name in _COLUMNS]
-    print_columns([heading, *map(_cells, evidence.report.chains)])
+    wrong = _wrong(evidence)
+    print_columns([heading, *(_cells(one, wrong) for one in evidence.report.chains)])
     screen.print()
     for line in _told(evidence):
         screen.print(line)
@@ -128,7 +131,7 @@ def _told(evidence: Evidence) -> Iterator[Text]:
     for seen in evidence.seen:
         yield plain(f"{_MARKS[seen.is_there]} receipt {seen.receipt.text}: {seen.sentence}.")
     if evidence.sealed is not None and evidence.sealed.checkpoints:
-        yield from _sealing(evidence.sealed)
+        yield from _sealing(evidence.sealed, is_whole=evidence.is_whole)
     yield plain(f"Verified with {evidence.mode.value}. Undetectable by this:")
     for one in evidence.undetected:
         yield plain(f"  - {one}")
@@ -137,7 +140,7 @@ def _told(evidence: Evidence) -> Iterator[Text]:
 _MARKS: Final = {True: "✔", False: "✖", None: "?"}
 
 
-def _sealing(sealed: Sealed) -> Iterator[Text]:
+def _sealing(sealed: Sealed, *, is_whole: bool) -> Iterator[Text]:
     yield plain(
         f"{sealed.checkpoints} checkpoints of {sealed.origin} are signed by the key, follow one "
         f"another, and seal {sealed.records} records as they are here, until {sealed.until}."
@@ -149,22 +152,32 @@ def _sealing(sealed: Sealed) -> Iterator[Text]:
             f"{sealed.stamps} time-stamps of them are right, the last of {sealed.stamped_until}."
         )
     if sealed.unsealed:
+        last = "the last checkpoint" if is_whole else "the last checkpoint that fits the record"
         yield plain(
-            f"{sealed.unsealed} records came after the last checkpoint: only their chains hold them yet.",
+            f"{sealed.unsealed} records came after {last}: only their chains hold them yet.",
             "yellow",
         )
 
 
-def _cells(one: ChainReport) -> list[Text]:
+def _wrong(evidence: Evidence) -> dict[str, str]:
+    """What is wrong with each chain, by its writer, also where only the checkpoints tell."""
+    names = {Path(one.place.file).name: str(one.wrong) for one in reversed(evidence.all_faults)}
+    return {
+        name.partition(".")[0]: wrong for name, wrong in names.items() if name.endswith(".jsonl")
+    }
+
+
+def _cells(one: ChainReport, wrong: dict[str, str]) -> list[Text]:
     counts = (one.segments, one.records)
-    return [
-        plain(cell) for cell in (one.writer, *counts, one.first_time, one.last_time, _state(one))
-    ]
+    state = _state(one, wrong.get(one.writer))
+    return [plain(cell) for cell in (one.writer, *counts, one.first_time, one.last_time, state)]
 
 
-def _state(one: ChainReport) -> str:
+def _state(one: ChainReport, wrong: str | None) -> str:
     if one.fault is not None:
         return f"✖ {one.fault.wrong}"
+    if wrong is not None:
+        return f"✖ {wrong}"
     return "✔ whole, closed" if one.is_closed else "✔ whole, open"
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from broker.errors import InvalidClient, Reason
+from broker.model import ClientCredential
 
 _LONGEST_CREDENTIAL: Final = 8192
 _MOST_COLONS: Final = 16
@@ -38,6 +39,16 @@ def read_basic(unverified_authorization: tuple[str, ...]) -> Iterator[BasicCandi
     while position != -1:
         yield BasicCandidate(text[:position], _spellings(text[position + 1 :]))
         position = text.find(":", position + 1)
+
+
+def claimed_id(credential: ClientCredential) -> str | None:
+    """The client that a caller says to be, before anything is proved; None where it names none."""
+    if credential.client_id or not credential.unverified_authorization:
+        return credential.client_id
+    try:
+        return next(read_basic(credential.unverified_authorization)).client_id or None
+    except InvalidClient:
+        return None
 
 
 def _decode(unverified_authorization: tuple[str, ...]) -> str:

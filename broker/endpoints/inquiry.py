@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from broker.client_auth import ClientAuthenticator
+from broker.client_auth.basic import claimed_id
 from broker.endpoints.limits import Limits
 from broker.errors import InvalidClient, InvalidRequest, Reason
 from broker.interfaces import AuditEntry, ReplayGuard
@@ -28,7 +29,7 @@ class Callers:
 
         Raises as ``ClientAuthenticator.authenticate`` does, and ``RateLimited`` when it asks too often.
         """
-        entry.note(unverified_client_id=credential.client_id)
+        entry.note(unverified_client_id=claimed_id(credential))
         caller = self.authenticator.authenticate(credential)
         entry.note(client_id=caller.client.client_id, auth_method=caller.method)
         entry.admitted = self.limits.admit(caller)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from broker.client_auth import ClientAuthenticator, ProofVerifier
+from broker.client_auth.basic import claimed_id
 from broker.client_auth.workload import is_workloads
 from broker.endpoints.decision import Gate, Judgement
 from broker.endpoints.limits import Limits
@@ -261,7 +262,7 @@ def note_request(entry: AuditEntry, request: TokenRequest) -> None:
     """Record what was asked, before any of it is believed."""
     entry.note(
         grant_type=request.grant_type,
-        unverified_client_id=request.credential.client_id,
+        unverified_client_id=claimed_id(request.credential),
         targets_asked=_targets(request),
         scopes_asked=request.scopes or (),
     )
@@ -271,7 +272,7 @@ def note_batch(entry: AuditEntry, batch: BatchRequest) -> None:
     """Record what was asked for together, before any of it is believed."""
     entry.note(
         grant_type=batch.common.grant_type,
-        unverified_client_id=batch.common.credential.client_id,
+        unverified_client_id=claimed_id(batch.common.credential),
         targets_asked=tuple(name for one in batch.targets for name in _targets(one)),
         group_size=len(batch.targets),
     )

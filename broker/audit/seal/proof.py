@@ -21,6 +21,7 @@ LARGEST_PROOF: Final = 2 * MAX_LINE_BYTES + LARGEST_NOTE + (LONGEST_PROOF + 3) *
 
 NOT_PROVED: Final = (
     "that what the record says is true",
+    "that its token reached whoever asked: the answer came after the record, and may have been a refusal",
     "that there is no other record of the same",
     "that everybody was shown the same log: that takes checkpoints kept by others",
 )

@@ -156,7 +156,7 @@ def _issue(record: Record) -> Told:
 
 def _got(record: Record) -> Told:
     is_assertion = record.issued_token_type == TOKEN_TYPE_ID_JAG
-    yield " and got " + ("an identity assertion" if is_assertion else "a token")
+    yield " and was granted " + ("an identity assertion" if is_assertion else "a token")
     if record.jti:
         yield " ("
         yield named("token", record.jti)

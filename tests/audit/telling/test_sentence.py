@@ -47,8 +47,8 @@ def test_an_exchange_is_told_with_everybody_in_it() -> None:
     assert sentence(records.exchange()) == (
         "MCP server mcp-tickets (https://tickets.mcp.example/mcp), called by client agent-desk, "
         "for person ann (known to https://idp.example), asked for contacts.read of "
-        "https://api.crm.example/v2 and was granted a token (token-2) for contacts.read that lives 2 minutes, "
-        "limited by policy."
+        "https://api.crm.example/v2 and was granted a token (token-2) for contacts.read that lives "
+        "2 minutes, limited by policy."
     )
 
 

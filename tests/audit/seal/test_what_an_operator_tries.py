@@ -1,4 +1,4 @@
-"""What an operator, a power cut or a full disk may do to the evidence (findings of ATT1)."""
+"""What an operator, a power cut or a full disk does to the evidence is found, and nothing else is blamed."""
 
 import base64
 import json

@@ -68,6 +68,18 @@ def test_without_anybody_who_is_trusted_it_is_said_that_there_is_one(log: Sealed
     assert any("time-stamps that were not looked at" in one for one in evidence.remarks)
 
 
+def test_that_no_time_stamp_is_there_is_said_to_whoever_trusts_somebody_to_make_them(
+    log: SealedLog, authority: TimeStampAuthority
+) -> None:
+    assert "no time-stamp was found" not in verified(log, authority.roots).remarks
+    (log.checkpoints.parent / "time-stamps.jsonl").unlink()
+
+    evidence = verified(log, authority.roots)
+
+    assert (evidence.is_whole, evidence.mode) == (True, Mode.SEALED)
+    assert "no time-stamp was found" in evidence.remarks
+
+
 def test_a_list_that_was_rolled_back_behind_a_time_stamp_is_found(
     log: SealedLog, authority: TimeStampAuthority
 ) -> None:

@@ -13,13 +13,13 @@ from broker.audit.chain import Head
 from broker.audit.disk import DiskChain
 from broker.audit.durable import head_path, read_head
 from broker.audit.notes import NoteKey, signed_note
-from broker.audit.reader import verify_directory
+from broker.audit.reader import Mode, verify_directory
 from broker.audit.seal.evidence import verify_log
 from broker.audit.seal.keys import NamedSigner
 from broker.audit.seal.proof import Proof, ProofRefused
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.receipts import Receipt
-from broker.audit.seal.sealed import Trust
+from broker.audit.seal.sealed import Anchor, Trust
 from broker.audit.seal.sealer import Sealer
 from broker.audit.seal.store import CheckpointStore
 from broker.audit.telling.manifest import Manifest, ManifestRefused, opened
@@ -204,3 +204,21 @@ def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> No
     log.restart().step()
     evidence = verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
     assert [one for one in evidence.remarks if one.startswith("a: 4 records came after")]
+
+
+def test_a_checkpoint_that_is_brought_along_twice_is_not_one_that_was_found(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.sealer.step()
+    log.write("a")
+    newest = log.sealer.step()
+    assert newest is not None
+    log.close()
+    anchor = Anchor(tmp_path / "kept", newest.checkpoint)
+    trust = Trust(keys=signer_of(log.keys).keys(), anchors=[anchor, anchor])
+    found = verify_log(tmp_path, trust)
+    path = tmp_path / "checkpoints/000001.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    rolled_back = verify_log(tmp_path, trust)
+
+    assert [one.sealed.anchors for one in (found, rolled_back) if one.sealed is not None] == [1, 0]
+    assert rolled_back.mode is Mode.SEALED

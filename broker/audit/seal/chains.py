@@ -13,7 +13,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link
 from broker.audit.diagnosis import Fault, Place
 from broker.audit.merkle import HASH_BYTES
 from broker.audit.pieces import Piece, walk_piece
-from broker.audit.segments import find_segments
+from broker.audit.segments import find_segments, regular
 from broker.audit.verify import (
     ChainReport,
     Extent,
@@ -230,6 +230,6 @@ class Chains(Mapping[str, Chain]):
 
 
 def _first_time(extent: Extent) -> str:
-    with extent.path.open("rb") as file:
+    with open(extent.path, "rb", opener=regular) as file:
         opening = decode_link(file.readline(MAX_LINE_BYTES)[:-1])
     return "" if opening is None else opening.time

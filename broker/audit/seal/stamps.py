@@ -14,6 +14,7 @@ from broker.audit.checkpoints import Checkpoint
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.seal.listing import moment
 from broker.audit.seal.time_stamps import FILE, StampLine, TimeStampRefused, stamped_time
+from broker.audit.segments import regular
 
 _LONGEST: Final = 256 * 1024
 _LARGEST_ROOTS: Final = 1024 * 1024
@@ -76,7 +77,7 @@ def read_stamps(folder: Path, faults: list[Fault]) -> dict[str, list[Stamped]]:
     path = folder / FILE
     if not path.exists():
         return found
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         number = 0
         while line := file.readline(_LONGEST):
             number += 1

@@ -10,7 +10,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, line_hash
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.durable import head_path, read_head
 from broker.audit.follow import Follower, Line, Position
-from broker.audit.segments import segment_name
+from broker.audit.segments import regular, segment_name
 
 LOOK_AGAIN_SECONDS: Final = 60.0
 """After so long a chain with a fault is looked at again: somebody may have put back what it was."""
@@ -128,7 +128,7 @@ class Chains:
 
     def _fault(self, line: Line, sentence: str) -> Fault:
         path = self._directory / segment_name(line.writer, line.number)
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             number = file.read(line.offset).count(b"\n") + 1
         return Fault(Place(path, number), Wrong.CHANGED, sentence)
 
@@ -181,7 +181,7 @@ def _is_before(told: Head, sealed: Head) -> bool:
 
 def _hash_before(path: Path, offset: int) -> str:
     """The hash of the line of a file that ends at a byte."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         start = max(offset - MAX_LINE_BYTES - 1, 0)
         file.seek(start)
         data = file.read(offset - start)

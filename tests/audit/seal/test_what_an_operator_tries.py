@@ -1,14 +1,17 @@
 """What an operator, a power cut or a full disk does to the evidence is found, and nothing else is blamed."""
 
 import base64
+import errno
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from broker.audit import durable
+from broker.audit import durable, follow
 from broker.audit.chain import Head
 from broker.audit.disk import DiskChain
 from broker.audit.durable import head_path, read_head
@@ -22,10 +25,11 @@ from broker.audit.seal.receipts import Receipt
 from broker.audit.seal.sealed import Anchor, Trust
 from broker.audit.seal.sealer import Sealer
 from broker.audit.seal.store import CheckpointStore
+from broker.audit.segments import AuditLogRefused, regular
 from broker.audit.telling.manifest import Manifest, ManifestRefused, opened
 from tests.audit.chains import NOW, record
 from tests.audit.seal.logs import Log
-from tests.audit.seal.sealed_logs import real_run
+from tests.audit.seal.sealed_logs import Run, real_run
 from tests.audit.seal.signers import ORIGIN, KeysInMemory, signer_of
 
 OTHER = "broker.example/audit/fedcba9876543210"
@@ -180,16 +184,80 @@ def test_a_torn_line_does_not_fill_a_file(tmp_path: Path) -> None:
     assert len(list(CheckpointStore(tmp_path).all())) == 2
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere/at-all")])
-def test_a_chain_that_cannot_be_read_leaves_the_others_alone(
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("a.000001.jsonl")]
+)
+def test_what_is_no_file_is_no_segment_and_nobody_waits_for_it(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     log = Log(tmp_path)
     make(tmp_path / "aa.000001.jsonl")
+    make(tmp_path / "a.000002.jsonl")
+    log.write("a", 30)
+    kept = log.sealer.step()
+    log.close()
+
+    assert kept is not None
+    assert set(kept.checkpoint.heads) == {"a", "b"}
+    assert not log.sealer.faults
+    evidence = verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
+    assert (evidence.is_whole, len(evidence.report.chains)) == (True, 2)
+    assert evidence.report.chains[0].segments > 1
+
+
+@pytest.mark.parametrize("name", ["a.head", "checkpoints/000001.jsonl", "tree/state.json"])
+def test_nobody_waits_for_a_pipe_in_the_place_of_another_file(tmp_path: Path, name: str) -> None:
+    log = Log(tmp_path)
+    log.sealer.step()
+    log.close()
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+
+    with suppress(AuditLogRefused, OSError):
+        log.restart().step()
+    with suppress(AuditLogRefused, OSError):
+        verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
+
+
+def test_a_chain_that_cannot_be_read_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: str, flags: int) -> int:
+        if "/aa." in path:
+            raise OSError(errno.EACCES, "refused", path)
+        return regular(path, flags)
+
+    log = Log(tmp_path)
+    (tmp_path / "aa.000001.jsonl").touch()
+    monkeypatch.setattr(follow, "regular", refusing)
     kept = log.sealer.step()
     assert kept is not None
     assert set(kept.checkpoint.heads) == {"a", "b"}
     assert set(log.sealer.faults) == {"aa"}
+
+
+def test_a_crash_within_a_line_and_one_within_the_first_of_the_next_segment_are_no_fault(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path, KeysInMemory())
+    run.begin("a")
+    run.write("a", 2)
+    run.crash("a", b'{"half a li')
+    (tmp_path / "a.000002.jsonl").write_bytes(b'{"decision')
+
+    def told() -> tuple[object, ...]:
+        (chain,) = verify_directory(tmp_path).chains
+        evidence = verify_log(tmp_path, Trust())
+        assert evidence.report.chains == (chain,)
+        return chain.fault, chain.records, chain.segments, chain.unended_bytes, chain.torn_bytes
+
+    assert told() == (None, 3, 1, 21, 0)
+    run.begin("a")
+    assert told() == (None, 4, 2, 0, 11)
+    run.seal()
+    run.end()
+    assert told()[0] is None
+    assert not run.sealer.faults
 
 
 def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> None:

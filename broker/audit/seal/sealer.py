@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from broker.audit.chain import GENESIS
-from broker.audit.checkpoints import Checkpoint
+from broker.audit.checkpoints import Checkpoint, has_room
 from broker.audit.diagnosis import Fault
 from broker.audit.merkle import ProofRefused
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note, signed_note
@@ -126,11 +126,16 @@ class Sealer:
     def _collect(self, tree: GrowingTree) -> bool:
         """Add what is new, chain by chain in the order of their names; tells whether that was all."""
         is_all = True
+        left_out = []
         for writer in sorted({*self._chains.writers(), *tree.heads}):
             before = tree.head(writer).seq
+            if before == 0 and writer not in self.faults and not has_room(tree.heads, writer):
+                left_out.append(writer)
+                continue
             for line in self._chains.unsealed(writer, tree.head(writer), most=self._most_lines):
                 tree.add(writer, line.seq, line.hash)
             is_all &= tree.head(writer).seq - before < self._most_lines
+        self._chains.leave_out(left_out)
         return is_all
 
     def _write(self, tree: GrowingTree, key: NoteKey) -> Kept:

@@ -1,6 +1,6 @@
 """The chains as the sealer sees them: what is new in each, and which do not go on as they were sealed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +79,22 @@ class Chains:
                 return
         if writer not in self.faults:
             self._conclude(writer, sealed)
+
+    def leave_out(self, writers: Sequence[str]) -> None:
+        """There are too many chains, and these are not sealed: told in the log once, for all together."""
+        if not writers:
+            return
+        sentence = "there are too many chains: it is not sealed"
+        faults = {
+            writer: Fault(
+                Place(self._directory / segment_name(writer, 1), 1), Wrong.FOREIGN, sentence
+            )
+            for writer in writers
+        }
+        self.faults = {**self.faults, **faults}
+        if any(self._told.get(writer) != sentence for writer in writers):
+            _log.critical("audit_too_many_chains", not_sealed=len(writers), first=writers[0])
+        self._told.update(dict.fromkeys(writers, sentence))
 
     def _lines(self, writer: str) -> Iterator[Line]:
         """What is new; a chain that cannot be read keeps none of the others from being sealed."""

@@ -5,18 +5,21 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from broker.audit import durable, follow
-from broker.audit.chain import Head
+from broker.audit import checkpoints, durable, follow
+from broker.audit.chain import Head, link
 from broker.audit.disk import DiskChain
 from broker.audit.durable import head_path, read_head
 from broker.audit.notes import NoteKey, signed_note
 from broker.audit.reader import Mode, verify_directory
+from broker.audit.seal import chains
 from broker.audit.seal.evidence import verify_log
 from broker.audit.seal.keys import NamedSigner
 from broker.audit.seal.proof import Proof, ProofRefused
@@ -258,6 +261,71 @@ def test_a_crash_within_a_line_and_one_within_the_first_of_the_next_segment_are_
     run.end()
     assert told()[0] is None
     assert not run.sealer.faults
+
+
+def test_more_chains_than_a_checkpoint_takes_keep_none_of_the_first_from_being_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "MOST_CHAINS", 3)
+    log = Log(tmp_path)
+    for writer in ("aa", "c", "d"):
+        (tmp_path / f"{writer}.000001.jsonl").write_bytes(
+            link([record(1)], Head(), writer=writer)[0]
+        )
+    with capture_logs() as told:
+        kept = log.sealer.step()
+        log.write("a")
+        log.clock.now += 120
+        later = log.sealer.step()
+    (tmp_path / "a0.000001.jsonl").write_bytes(link([record(1)], Head(), writer="a0")[0])
+    log.write("b")
+    last = log.sealer.step()
+
+    assert kept is not None
+    assert later is not None
+    assert last is not None
+    assert {*kept.checkpoint.heads, *later.checkpoint.heads} == {"a", "aa", "b"}
+    assert set(last.checkpoint.heads) == {"a", "aa", "b"}
+    assert set(log.sealer.faults) == {"a0", "c", "d"}
+    assert [(one["event"], one["log_level"]) for one in told] == [
+        ("audit_too_many_chains", "critical")
+    ]
+    assert told[0]["not_sealed"] == 2
+    log.close()
+
+
+def test_a_checkpoint_has_room_for_as_many_chains_as_a_note_is_long() -> None:
+    short = [f"http-{number}" for number in range(512)]
+    long = [f"{number:064d}" for number in range(512)]
+
+    assert [checkpoints.has_room(short[:count], "x") for count in (511, 512)] == [True, False]
+    assert checkpoints.has_room(long[:300], "x")
+    assert not checkpoints.has_room(long[:511], "x")
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_no_more_is_walked_ahead_of_the_tree_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    keys = KeysInMemory()
+    real_run(tmp_path, keys)
+    trust = Trust(keys=signer_of(keys).keys())
+    alone = verify_log(tmp_path, trust)
+    monkeypatch.setattr(chains, "WORTH_SHARING", 0)
+    monkeypatch.setattr(chains, "_AHEAD", ahead)
+    submit, under_way = chains.ProcessPoolExecutor.submit, []
+
+    def counted(pool: ProcessPoolExecutor, *work: object, **options: object) -> object:
+        under_way.append(len(walked._shared))
+        return submit(pool, *work, **options)  # type: ignore[arg-type]
+
+    with chains.Chains(tmp_path, wants_leaves=True, processes=2) as walked:
+        monkeypatch.setattr(chains.ProcessPoolExecutor, "submit", counted)
+        for chain in walked.values():
+            assert chain.report() in alone.report.chains
+    assert under_way
+    assert max(under_way) < ahead
+    assert verify_log(tmp_path, trust, processes=2) == alone
 
 
 def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> None:

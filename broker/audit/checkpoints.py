@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -15,10 +15,20 @@ from broker.audit.segments import WRITER
 MOST_CHAINS: Final = 512
 """How many writers one directory has at most."""
 
+_MOST_CHAIN_BYTES: Final = 60 * 1024
+_BYTES_BESIDE_NAME: Final = len("chain") + 18 + 64 + 4
+
 _ORIGIN: Final = re.compile(r"[!-~]{1,256}")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z")
+
+
+def has_room(writers: Collection[str], writer: str) -> bool:
+    """Whether a checkpoint over the chains of these writers can take another one, however long they grow."""
+    if len(writers) >= MOST_CHAINS:
+        return False
+    return sum(_BYTES_BESIDE_NAME + len(name) for name in (*writers, writer)) <= _MOST_CHAIN_BYTES
 
 
 class CheckpointRefused(ValueError):

@@ -1,6 +1,7 @@
 """One writer's chain on disk: segments that open by naming what they follow and close when full."""
 
 import errno
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -129,7 +130,7 @@ class DiskChain:
             tail = read_tail(segments)
             self._head, self._torn_bytes = tail.head, tail.torn_bytes
         self._durable.begin(self._head)
-        number = max(self._number, *segments, 0) + 1
+        number = self._free_number(max(self._number, *segments, 0) + 1)
         opening = self._own_record("chain.opened", number, cause=cause, detail=detail or None)
         opening.torn_bytes = self._torn_bytes or None
         data, head = link([opening], self._head, writer=self._writer)
@@ -143,6 +144,12 @@ class DiskChain:
         since = self._head.seq
         self._segment, self._head, self._number, self._torn_bytes = segment, head, number, 0
         self._tell(data, since, segment)
+
+    def _free_number(self, number: int) -> int:
+        """The number, or the next one whose name is not taken by what is no segment."""
+        while os.path.lexists(self._directory / segment_name(self._writer, number)):
+            number += 1
+        return number
 
     def _tell(self, data: bytes, since: int, segment: SegmentFile) -> None:
         """What was written is durable."""

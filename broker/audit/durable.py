@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit.chain import Head
-from broker.audit.segments import is_same_file
+from broker.audit.segments import is_same_file, regular
 
 _TOLD: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64}) ([0-9a-f-]{1,64}) ([0-9a-f]{16})\n")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -29,7 +29,8 @@ def read_head(directory: Path, writer: str, *, of_any_boot: bool = False) -> Hea
     """
     try:
         # Nobody but a writer that is being killed leaves it half written, and its sum tells.
-        told = head_path(directory, writer).read_bytes()[: _MOST_BYTES + 1]
+        with open(head_path(directory, writer), "rb", opener=regular) as file:
+            told = file.read(_MOST_BYTES + 1)
     except OSError:
         return None
     found = _TOLD.fullmatch(told)
@@ -58,7 +59,7 @@ class DurableHead:
         if self._descriptor >= 0 and not is_same_file(self._descriptor, self._path):
             self.close()
         if self._descriptor < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             self._descriptor = os.open(self._path, flags, 0o600)
         os.pwrite(self._descriptor, b"%s %s\n" % (told, _sum(told)), 0)
 

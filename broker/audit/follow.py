@@ -7,7 +7,7 @@ from pathlib import Path
 from broker.audit.chain import MAX_LINE_BYTES, Head, decode_link, line_hash
 from broker.audit.diagnosis import Fault, Misfit, Place, Wrong, diagnose
 from broker.audit.durable import read_head
-from broker.audit.segments import find_segments
+from broker.audit.segments import find_segments, regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Follower:
         head = position.head
         torn_bytes = _torn_before(later)
         end = path.stat().st_size - (torn_bytes or 0)
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             file.seek(offset)
             while offset < end and (told is None or head.seq < told.seq):
                 whole = file.readline(min(MAX_LINE_BYTES, end - offset))
@@ -118,7 +118,7 @@ def _place(head: Head) -> tuple[int, str]:
 def _torn_before(later: Sequence[Path]) -> int | None:
     """How much of a segment the next one disowns; ``None`` when there is no next one that has begun."""
     for path in later:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             opening = decode_link(file.readline(MAX_LINE_BYTES)[:-1])
         if opening is not None:
             return max(opening.torn_bytes, 0)
@@ -126,7 +126,7 @@ def _torn_before(later: Sequence[Path]) -> int | None:
 
 
 def _line_number(path: Path, offset: int) -> int:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         return file.read(offset).count(b"\n") + 1
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from broker.audit.chain import MAX_LINE_BYTES, Head, decode_link
 from broker.audit.follow import Position
-from broker.audit.segments import find_segments
+from broker.audit.segments import find_segments, regular
 
 
 def next_beginning(directory: Path, writer: str, position: Position) -> Position | None:
@@ -15,7 +15,7 @@ def next_beginning(directory: Path, writer: str, position: Position) -> Position
     """
     for number, path in find_segments(directory).get(writer, {}).items():
         if number > position.number:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 opening = decode_link(file.readline(MAX_LINE_BYTES)[:-1])
             if opening is not None and opening.writer == writer:
                 return Position(number, 0, Head(opening.seq, opening.prev))

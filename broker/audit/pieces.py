@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from broker.audit.chain import LEAF, MAX_LINE_BYTES, Head, Link, decode_link
+from broker.audit.segments import regular
 from broker.audit.verify import Extent
 
 _BLOCK: Final = 96 * 1024
@@ -48,7 +49,7 @@ def walk_piece(extent: Extent, writer: str, *, wants_leaves: bool) -> Piece:
     """
     walk = _Walk(writer, wants_leaves=wants_leaves)
     left, rest = extent.size, b""
-    with extent.path.open("rb", buffering=0) as file:
+    with open(extent.path, "rb", buffering=0, opener=regular) as file:
         while left > 0 and walk.fits and (block := file.read(min(_BLOCK, left))):
             left -= len(block)
             data = rest + block

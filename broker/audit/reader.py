@@ -12,7 +12,7 @@ from broker.audit.chain import MAX_LINE_BYTES, NOT_A_LINK
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.durable import read_head
 from broker.audit.record import RECORD_DECODER, Record
-from broker.audit.segments import find_locks, find_segments
+from broker.audit.segments import find_locks, find_segments, regular
 from broker.audit.verify import ChainReport, Extent, chain_extents, verify_chain
 
 
@@ -125,7 +125,7 @@ def _chain_records(extents: Sequence[Extent], *, newest_first: bool) -> Iterator
 def _lines_backwards(extent: Extent) -> Iterator[bytes]:
     """The lines of a segment from its last to its first, read in blocks from the end."""
     rest = b""
-    with extent.path.open("rb") as file:
+    with open(extent.path, "rb", opener=regular) as file:
         for block in _blocks_backwards(file, extent.size):
             first, *lines = (block + rest).split(b"\n")
             yield from reversed(lines)

@@ -36,12 +36,31 @@ def segment_name(writer: str, number: int) -> str:
 
 
 def find_segments(directory: Path) -> dict[str, dict[int, Path]]:
-    """All segments in a directory by writer and number, each in order."""
+    """
+    All segments in a directory by writer and number, each in order.
+
+    Only regular files count: whoever reads a pipe waits for ever, and a link leads anywhere.
+    """
     found: dict[str, dict[int, Path]] = {}
-    for path in directory.iterdir():
-        if (named := _SEGMENT.fullmatch(path.name)) is not None:
-            found.setdefault(named[1], {})[int(named[2])] = path
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            named = _SEGMENT.fullmatch(entry.name)
+            if named is not None and entry.is_file(follow_symlinks=False):
+                found.setdefault(named[1], {})[int(named[2])] = directory / entry.name
     return {writer: dict(sorted(found[writer].items())) for writer in sorted(found)}
+
+
+def regular(path: str, flags: int) -> int:
+    """
+    An opener for ``open`` that waits for nobody, and gives regular files alone.
+
+    Raises ``OSError``.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
 
 
 def find_locks(directory: Path) -> Iterator[tuple[str, Path]]:
@@ -206,7 +225,7 @@ def read_tail(segments: dict[int, Path]) -> Tail:
     Raises ``AuditLogRefused`` when the last line is no record.
     """
     for path in reversed(segments.values()):
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
             start = max(size - _TAIL, 0)

@@ -21,6 +21,7 @@ from broker.audit.chain import (
 )
 from broker.audit.diagnosis import Fault, Misfit, Place, Wrong, diagnose, torn
 from broker.audit.record import RECORD_DECODER, VERSION
+from broker.audit.segments import regular
 
 _LOOKS: Final = 20
 _MOMENT: Final = 0.01
@@ -44,7 +45,7 @@ class Extent:
     def lines(self) -> Iterator[bytes]:
         """The lines, each with its newline; what is too long to be one comes in pieces."""
         left = self.size
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", opener=regular) as file:
             while left > 0 and (line := file.readline(min(MAX_LINE_BYTES, left))):
                 left -= len(line)
                 yield line
@@ -76,17 +77,22 @@ def chain_extents(segments: dict[int, Path]) -> Sequence[Extent]:
     """
     The extent of each segment of a chain, in order.
 
-    A segment without a single whole line comes of a beginning that failed, and is passed over.
+    A segment without a single whole line comes of a beginning that failed, and is passed over; so is the
+    newest, whose writer is at work or died at its first line.
     """
     extents: list[Extent] = []
-    torn_bytes = 0
+    torn_bytes = unended_bytes = 0
     for path in reversed(segments.values()):
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             first = file.readline(MAX_LINE_BYTES)
-        if first.endswith(b"\n") or (first and not extents):
-            extents.append(_older(path, torn_bytes) if extents else _newest(path))
+        if first.endswith(b"\n") or (len(first) == MAX_LINE_BYTES and not extents):
+            extents.append(_older(path, torn_bytes) if extents else _newest(path, unended_bytes))
             opening = decode_link(first[:-1])
             torn_bytes = 0 if opening is None else max(opening.torn_bytes, 0)
+        elif not extents:
+            unended_bytes += len(first)
+    if unended_bytes and not extents:
+        return [Extent(next(iter(segments.values())), 0, unended_bytes=unended_bytes)]
     return extents[::-1]
 
 
@@ -94,16 +100,20 @@ def _older(path: Path, torn_bytes: int) -> Extent:
     return Extent(path, max(path.stat().st_size - torn_bytes, 0), torn_bytes)
 
 
-def _newest(path: Path) -> Extent:
-    """The segment up to its last whole line, unless what comes after that is too long for one."""
+def _newest(path: Path, unended_bytes: int) -> Extent:
+    """
+    The segment up to its last whole line, unless what comes after that is too long for one.
+
+    ``unended_bytes`` are in the segments after it, none of which has a line.
+    """
     size = _settled_size(path)
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         start = max(size - MAX_LINE_BYTES, 0)
         data = os.pread(file.fileno(), size - start, start)
     end = start + data.rfind(b"\n") + 1
     if end == start and len(data) >= MAX_LINE_BYTES:
         return Extent(path, size)
-    return Extent(path, end, unended_bytes=size - end)
+    return Extent(path, end, unended_bytes=size - end + unended_bytes)
 
 
 def _settled_size(path: Path) -> int:
@@ -114,7 +124,7 @@ def _settled_size(path: Path) -> int:
     """
     for _ in range(_LOOKS):
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             if os.pread(file.fileno(), 1, max(size - 1, 0)) == b"\n":
                 break
         time.sleep(_MOMENT)

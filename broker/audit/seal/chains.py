@@ -13,7 +13,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link
 from broker.audit.diagnosis import Fault, Place
 from broker.audit.merkle import HASH_BYTES
 from broker.audit.pieces import Piece, walk_piece
-from broker.audit.segments import find_segments
+from broker.audit.segments import find_segments, regular
 from broker.audit.verify import (
     ChainReport,
     Extent,
@@ -24,6 +24,9 @@ from broker.audit.verify import (
 
 WORTH_SHARING: Final = 64 * 1024 * 1024
 """From so many bytes on the work is shared: beginning another process takes as long as reading them."""
+
+_AHEAD: Final = 32
+"""So many segments are walked ahead of the tree: each takes 32 bytes of memory for a record until then."""
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes were walked, and how many there are."""
@@ -167,7 +170,9 @@ class Chains(Mapping[str, Chain]):
         self._walked = 0
         self._bytes = sum(one.size for every in self._extents.values() for one in every)
         self._pool = self._started(processes)
-        self._shared = self._submitted()
+        self._waiting = self._in_order_of_time() if self._pool is not None else {}
+        self._shared: dict[Path, Future[Piece]] = {}
+        self._submit()
         self._chains = {
             name: Chain(name, every, self._pieces(name, every))
             for name, every in self._extents.items()
@@ -202,25 +207,34 @@ class Chains(Mapping[str, Chain]):
         context = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(min(processes, segments), mp_context=context)
 
-    def _submitted(self) -> dict[Path, Future[Piece]]:
-        """The work of other processes, in the order of time, which is about that of the tree."""
-        if self._pool is None:
-            return {}
-        every = [(name, one) for name, extents in self._extents.items() for one in extents]
-        every.sort(key=lambda work: _first_time(work[1]))
-        return {
-            extent.path: self._pool.submit(
+    def _in_order_of_time(self) -> dict[Path, tuple[Extent, str]]:
+        """What others can be asked to walk, in the order of time, which is about that of the tree."""
+        every = [(one, name) for name, extents in self._extents.items() for one in extents]
+        every.sort(key=lambda work: _first_time(work[0]))
+        return {extent.path: (extent, name) for extent, name in every}
+
+    def _submit(self) -> None:
+        """Have other processes walk on, as far ahead as there is room for what they find."""
+        while self._pool is not None and self._waiting and self._has_room:
+            path = next(iter(self._waiting))
+            extent, name = self._waiting.pop(path)
+            self._shared[path] = self._pool.submit(
                 walk_piece, extent, name, wants_leaves=self._wants_leaves
             )
-            for name, extent in every
-        }
+
+    @property
+    def _has_room(self) -> bool:
+        # Without leaves what is found is small.
+        return not self._wants_leaves or len(self._shared) < _AHEAD
 
     def _pieces(self, writer: str, extents: Sequence[Extent]) -> Iterator[Pieces]:
         for extent in extents:
             yield partial(self._piece, writer, extent)
 
     def _piece(self, writer: str, extent: Extent) -> Piece:
+        self._waiting.pop(extent.path, None)
         work = self._shared.pop(extent.path, None)
+        self._submit()
         walk = partial(walk_piece, extent, writer, wants_leaves=self._wants_leaves)
         piece = walk() if work is None else work.result()
         self._walked += extent.size
@@ -230,6 +244,6 @@ class Chains(Mapping[str, Chain]):
 
 
 def _first_time(extent: Extent) -> str:
-    with extent.path.open("rb") as file:
+    with open(extent.path, "rb", opener=regular) as file:
         opening = decode_link(file.readline(MAX_LINE_BYTES)[:-1])
     return "" if opening is None else opening.time

@@ -76,13 +76,13 @@ def verify_log(
         sealed=sealed,
         faults=(*walk.found_faults(report), *(one.fault for one in seen if one.fault is not None)),
         seen=tuple(seen),
-        remarks=(*_remarks(report, has_stamps=walk.has_unread_stamps), *walk.overdue(report)),
+        remarks=(*_remarks(report), *_stamp_remarks(walk), *walk.overdue(report)),
     )
 
 
 def _of_chains(directory: Path, trust: Trust, listing: Listing, report: Report) -> Evidence:
     seen = [look_for(directory, one, report, None) for one in trust.receipts]
-    remarks = _remarks(report, has_stamps=False)
+    remarks = _remarks(report)
     if not listing.is_empty:
         told = "there are checkpoints that were not looked at: that takes the public key they are signed by"
         remarks = (*remarks, told)
@@ -90,18 +90,22 @@ def _of_chains(directory: Path, trust: Trust, listing: Listing, report: Report) 
     return Evidence(report, Mode.CHAINS, faults=faults, seen=tuple(seen), remarks=remarks)
 
 
-def _remarks(report: Report, *, has_stamps: bool) -> tuple[str, ...]:
-    remarks = [
+def _remarks(report: Report) -> tuple[str, ...]:
+    return tuple(
         f"{one.writer}: {one.unended_bytes} bytes after its last record are none yet: its writer is at "
         "work, or died at it"
         for one in report.chains
         if one.unended_bytes
-    ]
-    if has_stamps:
-        remarks.append(
+    )
+
+
+def _stamp_remarks(walk: SealWalk) -> tuple[str, ...]:
+    if walk.has_unread_stamps:
+        told = (
             "there are time-stamps that were not looked at: that takes who is trusted to make them"
         )
-    return tuple(remarks)
+        return (told,)
+    return ("no time-stamp was found",) if walk.has_no_stamps else ()
 
 
 def _report(directory: Path, chains: Chains) -> Report:

@@ -14,6 +14,7 @@ from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note, strangers
+from broker.audit.segments import regular
 
 LONGEST_LINE: Final = 2 * LARGEST_NOTE
 
@@ -69,7 +70,7 @@ class Listing:
         for index, (path, size) in enumerate(self._files):
             is_newest = index == len(self._files) - 1
             left, number = size, 0
-            with path.open("rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 while left > 0 and (line := file.readline(min(LONGEST_LINE, left))):
                     left -= len(line)
                     number += 1

@@ -23,6 +23,7 @@ NOT_PROVED: Final = (
     "that what the record says is true",
     "that its token reached whoever asked: the answer came after the record, and may have been a refusal",
     "that there is no other record of the same",
+    "that it is that number of that chain: both are its own word",
     "that everybody was shown the same log: that takes checkpoints kept by others",
 )
 """What no proof of one record shows."""
@@ -32,7 +33,11 @@ _INDEX: Final = re.compile(r"index (0|[1-9][0-9]{0,17})")
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """What a proof has shown: the record, its place in its chain, and the checkpoint that seals it."""
+    """
+    What a proof has shown: the record, and the checkpoint that seals it.
+
+    Its number and its chain, in ``link``, are what the record says of itself.
+    """
 
     record: bytes
     link: Link
@@ -42,9 +47,9 @@ class Proved:
     def sentence(self) -> str:
         """The same in one sentence."""
         return (
-            f"the record {self.link.seq} of the chain {self.link.writer} was in the audit log "
-            f"{self.checkpoint.origin}, just as it stands here, when that was sealed at "
-            f"{self.checkpoint.time}"
+            f"a record that calls itself number {self.link.seq} of the chain {self.link.writer} "
+            f"was in the audit log {self.checkpoint.origin}, just as it stands here, when that was "
+            f"sealed at {self.checkpoint.time}"
         )
 
 

@@ -16,7 +16,7 @@ from broker.audit.seal.resume import Resumption
 from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.tree import TreeStore
 from broker.audit.seal.watched import Chains
-from broker.audit.segments import AuditLogRefused, find_segments
+from broker.audit.segments import AuditLogRefused, find_segments, regular
 from broker.audit.verify import Extent, chain_extents
 
 
@@ -103,7 +103,7 @@ def _line_in(extent: Extent, writer: str, seq: int) -> bytes:
             raise AuditLogRefused(f"{extent.path}: a line is no record")
         return link.seq >= seq
 
-    with extent.path.open("rb") as file:
+    with open(extent.path, "rb", opener=regular) as file:
         _, line = first_line(file, extent.size, is_there)
     link = decode_link(line[:-1])
     if link is None or (link.writer, link.seq) != (writer, seq):

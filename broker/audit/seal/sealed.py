@@ -47,8 +47,9 @@ class Sealed:
     What the checkpoints show, up to the first that is wrong.
 
     ``records`` of the log are sealed by ``checkpoints`` of them, the last made at ``until``, ``at`` in unix
-    seconds; ``unsealed`` came after it. ``anchors`` were found among them, and ``stamps`` time-stamps are
-    right, the last of ``stamped_until``. All are 0 or empty where there is none.
+    seconds; ``unsealed`` came after it. ``anchors`` of those given were found among them, each counted
+    once, and ``stamps`` time-stamps are right, the last of ``stamped_until``. All are 0 or empty where there
+    is none.
     """
 
     origin: str = ""
@@ -89,6 +90,7 @@ class SealWalk:
         self._is_listed = True
         self._checkpoints = 0
         self._anchors = {one.checkpoint.digest: one for one in trust.anchors}
+        self._anchors_found = 0
         self._stamped: dict[str, list[Stamped]] = {}
         self._stamps = 0
         self._stamped_until = 0.0
@@ -99,6 +101,11 @@ class SealWalk:
     def has_unread_stamps(self) -> bool:
         """Whether there are time-stamps and nobody who is trusted to have made them."""
         return self._trust.stamps is None and (self._listing.folder / STAMPS).exists()
+
+    @property
+    def has_no_stamps(self) -> bool:
+        """Whether somebody is trusted to make time-stamps and none is right."""
+        return self._trust.stamps is not None and self._stamps == 0
 
     def run(self) -> None:
         """Walk. Raises ``OSError``."""
@@ -122,7 +129,7 @@ class SealWalk:
             until="" if last is None else last.time,
             at=0 if last is None else moment(last),
             unsealed=max(report.records - (0 if last is None else last.size), 0),
-            anchors=len(self._trust.anchors) - len(self._anchors),
+            anchors=self._anchors_found,
             stamps=self._stamps,
             stamped_until=stamped_until.replace("+00:00", "Z") if self._stamps else "",
         )
@@ -154,7 +161,7 @@ class SealWalk:
 
     def _pass(self, listed: Listed) -> None:
         checkpoint = listed.checkpoint
-        self._anchors.pop(checkpoint.digest, None)
+        self._anchors_found += self._anchors.pop(checkpoint.digest, None) is not None
         for stamped in self._stamped.pop(checkpoint.digest, []):
             self._check_stamp(stamped, checkpoint)
         self._grow(checkpoint)

@@ -7,13 +7,14 @@ from typing import Final
 import structlog
 
 from broker.audit.chain import GENESIS
-from broker.audit.checkpoints import Checkpoint
+from broker.audit.checkpoints import Checkpoint, has_room
 from broker.audit.diagnosis import Fault
 from broker.audit.merkle import ProofRefused
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note, signed_note
 from broker.audit.record import rfc3339
 from broker.audit.seal.growing import GrowingTree
 from broker.audit.seal.keys import CheckpointSigner
+from broker.audit.seal.listing import moment
 from broker.audit.seal.resume import Resumption, SealingRefused
 from broker.audit.seal.state import SealedState, write_state
 from broker.audit.seal.store import CheckpointStore, Kept
@@ -26,6 +27,9 @@ MOST_LINES: Final = 50_000
 
 IDLE_SECONDS: Final = 3_600.0
 """So often a checkpoint is written although nothing is new."""
+
+BEHIND_SECONDS: Final = 60.0
+"""A clock so far behind the last checkpoint is told: that one, or this clock, is wrong."""
 
 _log = structlog.get_logger("broker.audit")
 
@@ -66,6 +70,7 @@ class Sealer:
         self._tree: GrowingTree | None = None
         self._key: NoteKey | None = None
         self._quiet_since = now()
+        self._is_behind = False
 
     @property
     def faults(self) -> Mapping[str, Fault]:
@@ -100,6 +105,7 @@ class Sealer:
         self.key_texts = tuple(key.text for key in keys)
         if self._tree is None:
             self.last, self._key, self._tree = self._resumption.resume(keys)
+        self._check_clock()
         key = self._key_next()
         written: Kept | None = None
         is_all = False
@@ -112,6 +118,19 @@ class Sealer:
             written = self._write(tree, key)
             self._tree = tree
         return written
+
+    def _check_clock(self) -> None:
+        """Tell once that checkpoints keep the time of the last one until the clock has come as far."""
+        last, now = self.last, self._now()
+        behind = 0.0 if last is None else moment(last.checkpoint) - now
+        if last is not None and behind > BEHIND_SECONDS and not self._is_behind:
+            _log.critical(
+                "audit_clock_behind",
+                last=last.checkpoint.time,
+                now=rfc3339(now),
+                seconds=int(behind),
+            )
+        self._is_behind = behind > BEHIND_SECONDS
 
     def _key_next(self) -> NoteKey:
         key = self._signer.key_after(self._key)
@@ -126,11 +145,16 @@ class Sealer:
     def _collect(self, tree: GrowingTree) -> bool:
         """Add what is new, chain by chain in the order of their names; tells whether that was all."""
         is_all = True
+        left_out = []
         for writer in sorted({*self._chains.writers(), *tree.heads}):
             before = tree.head(writer).seq
+            if before == 0 and writer not in self.faults and not has_room(tree.heads, writer):
+                left_out.append(writer)
+                continue
             for line in self._chains.unsealed(writer, tree.head(writer), most=self._most_lines):
                 tree.add(writer, line.seq, line.hash)
             is_all &= tree.head(writer).seq - before < self._most_lines
+        self._chains.leave_out(left_out)
         return is_all
 
     def _write(self, tree: GrowingTree, key: NoteKey) -> Kept:

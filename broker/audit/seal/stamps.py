@@ -13,11 +13,17 @@ from cryptography import x509
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.seal.listing import moment
-from broker.audit.seal.time_stamps import FILE, StampLine, TimeStampRefused, stamped_time
+from broker.audit.seal.time_stamps import (
+    FILE,
+    LENIENCE_SECONDS,
+    StampLine,
+    TimeStampRefused,
+    stamped_time,
+)
+from broker.audit.segments import regular
 
 _LONGEST: Final = 256 * 1024
 _LARGEST_ROOTS: Final = 1024 * 1024
-_LENIENCE: Final = 300.0
 
 
 class StampsUnread(Exception):
@@ -60,7 +66,7 @@ class StampVerifier:
             ).timestamp()
         except TimeStampRefused as refused:
             return Fault(stamped.place, Wrong.FOREIGN, str(refused))
-        if at + _LENIENCE < moment(checkpoint):
+        if at + LENIENCE_SECONDS < moment(checkpoint):
             sentence = "the checkpoint was stamped before the time that it tells"
             return Fault(stamped.place, Wrong.REWRITTEN, sentence)
         return at
@@ -76,7 +82,7 @@ def read_stamps(folder: Path, faults: list[Fault]) -> dict[str, list[Stamped]]:
     path = folder / FILE
     if not path.exists():
         return found
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         number = 0
         while line := file.readline(_LONGEST):
             number += 1

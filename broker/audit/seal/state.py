@@ -15,6 +15,7 @@ from broker.audit.chain import Head
 from broker.audit.follow import Position
 from broker.audit.merkle import Frontier, ProofRefused
 from broker.audit.seal.store import Spot
+from broker.audit.segments import regular
 
 _LARGEST: Final = 1024 * 1024
 
@@ -90,7 +91,7 @@ def write_state(path: Path, state: SealedState) -> None:
 def read_state(path: Path) -> SealedState | None:
     """What was kept, or ``None`` when it is lost or damaged."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             told, _, body = file.read(_LARGEST).partition(b"\n")
         if told != _sum(body):
             return None

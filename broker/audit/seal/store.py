@@ -16,7 +16,7 @@ from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.notes import LARGEST_NOTE
 from broker.audit.seal.lines import append_line, end_of_whole, first_line
-from broker.audit.segments import AuditLogRefused, prepare_directory
+from broker.audit.segments import AuditLogRefused, prepare_directory, regular
 
 FOLDER: Final = "checkpoints"
 """Where they are, in the directory of the record."""
@@ -127,7 +127,7 @@ class CheckpointStore:
             if last is None or not is_there(last.checkpoint):
                 before = before if last is None else last.checkpoint
                 continue
-            with path.open("rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 start, line = first_line(
                     file, last.end.offset, lambda one: is_there(_whole(one).checkpoint)
                 )
@@ -144,7 +144,7 @@ class CheckpointStore:
             if path.stat().st_size == 0:
                 continue
             with (
-                path.open("rb") as file,
+                open(path, "rb", opener=regular) as file,
                 mmap(file.fileno(), 0, access=ACCESS_READ) as content,
             ):
                 found = content.rfind(line)
@@ -187,7 +187,7 @@ def text_of(note: str) -> str:
 
 
 def _read(path: Path, number: int, offset: int, *, is_newest: bool) -> Iterator[Kept]:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         file.seek(offset)
         while line := file.readline(LONGEST_LINE):
             is_ended = line.endswith(b"\n") and b"\0" not in line
@@ -229,7 +229,7 @@ def _missing(files: dict[int, Path]) -> str:
 
 def _last_start(path: Path, size: int) -> int | None:
     """Where the last whole line in so many bytes of a file begins; ``None`` when there is none."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         start = max(size - 2 * LONGEST_LINE, 0)
         data = os.pread(file.fileno(), size - start, start)
     end = end_of_whole(data) - 1

@@ -12,12 +12,17 @@ import structlog
 from cryptography.x509 import load_pem_x509_certificates
 from msgspec import Struct
 
+from broker.audit.checkpoints import Checkpoint
 from broker.audit.seal.lines import append_line
+from broker.audit.seal.listing import moment
 from broker.audit.seal.store import FOLDER, Kept
 from broker.fetch.refusals import FetchRefused
 
 if TYPE_CHECKING:
     from rfc3161_client import TimeStampRequest
+
+LENIENCE_SECONDS: Final = 300.0
+"""So far may the clock of an authority be behind the one that a checkpoint has its time from."""
 
 FILE: Final = "time-stamps.jsonl"
 """Where they are, beside the checkpoints."""
@@ -102,7 +107,7 @@ class TimeStamper:
             return None
         self._due_at = self._now() + min(_TRY_AGAIN_SECONDS, self._authority.every)
         try:
-            token, time = self._stamp(last.checkpoint.text.encode())
+            token, time = self._stamp(last.checkpoint)
         except (TimeStampRefused, FetchRefused) as refused:
             self._tell(str(refused))
             return None
@@ -124,10 +129,11 @@ class TimeStamper:
             _log.error("audit_time_stamp_failed", reason=failure)
         self._told = failure
 
-    def _stamp(self, text: bytes) -> tuple[bytes, datetime]:
+    def _stamp(self, checkpoint: Checkpoint) -> tuple[bytes, datetime]:
         # What it takes is loaded where it is used: most do without.
         from rfc3161_client import HashAlgorithm, TimestampRequestBuilder  # noqa: PLC0415 - see above.
 
+        text = checkpoint.text.encode()
         request = TimestampRequestBuilder().data(text).hash_algorithm(HashAlgorithm.SHA256).build()
         token = self._poster.post(
             self._authority.url,
@@ -136,7 +142,14 @@ class TimeStamper:
             max_bytes=_LARGEST,
             answer_type=_REPLY,
         )
-        return token, stamped_time(token, text, roots=self._authority.roots, request=request)
+        time = stamped_time(token, text, roots=self._authority.roots, request=request)
+        if time.timestamp() + LENIENCE_SECONDS < moment(checkpoint):
+            # Whoever verifies it would take the checkpoint for one that was dated ahead.
+            raise TimeStampRefused(
+                f"the checkpoint is of {checkpoint.time}, and by the authority it is not yet: "
+                "one of the two clocks is wrong"
+            )
+        return token, time
 
 
 def stamped_time(

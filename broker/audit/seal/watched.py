@@ -1,6 +1,6 @@
 """The chains as the sealer sees them: what is new in each, and which do not go on as they were sealed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, line_hash
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.durable import head_path, read_head
 from broker.audit.follow import Follower, Line, Position
-from broker.audit.segments import segment_name
+from broker.audit.segments import regular, segment_name
 
 LOOK_AGAIN_SECONDS: Final = 60.0
 """After so long a chain with a fault is looked at again: somebody may have put back what it was."""
@@ -80,6 +80,22 @@ class Chains:
         if writer not in self.faults:
             self._conclude(writer, sealed)
 
+    def leave_out(self, writers: Sequence[str]) -> None:
+        """There are too many chains, and these are not sealed: told in the log once, for all together."""
+        if not writers:
+            return
+        sentence = "there are too many chains: it is not sealed"
+        faults = {
+            writer: Fault(
+                Place(self._directory / segment_name(writer, 1), 1), Wrong.FOREIGN, sentence
+            )
+            for writer in writers
+        }
+        self.faults = {**self.faults, **faults}
+        if any(self._told.get(writer) != sentence for writer in writers):
+            _log.critical("audit_too_many_chains", not_sealed=len(writers), first=writers[0])
+        self._told.update(dict.fromkeys(writers, sentence))
+
     def _lines(self, writer: str) -> Iterator[Line]:
         """What is new; a chain that cannot be read keeps none of the others from being sealed."""
         try:
@@ -128,7 +144,7 @@ class Chains:
 
     def _fault(self, line: Line, sentence: str) -> Fault:
         path = self._directory / segment_name(line.writer, line.number)
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             number = file.read(line.offset).count(b"\n") + 1
         return Fault(Place(path, number), Wrong.CHANGED, sentence)
 
@@ -181,7 +197,7 @@ def _is_before(told: Head, sealed: Head) -> bool:
 
 def _hash_before(path: Path, offset: int) -> str:
     """The hash of the line of a file that ends at a byte."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         start = max(offset - MAX_LINE_BYTES - 1, 0)
         file.seek(start)
         data = file.read(offset - start)

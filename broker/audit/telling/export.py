@@ -12,7 +12,7 @@ from typing import Final, Self
 from broker.audit.chain import MAX_LINE_BYTES, line_hash
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused
 from broker.audit.query import MOST_ROWS, AuditReader, Found, Query
-from broker.audit.segments import sync_directory
+from broker.audit.segments import regular, sync_directory
 from broker.audit.telling.formats import FORMATS, Format
 from broker.audit.telling.manifest import Manifest, ManifestRefused, Mark, opened
 
@@ -174,7 +174,7 @@ def check_export(manifest: Path, keys: Sequence[NoteKey]) -> Manifest:
 
     Raises ``ExportRefused`` and ``OSError``.
     """
-    with manifest.open("rb") as file:
+    with open(manifest, "rb", opener=regular) as file:
         note = file.read(LARGEST_NOTE + 1)
     try:
         told = opened(note.decode(), keys)
@@ -189,7 +189,7 @@ def check_export(manifest: Path, keys: Sequence[NoteKey]) -> Manifest:
 
 def _check_file(path: Path, told: Manifest, chosen: Format) -> None:
     digest, size, lines = hashlib.sha256(), 0, 0
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)
@@ -208,7 +208,7 @@ def _check_file(path: Path, told: Manifest, chosen: Format) -> None:
 
 
 def _check_first(path: Path, first: Mark) -> None:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         line = file.readline(MAX_LINE_BYTES)
     if line_hash(line.removesuffix(b"\n")) != first.hash:
         raise ExportRefused(

@@ -17,7 +17,7 @@ from broker.audit.seal.store import CheckpointsDamaged, CheckpointStore
 from broker.audit.seal.tree import TreeStore
 from broker.audit.segments import WriterBusy, find_segments
 from broker.errors import TemporarilyUnavailable
-from tests.audit.chains import write_chain
+from tests.audit.chains import NOW, write_chain
 from tests.audit.seal.logs import Clock, Log, leaves_by_definition, lines_of
 from tests.audit.seal.signers import ORIGIN, KeysInMemory, signer_of
 
@@ -311,3 +311,17 @@ def test_a_chain_of_more_files_is_read_as_one(tmp_path: Path) -> None:
     store.files()[2].unlink()
     with pytest.raises(CheckpointsDamaged, match=r"000002\.jsonl"):
         list(store.all())
+
+
+def test_a_clock_that_is_behind_the_last_checkpoint_is_told_once(log: Log) -> None:
+    log.sealer.step()
+    with capture_logs() as told:
+        for behind in (-59, -3_600, -3_601, -3_602, 10, -3_600):
+            log.clock.now = NOW + behind
+            log.write("a", 1)
+            log.sealer.step()
+
+    assert [(one["event"], one["log_level"]) for one in told] == [
+        ("audit_clock_behind", "critical")
+    ] * 2
+    assert told[0]["seconds"] == 3_600

@@ -8,6 +8,7 @@ import pytest
 
 from broker.audit.diagnosis import Wrong
 from broker.audit.reader import Mode
+from broker.audit.seal import time_stamps
 from broker.audit.seal.evidence import Evidence, verify_log
 from broker.audit.seal.sealed import Trust
 from broker.audit.seal.stamps import StampsUnread, StampVerifier
@@ -68,6 +69,18 @@ def test_without_anybody_who_is_trusted_it_is_said_that_there_is_one(log: Sealed
     assert any("time-stamps that were not looked at" in one for one in evidence.remarks)
 
 
+def test_that_no_time_stamp_is_there_is_said_to_whoever_trusts_somebody_to_make_them(
+    log: SealedLog, authority: TimeStampAuthority
+) -> None:
+    assert "no time-stamp was found" not in verified(log, authority.roots).remarks
+    (log.checkpoints.parent / "time-stamps.jsonl").unlink()
+
+    evidence = verified(log, authority.roots)
+
+    assert (evidence.is_whole, evidence.mode) == (True, Mode.SEALED)
+    assert "no time-stamp was found" in evidence.remarks
+
+
 def test_a_list_that_was_rolled_back_behind_a_time_stamp_is_found(
     log: SealedLog, authority: TimeStampAuthority
 ) -> None:
@@ -109,7 +122,7 @@ def test_a_line_that_is_no_time_stamp_is_found(
 
 
 def test_a_checkpoint_that_was_dated_ahead_is_found(
-    tmp_path: Path, authority: TimeStampAuthority
+    tmp_path: Path, authority: TimeStampAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It tells a time that had not come when it was stamped."""
     directory = tmp_path / "ahead"
@@ -119,6 +132,8 @@ def test_a_checkpoint_that_was_dated_ahead_is_found(
     log = SealedLog(directory, signer_of(keys).keys()[0])
     told = Authority(authority.url, 3_600.0, authority.roots)
     fetcher = GuardedFetcher(allow_loopback=True)
+    # A broker that looks at the clock does not keep such a one.
+    monkeypatch.setattr(time_stamps, "LENIENCE_SECONDS", 4e9)
     assert TimeStamper(directory, fetcher, told, now=lambda: 1.8e9).step(log.kept()[-1])
 
     assert [one.wrong for one in verified(log, authority.roots).faults] == [Wrong.REWRITTEN]

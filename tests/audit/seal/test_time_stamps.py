@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TimeStampAut
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     made = Log(tmp_path / "audit")
+    # The authority looks at the real clock.
+    made.clock.now = time.time()
     yield made
     made.close()
 
@@ -63,8 +66,8 @@ def test_a_checkpoint_is_stamped_and_what_is_kept_verifies_by_the_root_alone(
     (line,) = stamps(log)
     assert line["digest"] == kept.checkpoint.digest
     token = base64.b64decode(line["token"])
-    time = stamped_time(token, kept.checkpoint.text.encode(), roots=authority.roots)
-    assert abs(time - datetime.now(UTC)) < timedelta(minutes=1)
+    at = stamped_time(token, kept.checkpoint.text.encode(), roots=authority.roots)
+    assert abs(at - datetime.now(UTC)) < timedelta(minutes=1)
     with pytest.raises(TimeStampRefused):
         stamped_time(token, b"another text", roots=authority.roots)
 
@@ -122,3 +125,29 @@ def test_what_does_not_verify_is_told_and_not_kept_and_tried_again(
     if what in ("nothing", "rubbish", "too long"):
         authority.answer = None
         assert stamper.step(kept) is not None
+
+
+def test_a_checkpoint_that_is_dated_ahead_of_the_authority_is_not_stamped(
+    log: Log, authority: TimeStampAuthority
+) -> None:
+    """Whoever verifies it would find that the record was written anew."""
+    stamper = stamper_of(log, authority)
+    log.clock.now += 600
+    with capture_logs() as told:
+        assert stamper.step(sealed(log)) is None
+
+    assert [one["event"] for one in told] == ["audit_time_stamp_failed"]
+    assert "one of the two clocks is wrong" in told[0]["reason"]
+    assert stamps(log) == []
+    # What is sealed next is not dated before what was sealed last.
+    log.clock.now -= 500
+    stamper = stamper_of(log, authority)
+    assert stamper.step(sealed(log)) is None
+
+
+def test_a_clock_that_is_a_little_ahead_of_the_authority_is_let_pass(
+    log: Log, authority: TimeStampAuthority
+) -> None:
+    stamper = stamper_of(log, authority)
+    log.clock.now += 240
+    assert stamper.step(sealed(log)) is not None

@@ -1,31 +1,39 @@
-"""What an operator, a power cut or a full disk may do to the evidence (findings of ATT1)."""
+"""What an operator, a power cut or a full disk does to the evidence is found, and nothing else is blamed."""
 
 import base64
+import errno
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from broker.audit import durable
-from broker.audit.chain import Head
+from broker.audit import checkpoints, durable, follow
+from broker.audit.chain import Head, link
 from broker.audit.disk import DiskChain
 from broker.audit.durable import head_path, read_head
+from broker.audit.merkle import ProofRefused
 from broker.audit.notes import NoteKey, signed_note
-from broker.audit.reader import verify_directory
+from broker.audit.reader import Mode, verify_directory
+from broker.audit.seal import chains
 from broker.audit.seal.evidence import verify_log
 from broker.audit.seal.keys import NamedSigner
-from broker.audit.seal.proof import Proof, ProofRefused
+from broker.audit.seal.proof import Proof
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.receipts import Receipt
-from broker.audit.seal.sealed import Trust
+from broker.audit.seal.sealed import Anchor, Trust
 from broker.audit.seal.sealer import Sealer
 from broker.audit.seal.store import CheckpointStore
+from broker.audit.segments import AuditLogRefused, regular
 from broker.audit.telling.manifest import Manifest, ManifestRefused, opened
 from tests.audit.chains import NOW, record
 from tests.audit.seal.logs import Log
-from tests.audit.seal.sealed_logs import real_run
+from tests.audit.seal.sealed_logs import Run, real_run
 from tests.audit.seal.signers import ORIGIN, KeysInMemory, signer_of
 
 OTHER = "broker.example/audit/fedcba9876543210"
@@ -110,13 +118,15 @@ def test_nothing_is_written_to_a_chain_that_cannot_tell_how_far_it_is_durable(
         raise OSError(28, "full")
 
     chain = DiskChain(tmp_path, writer="a", now=lambda: NOW)
-    monkeypatch.setattr(durable.os, "pwrite", full)
+    monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(OSError, match="full"):
         chain.open("start")
     monkeypatch.undo()
     assert verify_directory(tmp_path).is_intact  # a lock alone is no chain that was lost
     chain.open("start")
-    assert read_head(tmp_path, "a") == Head(1, read_head(tmp_path, "a").prev)
+    told = read_head(tmp_path, "a")
+    assert told is not None
+    assert told.seq == 1
     chain.close()
 
 
@@ -171,6 +181,7 @@ def test_what_a_power_cut_left_in_the_list_is_cut_off(tmp_path: Path) -> None:
 def test_a_torn_line_does_not_fill_a_file(tmp_path: Path) -> None:
     log = Log(tmp_path)
     kept = log.sealer.step()
+    assert kept is not None
     store = CheckpointStore(tmp_path, file_bytes=kept.end.offset + 10)
     with (tmp_path / "checkpoints/000001.jsonl").open("ab") as file:
         file.write(b'{"note":"' + b"x" * 100)
@@ -180,16 +191,145 @@ def test_a_torn_line_does_not_fill_a_file(tmp_path: Path) -> None:
     assert len(list(CheckpointStore(tmp_path).all())) == 2
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere/at-all")])
-def test_a_chain_that_cannot_be_read_leaves_the_others_alone(
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("a.000001.jsonl")]
+)
+def test_what_is_no_file_is_no_segment_and_nobody_waits_for_it(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     log = Log(tmp_path)
     make(tmp_path / "aa.000001.jsonl")
+    make(tmp_path / "a.000002.jsonl")
+    log.write("a", 30)
+    kept = log.sealer.step()
+    log.close()
+
+    assert kept is not None
+    assert set(kept.checkpoint.heads) == {"a", "b"}
+    assert not log.sealer.faults
+    evidence = verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
+    assert (evidence.is_whole, len(evidence.report.chains)) == (True, 2)
+    assert evidence.report.chains[0].segments > 1
+
+
+@pytest.mark.parametrize("name", ["a.head", "checkpoints/000001.jsonl", "tree/state.json"])
+def test_nobody_waits_for_a_pipe_in_the_place_of_another_file(tmp_path: Path, name: str) -> None:
+    log = Log(tmp_path)
+    log.sealer.step()
+    log.close()
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+
+    with suppress(AuditLogRefused, OSError):
+        log.restart().step()
+    with suppress(AuditLogRefused, OSError):
+        verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
+
+
+def test_a_chain_that_cannot_be_read_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: str, flags: int) -> int:
+        if "/aa." in path:
+            raise OSError(errno.EACCES, "refused", path)
+        return regular(path, flags)
+
+    log = Log(tmp_path)
+    (tmp_path / "aa.000001.jsonl").touch()
+    monkeypatch.setattr(follow, "regular", refusing)
     kept = log.sealer.step()
     assert kept is not None
     assert set(kept.checkpoint.heads) == {"a", "b"}
     assert set(log.sealer.faults) == {"aa"}
+
+
+def test_a_crash_within_a_line_and_one_within_the_first_of_the_next_segment_are_no_fault(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path, KeysInMemory())
+    run.begin("a")
+    run.write("a", 2)
+    run.crash("a", b'{"half a li')
+    (tmp_path / "a.000002.jsonl").write_bytes(b'{"decision')
+
+    def told() -> tuple[object, ...]:
+        (chain,) = verify_directory(tmp_path).chains
+        evidence = verify_log(tmp_path, Trust())
+        assert evidence.report.chains == (chain,)
+        return chain.fault, chain.records, chain.segments, chain.unended_bytes, chain.torn_bytes
+
+    assert told() == (None, 3, 1, 21, 0)
+    run.begin("a")
+    assert told() == (None, 4, 2, 0, 11)
+    run.seal()
+    run.end()
+    assert told()[0] is None
+    assert not run.sealer.faults
+
+
+def test_more_chains_than_a_checkpoint_takes_keep_none_of_the_first_from_being_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "MOST_CHAINS", 3)
+    log = Log(tmp_path)
+    for writer in ("aa", "c", "d"):
+        (tmp_path / f"{writer}.000001.jsonl").write_bytes(
+            link([record(1)], Head(), writer=writer)[0]
+        )
+    with capture_logs() as told:
+        kept = log.sealer.step()
+        log.write("a")
+        log.clock.now += 120
+        later = log.sealer.step()
+    (tmp_path / "a0.000001.jsonl").write_bytes(link([record(1)], Head(), writer="a0")[0])
+    log.write("b")
+    last = log.sealer.step()
+
+    assert kept is not None
+    assert later is not None
+    assert last is not None
+    assert {*kept.checkpoint.heads, *later.checkpoint.heads} == {"a", "aa", "b"}
+    assert set(last.checkpoint.heads) == {"a", "aa", "b"}
+    assert set(log.sealer.faults) == {"a0", "c", "d"}
+    assert [(one["event"], one["log_level"]) for one in told] == [
+        ("audit_too_many_chains", "critical")
+    ]
+    assert told[0]["not_sealed"] == 2
+    log.close()
+
+
+def test_a_checkpoint_has_room_for_as_many_chains_as_a_note_is_long() -> None:
+    short = [f"http-{number}" for number in range(512)]
+    long = [f"{number:064d}" for number in range(512)]
+
+    assert [checkpoints.has_room(short[:count], "x") for count in (511, 512)] == [True, False]
+    assert checkpoints.has_room(long[:300], "x")
+    assert not checkpoints.has_room(long[:511], "x")
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_no_more_is_walked_ahead_of_the_tree_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    keys = KeysInMemory()
+    real_run(tmp_path, keys)
+    trust = Trust(keys=signer_of(keys).keys())
+    alone = verify_log(tmp_path, trust)
+    monkeypatch.setattr(chains, "WORTH_SHARING", 0)
+    monkeypatch.setattr(chains, "_AHEAD", ahead)
+    submit, under_way = ProcessPoolExecutor.submit, []
+
+    def counted(pool: ProcessPoolExecutor, *work: object, **options: object) -> object:
+        under_way.append(len(walked._shared))
+        return submit(pool, *work, **options)  # type: ignore[arg-type]
+
+    with chains.Chains(tmp_path, wants_leaves=True, processes=2) as walked:
+        monkeypatch.setattr(ProcessPoolExecutor, "submit", counted)
+        for chain in walked.values():
+            assert chain.report() in alone.report.chains
+    assert under_way
+    assert max(under_way) < ahead
+    assert verify_log(tmp_path, trust, processes=2) == alone
 
 
 def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> None:
@@ -204,3 +344,21 @@ def test_records_that_are_left_out_of_checkpoints_are_told(tmp_path: Path) -> No
     log.restart().step()
     evidence = verify_log(tmp_path, Trust(keys=signer_of(log.keys).keys()))
     assert [one for one in evidence.remarks if one.startswith("a: 4 records came after")]
+
+
+def test_a_checkpoint_that_is_brought_along_twice_is_not_one_that_was_found(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.sealer.step()
+    log.write("a")
+    newest = log.sealer.step()
+    assert newest is not None
+    log.close()
+    anchor = Anchor(tmp_path / "kept", newest.checkpoint)
+    trust = Trust(keys=signer_of(log.keys).keys(), anchors=[anchor, anchor])
+    found = verify_log(tmp_path, trust)
+    path = tmp_path / "checkpoints/000001.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    rolled_back = verify_log(tmp_path, trust)
+
+    assert [one.sealed.anchors for one in (found, rolled_back) if one.sealed is not None] == [1, 0]
+    assert rolled_back.mode is Mode.SEALED

@@ -28,6 +28,9 @@ from broker.signing import open_audit_anchor, open_audit_signer
 _STAMP_SECONDS: Final = 10.0
 """How long a time-stamping authority has for its answer."""
 
+_CLOSING_SECONDS: Final = 8.0
+"""How long the end of all that goes on here is waited for."""
+
 _INDEX_SECONDS: Final = 1.0
 """How often the index is brought up to date."""
 
@@ -91,13 +94,15 @@ class Auditing:
         # All at once: each has seconds for its end, and the broker has few for all of them together.
         for one in (self._sealing, self._witnessing, self._indexing, self._outlets):
             one.ask_to_end()
+        self.reader.ask_to_end()
+        until = time.monotonic() + _CLOSING_SECONDS
         self._sealing.close()
-        self._witnessing.close()
-        self._indexing.close()
+        for rounds in (self._witnessing, self._indexing):
+            rounds.close(within=_left(until))
+        self._outlets.close(within=_left(until))
         self.reader.close()
         if self._evidence is not None:
             self._evidence.sealer.close()
-        self._outlets.close()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -186,6 +191,10 @@ class Auditing:
             self._has_conflict = True
             raise
         self._has_conflict = False
+
+
+def _left(until: float) -> float:
+    return max(until - time.monotonic(), 0.0)
 
 
 def _reader(settings: Settings) -> SqliteAuditReader:

@@ -1,6 +1,7 @@
 """What the control process does for auditors: from the settings to files, measures and commands."""
 
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from broker.cli import main
 from broker.config import Settings, load_settings
 from tests.audit.chains import NOW, record
 from tests.audit.seal.authority import TimeStampAuthority
+from tests.audit.sinks.collecting import CollectorServer, closing, hang, seconds_for
 from tests.e2e.patience import until
 from tests.openbao import OpenBao, Transit
 
@@ -83,6 +85,29 @@ def test_the_last_records_are_sealed_when_it_closes(tmp_path: Path, chain: DiskC
     last = CheckpointStore(tmp_path / ".broker" / "audit").last()
     assert last is not None
     assert last.checkpoint.size == 3
+
+
+def test_a_second_sink_that_hangs_keeps_nobody_from_ending_nor_the_end_from_being_sealed(
+    tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, gate = CollectorServer(), threading.Event()
+    server.scripts += [hang(gate)] * 8
+    url = server.url.partition("?")[0]
+    file = tmp_path / "broker.yaml"
+    sink = f"{{type: http, url: '{url}'}}"
+    file.write_text(f"{PLAIN}audit: {{seal: {{every: 5m}}, sinks: [{sink}]}}\n")
+    auditing = Auditing(load_settings(file, {}))
+    with closing(server):
+        auditing.begin()
+        until(lambda: bool(server.requests), seconds=5, what="it is shipped")
+        until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+        chain.close()
+        monkeypatch.setattr("broker.auditing._CLOSING_SECONDS", 0.5)
+        took = seconds_for(auditing.close)
+        gate.set()
+
+    assert took < 4
+    assert auditing.integrity().records == 3
 
 
 def test_a_directory_that_cannot_be_used_is_told_and_tried_again(tmp_path: Path) -> None:

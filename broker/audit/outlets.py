@@ -52,10 +52,16 @@ class Outlets:
         self._shipper.ask_to_end()
         self._watch.ask_to_end()
 
-    def close(self) -> None:
-        """Ship and look at what there is, and stop; other processes should have closed their chains."""
-        self._shipper.close()
-        self._watch.close()
+    def close(self, *, within: float = 10.0) -> None:
+        """
+        Ship and look at what there is, and stop, in so many seconds.
+
+        Other processes should have closed their chains.
+        """
+        self.ask_to_end()
+        until = time.monotonic() + within
+        self._shipper.close(within=within)
+        self._watch.close(within=max(until - time.monotonic(), 0))
 
     def backlogs(self) -> Mapping[str, int]:
         """How many records each sink has not taken yet, by its name."""

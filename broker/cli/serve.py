@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from broker.cli.descriptors import STANDARD_OUTPUT, fill_standard_descriptors
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.stop import Misconfigured, Stop
 from broker.config.problems import printable
@@ -25,8 +26,11 @@ def serve(config: Path) -> None:
     SIGHUP reads clients, resources, issuers and policies again; what is not good is refused as a
     whole, and what was in force stays.
     """
+    missing = fill_standard_descriptors()
     with loading():
         settings = settings_from(config)
+    if STANDARD_OUTPUT in missing and any(one.kind == "stdout" for one in settings.audit.sinks):
+        raise Misconfigured("audit.sinks: one is of type stdout, and standard output is closed")
     configure_logs(level=settings.log.level, style=settings.log.format)
     try:
         status = run_broker(settings, dict(os.environ), drain_delay=settings.drain_delay)

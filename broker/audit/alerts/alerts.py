@@ -19,6 +19,8 @@ from broker.audit.record import Record
 _MOST_REMEMBERED: Final = 4096
 _MOST_AT_ONCE: Final = 20
 """So many different alerts of one rule are told in one cool-down; the others are counted."""
+_STEP: Final = 5.0
+"""By so many seconds a clock goes back only where somebody sets it."""
 _PARTIES: Final = (
     "event_id",
     "writer",
@@ -72,6 +74,7 @@ class Alerts:
         self._rules = [
             made for rule in rules if (made := _made(rule, terms.rules.get(rule.name))) is not None
         ]
+        self._ahead = -math.inf
         self._told: Known[float] = Known(_MOST_REMEMBERED)
         self._turns = {
             (rule.name, is_proved): _Turn() for rule in self._rules for is_proved in (False, True)
@@ -83,7 +86,7 @@ class Alerts:
         if at is None:
             return
         # A clock that was ahead for a moment must not make all that comes later look old.
-        at = min(at, self._now())
+        at = min(at, self._moment())
         for rule in self._rules:
             findings = rule.see(record, at)
             if is_past:
@@ -104,6 +107,17 @@ class Alerts:
         """Give the rules what they wanted to know."""
         for rule in self._rules:
             rule.recall(memory.get(rule.name, ()))
+
+    def _moment(self) -> float:
+        now = self._now()
+        ahead = now - self._clock()
+        if ahead < self._ahead - _STEP:
+            # Else all would look old until the clock is where it was.
+            for rule in self._rules:
+                rule.begin_anew()
+            self._ahead = ahead
+        self._ahead = max(self._ahead, ahead)
+        return now
 
     def _tell(self, rule: str, findings: Iterable[Finding]) -> None:
         for finding in findings:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from broker.audit.alerts.known import Known, Rate
-from broker.audit.alerts.rule import Finding, Rule, Terms
+from broker.audit.alerts.rule import Finding, Rule, Terms, client_named
 from broker.audit.record import Record
 
 _MOST_CLIENTS: Final = 4096
@@ -21,8 +21,7 @@ class ClientDenials(Rule):
         self._rates: Known[Rate] = Known(_MOST_CLIENTS)
 
     def see(self, record: Record, at: float) -> Iterator[Finding]:
-        # Whoever only says to be a client uses up no alert of that client.
-        client = record.client_id or f"\0{record.unverified_client_id or ''}".rstrip("\0")
+        client = client_named(record)
         if record.decision != "deny" or not client:
             return
         rate = self._rates.get(client)
@@ -31,6 +30,9 @@ class ClientDenials(Rule):
             self._rates.put(client, rate)
         if (count := rate.count(at)) > self._terms.threshold:
             yield Finding(client, record, {"denials": count})
+
+    def begin_anew(self) -> None:
+        self._rates = Known(_MOST_CLIENTS)
 
 
 class Denials(Rule):
@@ -48,3 +50,6 @@ class Denials(Rule):
             return
         if (count := self._rate.count(at)) > self._terms.threshold:
             yield Finding("all", record, {"denials": count})
+
+    def begin_anew(self) -> None:
+        self._rate = Rate(self._terms.within)

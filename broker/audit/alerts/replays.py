@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from broker.audit.alerts.known import Known, Rate
-from broker.audit.alerts.rule import Finding, Rule, Terms
+from broker.audit.alerts.rule import Finding, Rule, Terms, client_named
 from broker.audit.record import Record
 from broker.errors import Reason
 
@@ -23,10 +23,13 @@ class Replays(Rule):
     def see(self, record: Record, at: float) -> Iterator[Finding]:
         if record.reason != Reason.REPLAY.code:
             return
-        client = record.client_id or record.unverified_client_id or ""
+        client = client_named(record)
         rate = self._rates.get(client)
         if rate is None:
             rate = Rate(self._terms.within)
             self._rates.put(client, rate)
         if (count := rate.count(at)) >= self._terms.threshold:
             yield Finding(client, record, {"replays": count})
+
+    def begin_anew(self) -> None:
+        self._rates = Known(_MOST_CLIENTS)

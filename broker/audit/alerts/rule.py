@@ -68,11 +68,23 @@ class Rule:
         """Look at how things stand, about once a second."""
         yield from ()
 
+    def begin_anew(self) -> None:
+        """Forget what was counted by time: the clock has gone back."""
+
     def memory(self) -> Sequence[str]:
         return ()
 
     def recall(self, lines: Sequence[str]) -> None:  # noqa: ARG002 - some rules remember.
         return
+
+
+def client_named(record: Record) -> str:
+    """
+    The client of a record, by a name for what is counted of it; empty where none is named.
+
+    Whoever only says to be a client has another name, so as to use up no alert of that client.
+    """
+    return record.client_id or f"\0{record.unverified_client_id or ''}".rstrip("\0")
 
 
 def is_issue(record: Record) -> bool:

@@ -67,6 +67,9 @@ class AlertWatch:
         self._interval = interval
         self._follower = Follower(directory)
         self._damaged: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
+        # Of these, what is in the files is still of the past.
+        self._unlearnt: set[str] = set()
         self._is_past = True
         self._kept_at = time.monotonic()
         self._stopping = threading.Event()
@@ -85,11 +88,11 @@ class AlertWatch:
         """Have the last look begun."""
         self._stopping.set()
 
-    def close(self) -> None:
-        """Stop, after one more look, and keep what was learnt."""
+    def close(self, *, within: float = 10.0) -> None:
+        """Stop, after one more look that is waited for so many seconds, and keep what was learnt."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(10)
+            self._thread.join(within)
 
     def _run(self) -> None:
         self._recall()
@@ -103,23 +106,44 @@ class AlertWatch:
         self._keep()
 
     def _look(self) -> None:
-        with suppress(FileNotFoundError):
-            for writer in self._follower.writers():
-                self._read(writer)
-                while self._goes_on(writer):
-                    self._read(writer)
-        self._is_past = False
+        self._read_all()
         status = self._status()
-        damaged = {**self._damaged, **status.damaged}
+        damaged = {**self._damaged, **self._unreadable, **status.damaged}
         self._alerts.look(replace(status, damaged=damaged))
         if time.monotonic() - self._kept_at > _KEEP_INTERVAL:
             self._keep()
 
+    def _read_all(self) -> None:
+        unreadable = {}
+        for writer in self._writers():
+            try:
+                self._read_chain(writer)
+            except FileNotFoundError:
+                # It was removed just now; the next look tells what that means.
+                continue
+            except OSError as failure:
+                # What is wrong with the files of one chain keeps no other from being looked at.
+                unreadable[writer] = f"it cannot be read: {failure.strerror}"
+        unlearnt = {one for one in unreadable if self._is_past or one in self._unlearnt}
+        self._unreadable, self._unlearnt, self._is_past = unreadable, unlearnt, False
+
+    def _writers(self) -> Sequence[str]:
+        try:
+            return self._follower.writers()
+        except FileNotFoundError:
+            return []
+
+    def _read_chain(self, writer: str) -> None:
+        self._read(writer)
+        while self._goes_on(writer):
+            self._read(writer)
+
     def _read(self, writer: str) -> None:
+        is_past = self._is_past or writer in self._unlearnt
         for line in self._follower.lines(writer):
             # A record of another version, with other members, is nothing to judge.
             with suppress(msgspec.DecodeError, RecursionError):
-                self._alerts.see(RECORD_DECODER.decode(line.content), is_past=self._is_past)
+                self._alerts.see(RECORD_DECODER.decode(line.content), is_past=is_past)
 
     def _goes_on(self, writer: str) -> bool:
         """Whether a chain that no longer fits can be taken up again."""
@@ -138,7 +162,10 @@ class AlertWatch:
         try:
             with (self._directory / _FILE).open("rb") as file:
                 kept = _DECODER.decode(file.read(_LARGEST_FILE))
-        except (OSError, msgspec.DecodeError, RecursionError):
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, RecursionError) as failure:
+            _log.warning("audit_alerts_memory_lost", reason=type(failure).__name__)
             return
         self._alerts.recall(kept.rules)
         for writer, place in kept.places.items():

@@ -42,37 +42,52 @@ class CaughtUp:
 
 
 def catch_up(
-    file: IndexFile, directory: Path, *, progress: Progress | None = None, patience: float = 60.0
+    file: IndexFile,
+    directory: Path,
+    *,
+    progress: Progress | None = None,
+    patience: float = 60.0,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> CaughtUp:
     """
     Enter all that was added to the chains of a directory, a bounded number of records at a time.
 
     Whatever ends it in the middle, the index is as if that had been the end of the chains. Waits for at
-    most ``patience`` seconds for others who catch up. Raises ``OSError``.
+    most ``patience`` seconds for others who catch up, and ends early once ``is_ending``. A chain that cannot
+    be read is a fault of that chain. Raises ``OSError``.
     """
+    work = _Work(file, directory, progress, is_ending)
     with sole_writer(file.path, patience=patience):
         try:
             rebuilt = file.prepare()
-            return replace(_fill(file, directory, progress), rebuilt=rebuilt)
+            return replace(_fill(work), rebuilt=rebuilt)
         except IndexDamaged as damaged:
             rebuilt = damaged.strerror or "it is damaged"
         except IndexAhead as ahead:
             rebuilt = str(ahead)
         file.throw_away(rebuilt)
-        return replace(_fill(file, directory, progress), rebuilt=rebuilt)
+        return replace(_fill(work), rebuilt=rebuilt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    file: IndexFile
+    directory: Path
+    progress: Progress | None
+    is_ending: Callable[[], bool]
 
 
 class IndexAhead(Exception):
     """The index knows a record that the files do not have."""
 
 
-def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> CaughtUp:
-    with file.writing() as connection:
+def _fill(work: _Work) -> CaughtUp:
+    with work.file.writing() as connection:
         positions = read_positions(connection)
-        check_known(directory, positions)
-        follower = Follower(directory, positions)
-        follower.faults |= file.faults.known()
-        lines = _by_time(follower)
+        unreadable = check_known(work.directory, positions)
+        follower = Follower(work.directory, positions)
+        follower.faults |= work.file.faults.known()
+        lines = _by_time(follower, unreadable)
         filler = Filler(connection)
         records = 0
         while batch := _next(lines):
@@ -80,22 +95,35 @@ def _fill(file: IndexFile, directory: Path, progress: Progress | None) -> Caught
             filler.enter(batch)
             connection.execute("COMMIT")
             records += len(batch)
-            if progress is not None:
-                progress(*_extent(directory, read_positions(connection)))
+            if work.progress is not None:
+                work.progress(*_extent(work.directory, read_positions(connection)))
+            if work.is_ending():
+                return CaughtUp(records, faults_of(follower) | unreadable)
         connection.execute("UPDATE meta SET value = 1 WHERE name = 'is_whole' AND value = 0")
-        file.faults.keep(follower.faults)
-        faults = faults_of(follower)
+        work.file.faults.keep(follower.faults)
+        faults = faults_of(follower) | unreadable
         _keep_faults(connection, faults)
         return CaughtUp(records, faults)
 
 
-def check_known(directory: Path, positions: Mapping[str, Position]) -> None:
-    """Raises ``IndexAhead`` unless the last known line of every chain stands where it stood."""
+def check_known(directory: Path, positions: Mapping[str, Position]) -> dict[str, str]:
+    """
+    Raises ``IndexAhead`` unless the last known line of every chain stands where it stood.
+
+    Returns by their writers which chains cannot be read, and why.
+    """
+    unreadable = {}
     for writer, position in positions.items():
         path = directory / segment_name(writer, position.number)
-        if _line_before(path, position.offset) != position.head.prev:
+        try:
+            last = _line_before(path, position.offset)
+        except OSError as failure:
+            unreadable[writer] = _why(failure)
+            continue
+        if last != position.head.prev:
             number = position.head.seq - 1
             raise IndexAhead(f"it knows record {number} of {writer}, and the files do not")
+    return unreadable
 
 
 def faults_of(follower: Follower) -> dict[str, str]:
@@ -127,9 +155,22 @@ def _line_before(path: Path, end: int) -> str:
     return line_hash(data[first:-1]) if whole else ""
 
 
-def _by_time(follower: Follower) -> Iterator[_Item]:
-    chains = [map(read_entry, follower.lines(writer)) for writer in follower.writers()]
+def _by_time(follower: Follower, unreadable: dict[str, str]) -> Iterator[_Item]:
+    writers = [writer for writer in follower.writers() if writer not in unreadable]
+    chains = [_readable(follower, writer, unreadable) for writer in writers]
     return heapq.merge(*chains, key=_moment)
+
+
+def _readable(follower: Follower, writer: str, unreadable: dict[str, str]) -> Iterator[_Item]:
+    """What can be read of a chain; what is wrong with the files of one keeps no other out of the index."""
+    try:
+        yield from map(read_entry, follower.lines(writer))
+    except OSError as failure:
+        unreadable[writer] = _why(failure)
+
+
+def _why(failure: OSError) -> str:
+    return f"the chain cannot be read: {failure.strerror}"
 
 
 def _moment(item: _Item) -> tuple[int, str]:

@@ -47,6 +47,7 @@ DEFAULT_LIMIT: Final = 2.0
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)
 _MOST_CHANGED: Final = 100
+_LAST: Final = "SELECT coalesce(max(id), 0) FROM event"
 _SPOTS: Final = """
     SELECT place.event, chain.writer, place.segment, place.offset, place.hash, place.number
     FROM event CROSS JOIN place ON place.number = event.place
@@ -110,6 +111,7 @@ class SqliteAuditReader:
         self._opened: IndexFile | None = None
         self._changed: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._ending = threading.Event()
 
     @property
     def _file(self) -> IndexFile:
@@ -131,7 +133,17 @@ class SqliteAuditReader:
 
         Waits for at most ``patience`` seconds for others who do so, then raises ``Busy``, an ``OSError``.
         """
-        return catch_up(self._file, self.directory, progress=progress, patience=patience)
+        return catch_up(
+            self._file,
+            self.directory,
+            progress=progress,
+            patience=patience,
+            is_ending=self._ending.is_set,
+        )
+
+    def ask_to_end(self) -> None:
+        """Have ``catch_up`` end after the records that it is at; another goes on from there."""
+        self._ending.set()
 
     def throw_away(self, *, patience: float = 60.0) -> None:
         """Forget the index, so that the next ``catch_up`` makes it anew from the files alone."""
@@ -173,6 +185,9 @@ class SqliteAuditReader:
         with self._asking() as index:
             question = "SELECT event, number FROM place ORDER BY number DESC LIMIT 1"
             event, number = index.connection.execute(question).fetchone() or (0, 0)
+            if number and not event:
+                # A line of another version: after an index made anew, all would come again.
+                (event,) = index.connection.execute(_LAST).fetchone()
         return _cursor(index.generation, event, number)
 
     def get(self, event_id: str) -> Found | None:
@@ -237,7 +252,7 @@ class SqliteAuditReader:
         with self._asking() as index:
             ask = index.connection.execute
             (records,) = ask("SELECT coalesce(sum(seq), 0) FROM chain").fetchone()
-            (last,) = ask("SELECT coalesce(max(id), 0) FROM event").fetchone()
+            (last,) = ask(_LAST).fetchone()
             faults = dict(ask("SELECT writer, fault FROM chain WHERE fault <> ''"))
             (unreadable,) = ask("SELECT value FROM meta WHERE name = 'unreadable'").fetchone()
             (is_whole,) = ask("SELECT value FROM meta WHERE name = 'is_whole'").fetchone()

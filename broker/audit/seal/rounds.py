@@ -40,12 +40,12 @@ class Rounds:
         """Have the last round begun, so that several can end at the same time."""
         self._is_closing.set()
 
-    def close(self) -> None:
-        """Have one more round done, and end; waits for it within bounds."""
+    def close(self, *, within: float = LAST_ROUND_SECONDS) -> None:
+        """Have one more round done, and end; waits for it so many seconds."""
         self._is_closing.set()
-        self._thread.join(LAST_ROUND_SECONDS)
+        self._thread.join(within)
         if self._thread.is_alive():
-            _log.error(f"{self._name}_not_ended", seconds=LAST_ROUND_SECONDS)
+            _log.error(f"{self._name}_not_ended", seconds=round(within, 1))
 
     def _run(self) -> None:
         is_last = False

@@ -1,19 +1,23 @@
 """Records by HTTP, in batches, to a collector."""
 
+import errno
 import json
+import os
 import re
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from urllib3 import BaseHTTPResponse
 
 from broker.audit.chain import line_hash
 from broker.audit.sinks.destination import ConnectionTorn, SinkFailed, failures_as_sink_failures
 from broker.audit.sinks.dialing import Dialer, is_ended
-from broker.fetch import read_url
+from broker.fetch import FetchReason, FetchRefused, read_url
 from broker.fetch.deadline import Deadline
 from broker.fetch.guarded import tls_context
 from broker.fetch.wire import ask, read_body
@@ -23,7 +27,8 @@ _LARGEST_TOKEN: Final = 4096
 _LONGEST_PAUSE: Final = 300.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{1,4096}=*")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
-_TOO_LARGE: Final = 413
+_TOO_MUCH: Final = frozenset({400, 413, 422})
+"""So a collector answers that takes all but one record, as long as that is among others or too large."""
 
 
 class _Told(Struct, gc=False):
@@ -39,8 +44,8 @@ _DECODER: Final = msgspec.json.Decoder(_Told)
 
 class Collector:
     """
-    Posts lines as NDJSON; they are taken once the answer is 2xx. Of a line that alone is too large (413) its
-    place and hash are posted.
+    Posts lines as NDJSON; they are taken once the answer is 2xx. Of a line that is refused by itself
+    (400, 413 or 422) its place and hash are posted.
 
     Nothing is followed, and no proxy, cookie or other ambient setting takes part. ``token_file`` is read for
     every batch, so that a new token needs no restart. A batch may arrive twice, so each record has its id:
@@ -61,7 +66,7 @@ class Collector:
         try:
             self._give(lines, deadline)
         except SinkFailed as failed:
-            if not failed.is_too_large or len(lines) > 1:
+            if not failed.is_too_much or len(lines) > 1:
                 raise
             # A record that it will never have must not keep all others back for ever.
             self._give([notice(lines[0])], deadline)
@@ -104,15 +109,18 @@ class Collector:
             max_bytes=_MOST_ANSWERED,
             body=body,
         )
-        # Where it is not read to its end, the rest would be taken for the next answer.
-        read_body(answer, max_bytes=_MOST_ANSWERED)
+        is_read = _is_read(answer)
         if not 200 <= answer.status < 300:
             raise SinkFailed(
                 f"status {answer.status}",
                 retry_after=_pause(answer.headers.get("retry-after", "")),
-                is_too_large=answer.status == _TOO_LARGE,
+                is_too_much=answer.status in _TOO_MUCH,
             )
-        if answer.version < 11 or "close" in answer.headers.get("connection", "").lower():
+        if (
+            not is_read
+            or answer.version < 11
+            or "close" in answer.headers.get("connection", "").lower()
+        ):
             self.close()
 
     def _headers(self) -> Mapping[str, str]:
@@ -128,8 +136,19 @@ class Collector:
         return headers
 
 
+def _is_read(answer: BaseHTTPResponse) -> bool:
+    """Whether an answer could be read to its end; else the rest would be taken for the next answer."""
+    try:
+        read_body(answer, max_bytes=_MOST_ANSWERED)
+    except FetchRefused as refused:
+        if refused.reason is not FetchReason.TOO_LARGE:
+            raise
+        return False
+    return True
+
+
 def notice(line: bytes) -> bytes:
-    """What stands for a record that is too large: its place and hash; the record is in the files."""
+    """What stands for a record that is not taken: its place and hash; the record is in the files."""
     told = _DECODER.decode(line)
     facts = {
         "cut_bytes": len(line),
@@ -145,14 +164,21 @@ def notice(line: bytes) -> bytes:
 
 def _token(file: Path) -> str:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_LARGEST_TOKEN + 2)
-        token = content.decode("ascii").strip()
+        token = _content(file).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         raise SinkFailed("the token file cannot be read") from None
     if _TOKEN.fullmatch(token) is None:
         raise SinkFailed("the token file holds no token")
     return token
+
+
+def _content(file: Path) -> bytes:
+    # A pipe that nobody writes to would make everybody wait.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:  # noqa: PTH123 - of a descriptor.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return opened.read(_LARGEST_TOKEN + 2)
 
 
 def _pause(told: str) -> float:

@@ -49,7 +49,7 @@ class Delivery:
     def _fail(self, failed: SinkFailed, lines: int) -> None:
         pause = min(failed.retry_after, self._longest_pause)
         self._paused_until = time.monotonic() + pause
-        if failed.is_too_large:
+        if failed.is_too_much:
             self._most_lines = max(lines // 2, 1)
         if failed.reason != self.failure:
             _log.error("audit_sink_failed", sink=self.name, reason=failed.reason)

@@ -20,16 +20,14 @@ class SinkFailed(Exception):
     A destination did not take what it was given, or nobody knows whether it did.
 
     ``reason`` is a word for logs that holds nothing a server sent. ``retry_after`` is for how many
-    seconds it asks to be left alone. ``is_too_large`` says that fewer lines might be taken.
+    seconds it asks to be left alone. ``is_too_much`` says that fewer lines might be taken.
     """
 
-    def __init__(
-        self, reason: str, *, retry_after: float = 0.0, is_too_large: bool = False
-    ) -> None:
+    def __init__(self, reason: str, *, retry_after: float = 0.0, is_too_much: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
-        self.is_too_large = is_too_large
+        self.is_too_much = is_too_much
 
 
 class ConnectionTorn(SinkFailed):

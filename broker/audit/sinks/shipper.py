@@ -86,12 +86,17 @@ class Shipper:
         """Have the last look begun."""
         self._stopping.set()
 
-    def close(self) -> None:
-        """Stop, after one more look, so that the records of the end are shipped where the sink is there."""
+    def close(self, *, within: float | None = None) -> None:
+        """
+        Stop, after one more look, so that the records of the end are shipped where the sink is there.
+
+        All sinks together are waited for so many seconds; usually for as long as one may take.
+        """
         self._stopping.set()
+        until = time.monotonic() + (self._timeout + 1 if within is None else within)
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(self._timeout + 1)
+                thread.join(max(until - time.monotonic(), 0))
 
 
 class Route:

@@ -1,5 +1,6 @@
 """Records to take away, as a file that is made while it is read."""
 
+import errno
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -59,6 +60,8 @@ class Exporting:
         while self.count < MOST_EXPORTED:
             limit = min(_AT_ONCE, MOST_EXPORTED - self.count)
             page = self._reader.find(self._query, limit=limit, cursor=cursor)
+            if page.changed:
+                raise OSError(errno.EBADMSG, page.changed[0])
             for found in page.found:
                 self.count += 1
                 yield found

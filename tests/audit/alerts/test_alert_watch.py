@@ -97,7 +97,7 @@ def test_a_memory_that_is_damaged_is_learnt_anew(
     with watching(tmp_path / "audit") as told:
         pass
 
-    assert told == []
+    assert [one["event"] for one in told] == ["audit_alerts_memory_lost"]
     assert b'"w1"' in (tmp_path / "audit" / "alerts.json").read_bytes()
 
 
@@ -117,6 +117,55 @@ def test_a_changed_record_is_told_and_what_comes_after_is_still_looked_at(
         until(lambda: seen(told, "replays"), seconds=5, what="what comes after is looked at")
 
     assert seen(told, "damage") == ["w1"]
+
+
+def test_one_unreadable_chain_is_told_and_the_others_are_looked_at(
+    tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DiskChain(tmp_path / "audit", writer="w2", now=lambda: NOW)
+    other.open("start")
+    other.append(old("a"))
+    chain.append(old("a"))
+    real = Path.open
+
+    def refusing(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name.startswith("w1.") and self.suffix == ".jsonl":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refusing)
+        with watching(tmp_path / "audit") as told:
+            until(lambda: seen(told, "damage"), seconds=5, what="the chain is told")
+            other.append([denied(reason="replay", client_id="other")])
+            until(lambda: seen(told, "replays"), seconds=5, what="the other one is looked at")
+    other.close()
+
+    assert [one["wrong"] for one in told if one.get("rule") == "damage"] == [
+        "it cannot be read: Permission denied"
+    ]
+    assert seen(told, "damage") == ["w1"]
+
+
+def test_what_was_unreadable_at_first_is_learnt_once_it_can_be_read(
+    tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.append([denied(NOW - DAY, reason="replay", client_id="past")])
+    real = Path.open
+    refused: list[Path] = []
+
+    def refusing_twice(self: Path, *args: Any, **options: Any) -> Any:
+        if self.suffix == ".jsonl" and len(refused) < 2:
+            refused.append(self)
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing_twice)
+    with watching(tmp_path / "audit") as told:
+        until(lambda: len(refused) == 2, seconds=5, what="it is refused")
+
+    assert seen(told, "damage") == ["w1"]
+    assert seen(told, "replays") == []
 
 
 def test_what_others_know_is_told_too(tmp_path: Path, chain: DiskChain) -> None:

@@ -1,5 +1,7 @@
 """Records by HTTP: a batch is taken by a 2xx and by nothing else, in bounded time."""
 
+import json
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from broker.audit.chain import line_hash
 from broker.audit.sinks.collector import Collector
 from broker.audit.sinks.destination import Destination, SinkFailed
 from broker.fetch import FetchRefused
@@ -91,7 +94,7 @@ def some_lines_of(directory: Path) -> list[bytes]:
         (reset, "fetch_failed: ConnectionResetError"),
         (take_and_reset, "fetch_failed: ConnectionResetError"),
         (lambda handler: handler.wfile.write(b"garbage\r\n\r\n"), "fetch_failed"),
-        (lambda handler: handler.answer(200, b"x" * 200_000), "fetch_too_large"),
+        (lambda handler: handler.answer(500, b"x" * 200_000), "status 500"),
     ],
 )
 def test_whatever_is_no_2xx_is_a_failure_and_the_next_attempt_counts(
@@ -132,18 +135,80 @@ def test_what_a_collector_asks_for_is_bounded(
         collector.take(some_lines(tmp_path), in_time())
 
     assert refused.value.retry_after == seconds
-    assert not refused.value.is_too_large
+    assert not refused.value.is_too_much
 
 
-def test_a_batch_that_is_too_large_says_so(
-    tmp_path: Path, server: CollectorServer, collector: Destination
+@pytest.mark.parametrize("size", [70_000, 200_000])
+def test_a_batch_is_taken_however_long_the_answer_is(
+    tmp_path: Path, server: CollectorServer, collector: Destination, size: int
 ) -> None:
-    server.scripts.append(refuse(413))
+    seen = set()
+
+    def chatter(handler: Handler) -> None:
+        seen.add(handler.client_address)
+        handler.take()
+        handler.answer(200, b"x" * size)
+
+    server.scripts += [chatter] * 2
+    lines = some_lines(tmp_path)
+    collector.take(lines, in_time())
+    collector.take(lines, in_time())
+
+    assert server.lines == lines * 2
+    assert len(seen) == 2, "what was not read is taken for no other answer"
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_of_a_record_that_is_refused_by_itself_the_place_and_hash_are_posted(
+    tmp_path: Path, server: CollectorServer, collector: Destination, status: int
+) -> None:
+    line = some_lines(tmp_path)[0]
+    server.scripts.append(refuse(status))
+
+    collector.take([line], in_time())
+
+    (posted,) = server.lines
+    told = json.loads(posted)
+    assert told["hash"] == line_hash(line)
+    assert told["cut_bytes"] == len(line)
+    assert (told["writer"], told["seq"]) == ("w1", 0)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_where_the_place_of_a_record_is_refused_too_it_is_not_taken(
+    tmp_path: Path, server: CollectorServer, collector: Destination, status: int
+) -> None:
+    server.scripts += [refuse(status)] * 2
+
+    with pytest.raises(SinkFailed, match=f"status {status}"):
+        collector.take(some_lines(tmp_path)[:1], in_time())
+
+    assert server.lines == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+def test_what_is_no_word_about_a_record_cuts_none(
+    tmp_path: Path, server: CollectorServer, collector: Destination, status: int
+) -> None:
+    server.scripts.append(refuse(status))
+
+    with pytest.raises(SinkFailed) as refused:
+        collector.take(some_lines(tmp_path)[:1], in_time())
+
+    assert not refused.value.is_too_much
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_batch_that_is_too_much_says_so(
+    tmp_path: Path, server: CollectorServer, collector: Destination, status: int
+) -> None:
+    server.scripts.append(refuse(status))
 
     with pytest.raises(SinkFailed) as refused:
         collector.take(some_lines(tmp_path), in_time())
 
-    assert refused.value.is_too_large
+    assert refused.value.is_too_much
 
 
 @pytest.mark.requirement("R-31")
@@ -230,6 +295,21 @@ def test_a_token_file_that_holds_none_sends_nothing(
 
     assert server.requests == []
     assert not content or content not in str(refused.value)
+
+
+def test_a_token_file_that_is_a_pipe_holds_nobody(
+    tmp_path: Path, server: CollectorServer, use: Use
+) -> None:
+    os.mkfifo(tmp_path / "token")
+    collector = use(Collector(server.url, token_file=tmp_path / "token"))
+    lines = some_lines(tmp_path / "audit")
+
+    def ask() -> None:
+        with pytest.raises(SinkFailed, match="token file cannot be read"):
+            collector.take(lines, in_time())
+
+    assert seconds_for(ask) < 2
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(

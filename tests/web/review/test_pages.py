@@ -15,7 +15,9 @@ from starlette.testclient import TestClient
 
 from broker.audit.query import Page, Query, QueryTooExpensive
 from broker.audit.record import Event
+from broker.audit.telling.formats import FORMATS
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
+from broker.web.review.export import Exporting
 from broker.web.review.live import Streams
 from broker.web.review.routes import review_routes
 from broker.web.review.rows import EVENTS
@@ -262,6 +264,23 @@ def test_a_record_that_was_changed_is_flagged_in_the_list_and_on_its_page(tmp_pa
     assert segment.name in again
     assert event.status_code == 500
     assert "This record is not as it was" in event.text
+
+
+@pytest.mark.requirement("LOG-05")
+def test_a_file_to_take_away_breaks_off_where_a_record_was_changed(tmp_path: Path) -> None:
+    story = told_in(tmp_path / "audit")
+    desk = desk_of(story)
+    whole = Exporting(desk, Query(), FORMATS["ndjson"]).first_piece()
+    story.close()
+    (segment,) = (tmp_path / "audit").glob("http-0.*.jsonl")
+    line = next(one for one in segment.read_bytes().split(b"\n") if DENIED.encode() in one)
+    segment.write_bytes(
+        segment.read_bytes().replace(line, line.replace(b"mail.send", b"mail.read"))
+    )
+
+    assert line in whole
+    with pytest.raises(OSError, match=segment.name):
+        Exporting(desk, Query(), FORMATS["ndjson"]).first_piece()
 
 
 def test_an_event_tells_its_sentence_its_chain_why_and_its_proof(client: TestClient) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from broker.web.peers import Peers
 from broker.web.review.place import BASE, Place
 from broker.web.review.sessions import Auditor, Session, Sessions
 
@@ -63,6 +64,7 @@ def require_auditor(
     *,
     open_routes: Sequence[BaseRoute] = (),
     open_prefixes: Collection[str] = (f"{BASE}/static/",),
+    peers: Peers | None = None,
 ) -> BaseRoute:
     """
     The routes, for auditors alone, as one route of the operators' port.
@@ -71,7 +73,7 @@ def require_auditor(
     ``request.state.auditor`` and what their forms must carry as ``request.state.form_token``.
     ``open_routes`` answer everybody, as the login must;
     so does what lies under ``open_prefixes``. Everything else, existing or not, sends whoever is not logged
-    in to the login, or refuses a form with 401.
+    in to the login, or refuses a form with 401. ``request.client`` is whom ``peers`` tell.
     """
     inner = Router([*open_routes, *routes], redirect_slashes=False)
 
@@ -81,7 +83,10 @@ def require_auditor(
         return path == LOGIN or path.startswith(f"{LOGIN}/")
 
     # What is not found is told in here as well, with the headers of the pages.
-    return _Below(inner, _Guard(ExceptionMiddleware(inner), sessions, place, is_open=is_open))
+    return _Below(
+        inner,
+        _Guard(ExceptionMiddleware(inner), sessions, place, peers or Peers(), is_open=is_open),
+    )
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -145,12 +150,14 @@ class _Guard:
         inner: ASGIApp,
         sessions: Sessions,
         place: Place,
+        peers: Peers,
         *,
         is_open: Callable[[str], bool],
     ) -> None:
         self._inner = inner
         self._sessions = sessions
         self._place = place
+        self._peers = peers
         self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,6 +170,9 @@ class _Guard:
                 headers["Referrer-Policy"] = HEADERS["Referrer-Policy"]
             await send(message)
 
+        nearest, port = scope.get("client") or ("", 0)
+        told = Headers(scope=scope).getlist(self._peers.header)
+        scope = {**scope, "client": (self._peers.caller(nearest, told), port)}
         request = Request(scope)
         refusal = self._refusal(request)
         if refusal is not None:

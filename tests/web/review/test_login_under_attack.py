@@ -1,13 +1,15 @@
 """What was tried against the login, and against the names of people in what is on record."""
 
 import base64
+import re
+from html import unescape
 from typing import Any
 
 import pytest
 
 from broker.audit.people.naming import rename_people
 from broker.tokens.claims import read_act
-from tests.web.review.test_login import FORM, Pages, pages, served
+from tests.web.review.test_login import FORM, ME, Pages, pages, served
 
 __all__ = ["pages", "served"]
 
@@ -58,6 +60,32 @@ def test_what_is_no_login_under_way_is_none(pages: Pages, sealed: str) -> None:
         "/audit/login/return", params={"state": "x", "code": "c"}, headers={b"Cookie": cookie}
     )
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "what nobody knows yet"])
+def test_what_another_site_has_an_auditor_ask_is_not_on_record(pages: Pages, site: str) -> None:
+    browser = pages.by_link()
+    before = len(pages.said())
+    answer = browser.get('/audit/read?person="><b>ann', headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == 200
+    assert "<b>" not in answer.text
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert len(pages.said()) == before
+    (target,) = re.findall(r'class="button" href="([^"]*)"', answer.text)
+    assert browser.get(unescape(target), headers={"Sec-Fetch-Site": "same-origin"}).text == ME
+    assert pages.audit.records[-1]["event"] == "audit.read"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none", "same-origin"])
+def test_the_first_page_is_shown_to_whoever_comes_from_the_provider(
+    pages: Pages, site: str
+) -> None:
+    browser = pages.browser()
+    headers = {"Sec-Fetch-Site": site}
+    answer = {"state": pages.away(browser), "code": "c"}
+    returned = browser.get("/audit/login/return", params=answer, headers=headers)
+    assert returned.headers["location"] == "/audit"
+    assert browser.get("/audit", headers=headers).text.startswith("olga ")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.audit.query import (
     AuditReader,
     Found,
+    PeopleAway,
     Query,
     QueryRefused,
     QueryTooExpensive,
@@ -369,7 +370,7 @@ def _reading() -> Iterator[None]:
         raise NotYet(Reason.EVENT_NOT_SEALED) from None
     except AuditLogRefused as refused:
         raise RecordDamaged(Reason.EVENT_CHANGED, detail=str(refused)) from None
-    except OSError as error:
+    except (PeopleAway, OSError) as error:
         raise TemporarilyUnavailable(Reason.AUDIT_UNREADABLE, detail=type(error).__name__) from None
 
 

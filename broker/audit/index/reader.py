@@ -144,8 +144,9 @@ class SqliteAuditReader:
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:
         most = _bounded(limit)
+        names = self._names_of(query.people)
         with self._asking() as index:
-            asked = self._conditions(index, query)
+            asked = _conditions(index, query, names)
             if cursor:
                 generation, event, _ = _parsed(cursor)
                 if generation != index.generation:
@@ -159,9 +160,10 @@ class SqliteAuditReader:
 
     def newer(self, query: Query, *, than: str, limit: int = 50) -> Sequence[Found]:
         most = _bounded(limit)
+        names = self._names_of(query.people)
         while True:
             with self._asking() as index:
-                asked = self._conditions(index, query)
+                asked = _conditions(index, query, names)
                 events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
                 spots = _spots(index, events)
             found = self._read(spots)[0]
@@ -223,15 +225,17 @@ class SqliteAuditReader:
         return self.presented(jti, limit=limit) if jti else []
 
     def buckets(self, query: Query, *, width: timedelta) -> Sequence[Bucket]:
+        names = self._names_of(query.people)
         with self._asking() as index:
-            asked = self._conditions(index, query)
+            asked = _conditions(index, query, names)
             return count_by_time(index.connection, asked, width=width)
 
     def party(self, kind: str, name: str) -> Party | None:
         if kind not in PARTY_KINDS:
             raise QueryRefused(f"kind: not one of {', '.join(PARTY_KINDS)}")
+        names = self._names_of([name] if kind == "person" else [])
         with self._asking() as index:
-            return party_of(index.connection, kind, name, pseudonyms_of=self._pseudonyms_of)
+            return party_of(index.connection, kind, name, pseudonyms_of=names)
 
     def extent(self) -> Extent:
         with self._asking() as index:
@@ -259,10 +263,10 @@ class SqliteAuditReader:
             )
             yield _Index(connection, meta["generation"], meta["salt"])
 
-    def _conditions(self, index: _Index, query: Query) -> Conditions:
-        return conditions(
-            index.connection, query, salt=index.salt, pseudonyms_of=self._pseudonyms_of
-        )
+    def _names_of(self, people: Sequence[str]) -> Pseudonyms:
+        """The pseudonyms of these people, had before the index is opened: their keys may be far away."""
+        found = {person: self._pseudonyms_of(person) for person in people}
+        return found.__getitem__
 
     def _read(self, spots: Sequence[Spot]) -> tuple[list[Found], list[str]]:
         found, changed = [], []
@@ -291,6 +295,10 @@ class SqliteAuditReader:
         if changed is not None:
             raise changed
         return None
+
+
+def _conditions(index: _Index, query: Query, names: Pseudonyms) -> Conditions:
+    return conditions(index.connection, query, salt=index.salt, pseudonyms_of=names)
 
 
 def _newer(index: _Index, asked: Conditions, *, than: str, limit: int) -> list[int]:

@@ -1,14 +1,24 @@
 """What was tried against the pages: what an auditor asks is on record, and nobody's name with it."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from broker.audit.index.reader import SqliteAuditReader
+from broker.audit.query import Query
+from broker.config import load_settings
+from broker.interfaces import AuditEntry
+from broker.model import RequestContext
+from broker.people import open_pseudonyms
+from tests.fakes import RecordingAuditLog
 from tests.web.review.conftest import client_of, desk_of
 from tests.web.review.story import NOW, Story, issue
 
@@ -92,3 +102,69 @@ def test_an_export_tells_how_much_it_gave(asked: Asked) -> None:
     lines = browser.get("/audit/export?format=ndjson").text.count("\n")
     assert lines > 1_200
     assert witness.records[-1]["found"] == lines
+
+
+@pytest.fixture
+def audit() -> RecordingAuditLog:
+    return RecordingAuditLog()
+
+
+def recorded(story: Story, audit: RecordingAuditLog, **others: object) -> TestClient:
+    """The pages, with every question on record."""
+
+    @contextmanager
+    def witness(
+        _request: Request, asked: str, *, people: Sequence[str] = ()
+    ) -> Iterator[AuditEntry]:
+        with audit.entry("audit.read", RequestContext("admin", "id")) as entry:
+            entry.note(asked=asked, people_asked=tuple(people) or None)
+            yield entry
+
+    return client_of(desk_of(story, witness=witness, **others))
+
+
+def test_a_cursor_that_is_none_is_on_record_as_such(many: Story, audit: RecordingAuditLog) -> None:
+    answer = recorded(many, audit).get("/audit?cursor=00000000-0-0")
+    assert answer.status_code == 400
+    assert "the index was made anew" in answer.text
+    assert audit.records[-1]["reason"] == "query_malformed"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "?person=ann%40example.com",
+        "/people?name=ann%40example.com",
+        "/export?format=csv&person=ann%40example.com",
+    ],
+)
+def test_people_whose_keys_cannot_be_had_are_looked_for_later(
+    tmp_path: Path, many: Story, audit: RecordingAuditLog, place: str
+) -> None:
+    (tmp_path / "broker.yaml").write_text("issuer: http://127.0.0.1:1\ndata_dir: .\n")
+    (tmp_path / "people").mkdir(mode=0o700)
+    (tmp_path / "people" / "2026-11.key").touch(mode=0o600)
+    pseudonyms_of = open_pseudonyms(load_settings(tmp_path / "broker.yaml", {}))
+    with closing(SqliteAuditReader(many.directory, pseudonyms_of=pseudonyms_of)) as reader:
+        answer = recorded(many, audit, reader=reader).get(f"/audit{place}")
+    assert answer.status_code == 503
+    assert "People cannot be looked for just now" in answer.text
+    assert "people/2026" not in answer.text
+    assert audit.records[-1]["reason"] == "audit_unreadable"
+    assert audit.records[-1]["people_asked"] == ["ann@example.com"]
+
+
+def test_pseudonyms_are_made_while_the_index_is_not_being_read(many: Story) -> None:
+    def pseudonyms_of(_name: str) -> Sequence[str]:
+        # Nobody else could write the index while one reads, had it a reader that waits for a key.
+        with closing(sqlite3.connect(many.reader.path, timeout=0)) as index:
+            busy, _, _ = index.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy
+        return ()
+
+    asked = Query(people=("ann@example.com",))
+    with closing(SqliteAuditReader(many.directory, pseudonyms_of=pseudonyms_of)) as reader:
+        assert not reader.find(asked).found
+        assert not reader.newer(asked, than=reader.latest())
+        assert not reader.buckets(asked, width=timedelta(hours=1))
+        assert reader.party("person", "ann@example.com") is None

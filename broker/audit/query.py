@@ -1,5 +1,6 @@
 """What can be asked of the audit record, and what is answered: the same for commands, pages and calls."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -190,6 +191,10 @@ class Extent:
     records: int
     latest: float
     faults: Mapping[str, str]
+
+
+CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)
+"""What cursors look like: which index gave it, the event, and its place in the order of arrival."""
 
 
 class PeopleAway(Exception):

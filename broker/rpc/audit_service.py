@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.audit.query import (
+    CURSOR,
     AuditReader,
     Found,
     PeopleAway,
@@ -301,7 +302,9 @@ class AuditService:
                 stream.begin()
             return stream, 0
 
-        return _listed("watch", query, call, answer)
+        # What is none is refused, and may be anything.
+        since = f" from {message.cursor}" if CURSOR.fullmatch(message.cursor) else ""
+        return _listed(f"watch{since}", query, call, answer)
 
     async def _tell(self, watcher: Watcher, stream: "_Stream", context: StreamContext) -> None:
         """Tell what there is, then what comes, until something changes about the client."""

@@ -1,6 +1,5 @@
 """Answers about the audit record, from the index and the files."""
 
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from broker.audit.index.questions import (
 from broker.audit.index.schema import ISSUED, LAST_EVENT, PRESENTED
 from broker.audit.index.store import IndexFile
 from broker.audit.query import (
+    CURSOR,
     MOST_ROWS,
     PARTY_KINDS,
     Bucket,
@@ -45,7 +45,6 @@ from broker.audit.query import (
 DEFAULT_LIMIT: Final = 2.0
 """In seconds: no question takes longer."""
 
-_CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)
 _MOST_CHANGED: Final = 100
 _SPOTS: Final = """
     SELECT place.event, chain.writer, place.segment, place.offset, place.hash, place.number
@@ -338,7 +337,7 @@ def _cursor(generation: str, event: int, number: int) -> str:
 
 
 def _parsed(cursor: str) -> tuple[str, int, int]:
-    told = _CURSOR.fullmatch(cursor)
+    told = CURSOR.fullmatch(cursor)
     if told is None or int(told[2], 16) > LAST_EVENT:
         raise QueryRefused("cursor: it was not given by an answer")
     return told[1], int(told[2], 16), int(told[3], 16)

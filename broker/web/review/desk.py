@@ -124,9 +124,13 @@ class Desk:
         look: Look,
         question: Callable[[], _Answer],
         *,
-        size: Callable[[_Answer], int],
+        size: Callable[[_Answer], int] | None,
     ) -> _Answer:
-        """The same for what somebody is shown, which is on record before it is; ``size`` counts it."""
+        """
+        The same for what somebody is shown, which is on record before it is.
+
+        ``size`` counts it, where that can be known at all.
+        """
         witness = self.witness
         if witness is None:
             return await self.ask(question)
@@ -139,6 +143,8 @@ class Desk:
             ):
                 with _as_recorded():
                     answer = question()
+                if size is None:
+                    return answer
                 found = size(answer)
                 entry.note(found=found)
                 if found and look.values:

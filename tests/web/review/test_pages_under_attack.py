@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -18,6 +19,8 @@ from broker.config import load_settings
 from broker.interfaces import AuditEntry
 from broker.model import RequestContext
 from broker.people import open_pseudonyms
+from broker.web.review.live import Streams
+from broker.web.review.routes import review_routes
 from tests.fakes import RecordingAuditLog
 from tests.web.review.conftest import client_of, desk_of
 from tests.web.review.story import NOW, Story, issue
@@ -109,7 +112,9 @@ def audit() -> RecordingAuditLog:
     return RecordingAuditLog()
 
 
-def recorded(story: Story, audit: RecordingAuditLog, **others: object) -> TestClient:
+def recorded(
+    story: Story, audit: RecordingAuditLog, *, streams: Streams | None = None, **others: object
+) -> TestClient:
     """The pages, with every question on record."""
 
     @contextmanager
@@ -120,7 +125,8 @@ def recorded(story: Story, audit: RecordingAuditLog, **others: object) -> TestCl
             entry.note(asked=asked, people_asked=tuple(people) or None)
             yield entry
 
-    return client_of(desk_of(story, witness=witness, **others))
+    desk = desk_of(story, witness=witness, **others)
+    return TestClient(Starlette(routes=review_routes(desk, streams=streams)))
 
 
 def test_a_cursor_that_is_none_is_on_record_as_such(many: Story, audit: RecordingAuditLog) -> None:
@@ -168,3 +174,24 @@ def test_pseudonyms_are_made_while_the_index_is_not_being_read(many: Story) -> N
         assert not reader.newer(asked, than=reader.latest())
         assert not reader.buckets(asked, width=timedelta(hours=1))
         assert reader.party("person", "ann@example.com") is None
+
+
+def test_a_live_view_is_on_record_with_where_it_began_and_no_number(
+    many: Story, audit: RecordingAuditLog
+) -> None:
+    browser = recorded(many, audit, streams=Streams(longest=0.0))
+    assert browser.get("/audit/tail/stream?after=00000000-0-0").status_code == 200
+    record = audit.records[-1]
+    assert record["asked"] == "records as they come, from 00000000-0-0"
+    assert record.get("found") is None
+
+
+@pytest.mark.parametrize("after", ["ann@example.com", "00000000-0-0 ann", "-", "x" * 600])
+def test_what_is_no_cursor_is_nowhere_to_begin(
+    many: Story, audit: RecordingAuditLog, after: str
+) -> None:
+    browser = recorded(many, audit)
+    assert browser.get("/audit/tail/stream", params={"after": after}).status_code == 400
+    assert browser.get("/audit/tail/stream", headers={"Last-Event-ID": after}).status_code == 400
+    assert browser.get("/audit", params={"cursor": after}).status_code == 400
+    assert audit.records == []

@@ -22,7 +22,7 @@ from broker.config import Settings
 from broker.fetch.guarded import GuardedFetcher
 from broker.metrics.outlets import outlet_families
 from broker.metrics.sealing import SealMeasures, seal_families
-from broker.people import open_people
+from broker.people import open_pseudonyms
 from broker.signing import open_audit_anchor, open_audit_signer
 
 _STAMP_SECONDS: Final = 10.0
@@ -201,7 +201,7 @@ def _reader(settings: Settings) -> SqliteAuditReader:
     directory = settings.audit.directory
     if settings.audit.people.names == "clear":
         return SqliteAuditReader(directory)
-    return SqliteAuditReader(directory, pseudonyms_of=open_people(settings).pseudonyms_of)
+    return SqliteAuditReader(directory, pseudonyms_of=open_pseudonyms(settings))
 
 
 def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | None:

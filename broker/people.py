@@ -1,18 +1,26 @@
 """The people in the audit record: how they are named, and how whoever may look for them finds them."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from broker.audit.people.keys import KeysInUse, PeopleKeys
 from broker.audit.people.naming import InClear, Naming, Pseudonymous
 from broker.audit.people.search import People
+from broker.audit.query import PeopleAway
 from broker.config import Settings
+from broker.errors import TemporarilyUnavailable
+from broker.keys.key_files import KeyFileRefused
 from broker.keys.people_files import PeopleKeyFiles
 
 if TYPE_CHECKING:
     from broker.keys.vault_auth import VaultAuth
 
 _FOLDER: Final = "people"
+
+_log = structlog.get_logger("broker.people")
 
 
 def open_naming(settings: Settings) -> Naming:
@@ -27,6 +35,21 @@ def open_naming(settings: Settings) -> Naming:
 def open_people(settings: Settings, *, auth: "VaultAuth | None" = None) -> People:
     """What makes the pseudonyms to search for; it logs in to Vault by ``auth``, else as the broker does."""
     return People(open_people_keys(settings, auth=auth))
+
+
+def open_pseudonyms(settings: Settings) -> Callable[[str], Sequence[str]]:
+    """What somebody may be called in the record, for whoever answers auditors; raises ``PeopleAway``."""
+    people = open_people(settings)
+
+    def pseudonyms_of(name: str) -> Sequence[str]:
+        try:
+            return people.pseudonyms_of(name)
+        except (KeyFileRefused, TemporarilyUnavailable, OSError) as fault:
+            # It tells files and servers of the operator's, which are for the log alone.
+            _log.warning("people_keys_away", fault=getattr(fault, "detail", "") or str(fault))
+            raise PeopleAway from None
+
+    return pseudonyms_of
 
 
 def open_people_keys(settings: Settings, *, auth: "VaultAuth | None" = None) -> PeopleKeys:

@@ -17,6 +17,7 @@ from broker.interfaces import AuditLog
 from broker.issuers import IssuerKeyRing
 from broker.lifeline import Lifeline
 from broker.policy.problems import PolicyLoadError
+from broker.web.peers import Peers
 from broker.web.review.desk import Desk
 from broker.web.review.guard import session_of
 from broker.web.review.links import FOLDER, Links
@@ -73,6 +74,7 @@ class Reviewing:
             idle=review.idle_timeout.total_seconds(),
         )
         self.access = ReviewAccess(place, links, audit, sessions=Sessions(terms), provider=provider)
+        self._peers = Peers(settings.http.trusted_proxies, header=settings.http.caller_header)
         self.readings = Readings(audit)
 
     def routes(
@@ -87,7 +89,7 @@ class Reviewing:
             witness=self.readings.reading,
             may_still_look=lambda request: self.access.sessions.is_live(session_of(request)),
         )
-        return [self.access.guarded(review_routes(desk))]
+        return [self.access.guarded(review_routes(desk), peers=self._peers)]
 
     def _provider(
         self, settings: Settings, place: Place, oidc: ReviewOidcSettings

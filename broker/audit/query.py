@@ -1,5 +1,6 @@
 """What can be asked of the audit record, and what is answered: the same for commands, pages and calls."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -192,6 +193,14 @@ class Extent:
     faults: Mapping[str, str]
 
 
+CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)
+"""What cursors look like: which index gave it, the event, and its place in the order of arrival."""
+
+
+class PeopleAway(Exception):
+    """People cannot be looked for just now, since the keys of their pseudonyms cannot be had."""
+
+
 def onward(cursor: str, latest: str) -> str:
     """
     Where to wait when nothing came after ``cursor`` until ``latest``.
@@ -206,9 +215,10 @@ class AuditReader(Protocol):
     Answers questions about the audit record of one directory.
 
     Every method is bounded in time and rows, may be called from any thread, and raises ``QueryRefused``,
-    ``QueryTooExpensive``, or ``OSError`` when the files cannot be read. Those that give one record raise
-    ``RecordChanged`` when it is not what was indexed; those that give several leave it out, and
-    ``extent`` tells. Nothing here is evidence: whether the record is whole is told by verification.
+    ``QueryTooExpensive``, or ``OSError`` when the files cannot be read, and ``PeopleAway`` when asked about
+    people. Those that give one record raise ``RecordChanged`` when it is not what was indexed; those that
+    give several leave it out, and ``extent`` tells. Nothing here is evidence: whether the record is whole is
+    told by verification.
     """
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:

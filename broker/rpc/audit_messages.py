@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,8 +26,6 @@ _LISTS: Final = (
     "policies",
     "tokens",
 )
-
-
 _TYPED: Final = tuple(name for name in _LISTS if name not in {"decisions", "people"})
 
 
@@ -69,7 +67,8 @@ def typed_in(query: Query) -> tuple[str, ...]:
 
 def untyped(query: Query) -> Query:
     """The query without those."""
-    return replace(query, **dict.fromkeys(_TYPED, ()))
+    none: dict[str, Any] = dict.fromkeys(_TYPED, ())
+    return replace(query, **none)
 
 
 def event_of(found: Found) -> AuditEvent:

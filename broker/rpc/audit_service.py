@@ -15,8 +15,10 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.audit.query import (
+    CURSOR,
     AuditReader,
     Found,
+    PeopleAway,
     Query,
     QueryRefused,
     QueryTooExpensive,
@@ -300,7 +302,9 @@ class AuditService:
                 stream.begin()
             return stream, 0
 
-        return _listed("watch", query, call, answer)
+        # What is none is refused, and may be anything.
+        since = f" from {message.cursor}" if CURSOR.fullmatch(message.cursor) else ""
+        return _listed(f"watch{since}", query, call, answer)
 
     async def _tell(self, watcher: Watcher, stream: "_Stream", context: StreamContext) -> None:
         """Tell what there is, then what comes, until something changes about the client."""
@@ -369,7 +373,7 @@ def _reading() -> Iterator[None]:
         raise NotYet(Reason.EVENT_NOT_SEALED) from None
     except AuditLogRefused as refused:
         raise RecordDamaged(Reason.EVENT_CHANGED, detail=str(refused)) from None
-    except OSError as error:
+    except (PeopleAway, OSError) as error:
         raise TemporarilyUnavailable(Reason.AUDIT_UNREADABLE, detail=type(error).__name__) from None
 
 

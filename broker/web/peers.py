@@ -1,7 +1,7 @@
 """Whose address a request came from, when proxies stand between."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from broker.web.requests import Environ
@@ -26,16 +26,22 @@ class Peers:
     def __init__(
         self, trusted_proxies: Iterable[str] = (), *, header: str = FORWARDED_HEADER
     ) -> None:
+        self.header = header
+        """The header in which proxies name the caller."""
         self._name = "HTTP_" + header.upper().replace("-", "_")
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted_proxies)
 
     def peer(self, environ: Environ) -> str:
         """The caller's address, or that of the nearest proxy that names nobody."""
-        nearest: str = environ.get("REMOTE_ADDR", "")
-        if not self._trusted or self._name not in environ:
+        told = [environ[self._name]] if self._name in environ else []
+        return self.caller(environ.get("REMOTE_ADDR", ""), told)
+
+    def caller(self, nearest: str, told: Sequence[str]) -> str:
+        """The same from the address of the nearest proxy and every value of the header."""
+        if not self._trusted or not told:
             return nearest
         address = _address(nearest)
-        for hop in reversed(environ[self._name].split(",")[-_MOST_HOPS:]):
+        for hop in reversed(",".join(told).split(",")[-_MOST_HOPS:]):
             if address is None or not self._is_trusted(address):
                 break
             named = _address(_without_port(hop.strip()))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,37 @@ def test_a_broker_that_never_ran_has_no_pages_to_open(run: Run, state: Path) -> 
     result = run("audit", "open")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "No link was made" in result.stderr
+
+
+def test_the_link_is_in_no_command_line_of_the_browser(
+    run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = Links(state / "audit-links")
+    opened: list[Path] = []
+
+    def browse(address: str) -> bool:
+        page = Path(address.removeprefix("file://"))
+        opened.append(page)
+        assert stat.S_IMODE(page.stat().st_mode) == 0o600
+        found = re.search(
+            r"url=http://127\.0\.0\.1:9443/audit/login/link/([\w-]{43})\"", page.read_text()
+        )
+        assert found is not None
+        assert found[1] not in address
+        assert links.spend(found[1])
+        return True
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    result = run("audit", "open", "--browser")
+    assert result.exit_code == 0, result.output
+    assert len(opened) == 1
+    assert not opened[0].exists()
+
+
+def test_where_no_browser_can_be_opened_nothing_stays_behind(
+    run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    result = run("audit", "open", "--browser")
+    assert (result.exit_code, "open the link yourself" in result.stderr) == (1, True)
+    assert not list((state / "audit-links").glob("*.html"))

@@ -461,6 +461,22 @@ def test_an_answer_has_the_id_of_its_record(asking: Asking) -> None:
     assert asking.audit.records[0]["event_id"] in trailers.values()
 
 
+def test_a_stream_is_on_record_with_where_it_began(asking: Asking) -> None:
+    # A cursor of another index begins at an event of its time: here with the first there is.
+    with asking.stub() as stub:
+        request = WatchEventsRequest(cursor="00000000-0-0")
+        call = stub.WatchEvents(request, metadata=by_basic(), timeout=30)
+        assert next(call).events
+        call.cancel()
+    assert asking.audit.records[-1]["asked"] == "watch from 00000000-0-0"
+    assert asking.audit.records[-1].get("found") is None
+
+
+def test_what_is_no_cursor_is_not_on_record(asking: Asking) -> None:
+    asking.refuse("WatchEvents", WatchEventsRequest(cursor="ann@example.com"))
+    assert "ann" not in str(asking.audit.records)
+
+
 def test_a_stream_shows_that_it_lives(asking: Asking) -> None:
     with asking.stub() as stub:
         call = stub.WatchEvents(WatchEventsRequest(), metadata=by_basic(), timeout=30)

@@ -1,6 +1,5 @@
 """Answers about the audit record, from the index and the files."""
 
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from broker.audit.index.questions import (
 from broker.audit.index.schema import ISSUED, LAST_EVENT, PRESENTED
 from broker.audit.index.store import IndexFile
 from broker.audit.query import (
+    CURSOR,
     MOST_ROWS,
     PARTY_KINDS,
     Bucket,
@@ -45,7 +45,6 @@ from broker.audit.query import (
 DEFAULT_LIMIT: Final = 2.0
 """In seconds: no question takes longer."""
 
-_CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)
 _MOST_CHANGED: Final = 100
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM event"
 _SPOTS: Final = """
@@ -156,8 +155,9 @@ class SqliteAuditReader:
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:
         most = _bounded(limit)
+        names = self._names_of(query.people)
         with self._asking() as index:
-            asked = self._conditions(index, query)
+            asked = _conditions(index, query, names)
             if cursor:
                 generation, event, _ = _parsed(cursor)
                 if generation != index.generation:
@@ -171,9 +171,10 @@ class SqliteAuditReader:
 
     def newer(self, query: Query, *, than: str, limit: int = 50) -> Sequence[Found]:
         most = _bounded(limit)
+        names = self._names_of(query.people)
         while True:
             with self._asking() as index:
-                asked = self._conditions(index, query)
+                asked = _conditions(index, query, names)
                 events = [] if asked.is_empty else _newer(index, asked, than=than, limit=most)
                 spots = _spots(index, events)
             found = self._read(spots)[0]
@@ -238,15 +239,17 @@ class SqliteAuditReader:
         return self.presented(jti, limit=limit) if jti else []
 
     def buckets(self, query: Query, *, width: timedelta) -> Sequence[Bucket]:
+        names = self._names_of(query.people)
         with self._asking() as index:
-            asked = self._conditions(index, query)
+            asked = _conditions(index, query, names)
             return count_by_time(index.connection, asked, width=width)
 
     def party(self, kind: str, name: str) -> Party | None:
         if kind not in PARTY_KINDS:
             raise QueryRefused(f"kind: not one of {', '.join(PARTY_KINDS)}")
+        names = self._names_of([name] if kind == "person" else [])
         with self._asking() as index:
-            return party_of(index.connection, kind, name, pseudonyms_of=self._pseudonyms_of)
+            return party_of(index.connection, kind, name, pseudonyms_of=names)
 
     def extent(self) -> Extent:
         with self._asking() as index:
@@ -274,10 +277,10 @@ class SqliteAuditReader:
             )
             yield _Index(connection, meta["generation"], meta["salt"])
 
-    def _conditions(self, index: _Index, query: Query) -> Conditions:
-        return conditions(
-            index.connection, query, salt=index.salt, pseudonyms_of=self._pseudonyms_of
-        )
+    def _names_of(self, people: Sequence[str]) -> Pseudonyms:
+        """The pseudonyms of these people, had before the index is opened: their keys may be far away."""
+        found = {person: self._pseudonyms_of(person) for person in people}
+        return found.__getitem__
 
     def _read(self, spots: Sequence[Spot]) -> tuple[list[Found], list[str]]:
         found, changed = [], []
@@ -306,6 +309,10 @@ class SqliteAuditReader:
         if changed is not None:
             raise changed
         return None
+
+
+def _conditions(index: _Index, query: Query, names: Pseudonyms) -> Conditions:
+    return conditions(index.connection, query, salt=index.salt, pseudonyms_of=names)
 
 
 def _newer(index: _Index, asked: Conditions, *, than: str, limit: int) -> list[int]:
@@ -345,7 +352,7 @@ def _cursor(generation: str, event: int, number: int) -> str:
 
 
 def _parsed(cursor: str) -> tuple[str, int, int]:
-    told = _CURSOR.fullmatch(cursor)
+    told = CURSOR.fullmatch(cursor)
     if told is None or int(told[2], 16) > LAST_EVENT:
         raise QueryRefused("cursor: it was not given by an answer")
     return told[1], int(told[2], 16), int(told[3], 16)

@@ -1,16 +1,29 @@
 """What the auditor's pages are told by the rest of the broker."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from starlette.requests import Request
 
-from broker.audit.query import AuditReader
+from broker.audit.query import (
+    AuditReader,
+    PeopleAway,
+    QueryRefused,
+    QueryTooExpensive,
+    RecordChanged,
+)
 from broker.audit.seal.integrity import Proofs
 from broker.audit.telling.why import Present
+from broker.errors import (
+    InvalidRequest,
+    OAuthError,
+    Reason,
+    RecordDamaged,
+    TemporarilyUnavailable,
+)
 from broker.interfaces import AuditEntry
 
 _Answer = TypeVar("_Answer")
@@ -54,6 +67,33 @@ class Witness(Protocol):
     ) -> AbstractContextManager[AuditEntry]: ...
 
 
+@contextmanager
+def _as_recorded() -> Iterator[None]:
+    """What keeps a question from being answered, as its record tells it."""
+    try:
+        yield
+    except QueryRefused as refused:
+        raise InvalidRequest(Reason.QUERY_MALFORMED, detail=str(refused)) from refused
+    except QueryTooExpensive as problem:
+        raise InvalidRequest(Reason.QUERY_TOO_EXPENSIVE) from problem
+    except RecordChanged as changed:
+        raise RecordDamaged(Reason.EVENT_CHANGED, detail=str(changed)) from changed
+    except (PeopleAway, OSError) as problem:
+        detail = type(problem).__name__
+        raise TemporarilyUnavailable(Reason.AUDIT_UNREADABLE, detail=detail) from problem
+
+
+@contextmanager
+def _as_asked() -> Iterator[None]:
+    """The same as the pages know it."""
+    try:
+        yield
+    except OAuthError as error:
+        if isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise
+
+
 def _always(_request: Request) -> bool:
     return True
 
@@ -84,17 +124,27 @@ class Desk:
         look: Look,
         question: Callable[[], _Answer],
         *,
-        size: Callable[[_Answer], int],
+        size: Callable[[_Answer], int] | None,
     ) -> _Answer:
-        """The same for what somebody is shown, which is on record before it is; ``size`` counts it."""
+        """
+        The same for what somebody is shown, which is on record before it is.
+
+        ``size`` counts it, where that can be known at all.
+        """
         witness = self.witness
         if witness is None:
             return await self.ask(question)
 
         def witnessed() -> _Answer:
             unknown = (*look.people, *look.values)
-            with witness(request, look.bare or look.asked, people=unknown) as entry:
-                answer = question()
+            with (
+                _as_asked(),
+                witness(request, look.bare or look.asked, people=unknown) as entry,
+            ):
+                with _as_recorded():
+                    answer = question()
+                if size is None:
+                    return answer
                 found = size(answer)
                 entry.note(found=found)
                 if found and look.values:

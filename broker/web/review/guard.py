@@ -8,10 +8,12 @@ from urllib.parse import parse_qsl, quote, urlencode
 from starlette.datastructures import Headers, MutableHeaders, URLPath
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from broker.web.peers import Peers
+from broker.web.review.login_pages import onward_page
 from broker.web.review.place import BASE, Place
 from broker.web.review.sessions import Auditor, Session, Sessions
 
@@ -20,6 +22,8 @@ LOGOUT: Final = f"{BASE}/logout"
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _METHODS: Final = _SAFE_METHODS | {"POST"}
+_OWN_DOING: Final = frozenset({"same-origin", "none"})
+"""What browsers tell (Fetch Metadata) when one of our pages asks, or somebody typed the address."""
 _LONGEST_FORM: Final = 16 * 1024
 _FORM_SECONDS: Final = 5.0
 _MOST_FIELDS: Final = 64
@@ -63,15 +67,17 @@ def require_auditor(
     *,
     open_routes: Sequence[BaseRoute] = (),
     open_prefixes: Collection[str] = (f"{BASE}/static/",),
+    peers: Peers | None = None,
 ) -> BaseRoute:
     """
     The routes, for auditors alone, as one route of the operators' port.
 
     Paths are whole: they begin with ``/audit``. Pages find the name of the auditor as
     ``request.state.auditor`` and what their forms must carry as ``request.state.form_token``.
+    Whoever another site led to a question is shown a link to it first.
     ``open_routes`` answer everybody, as the login must;
     so does what lies under ``open_prefixes``. Everything else, existing or not, sends whoever is not logged
-    in to the login, or refuses a form with 401.
+    in to the login, or refuses a form with 401. ``request.client`` is whom ``peers`` tell.
     """
     inner = Router([*open_routes, *routes], redirect_slashes=False)
 
@@ -81,7 +87,10 @@ def require_auditor(
         return path == LOGIN or path.startswith(f"{LOGIN}/")
 
     # What is not found is told in here as well, with the headers of the pages.
-    return _Below(inner, _Guard(ExceptionMiddleware(inner), sessions, place, is_open=is_open))
+    return _Below(
+        inner,
+        _Guard(ExceptionMiddleware(inner), sessions, place, peers or Peers(), is_open=is_open),
+    )
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -145,12 +154,14 @@ class _Guard:
         inner: ASGIApp,
         sessions: Sessions,
         place: Place,
+        peers: Peers,
         *,
         is_open: Callable[[str], bool],
     ) -> None:
         self._inner = inner
         self._sessions = sessions
         self._place = place
+        self._peers = peers
         self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,6 +174,9 @@ class _Guard:
                 headers["Referrer-Policy"] = HEADERS["Referrer-Policy"]
             await send(message)
 
+        nearest, port = scope.get("client") or ("", 0)
+        told = Headers(scope=scope).getlist(self._peers.header)
+        scope = {**scope, "client": (self._peers.caller(nearest, told), port)}
         request = Request(scope)
         refusal = self._refusal(request)
         if refusal is not None:
@@ -175,6 +189,11 @@ class _Guard:
             request.state.form_token = session.form_token
         elif not self._is_open(scope["path"]):
             await _to_login(request)(scope, receive, send_with_headers)
+            return
+        if session is not None and not self._is_open(scope["path"]) and _is_led_here(request):
+            # Somebody else's page must not make anybody ask about anybody.
+            page = HTMLResponse(onward_page(_asked(request)))
+            await page(scope, receive, send_with_headers)
             return
         await self._inner(scope, receive, send_with_headers)
 
@@ -199,11 +218,22 @@ class _Guard:
         return self._sessions.find(secret) if secret else None
 
 
+def _is_led_here(request: Request) -> bool:
+    """Whether another site had this asked, by what browsers tell; the first page asks about nobody."""
+    if request.method not in _SAFE_METHODS or _asked(request) == BASE:
+        return False
+    return not _OWN_DOING.issuperset(request.headers.getlist("sec-fetch-site"))
+
+
+def _asked(request: Request) -> str:
+    path, query = quote(request.scope["path"]), request.url.query
+    return path if not query else f"{path}?{query}"
+
+
 def _to_login(request: Request) -> Response:
     if request.method not in _SAFE_METHODS:
         return _plain(401, "Log in first.")
-    path, query = quote(request.scope["path"]), request.url.query
-    asked = path if not query else f"{path}?{query}"
+    asked = _asked(request)
     target = LOGIN if asked == BASE else f"{LOGIN}?{urlencode({'next': asked})}"
     return RedirectResponse(target, status_code=303)
 

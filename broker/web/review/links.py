@@ -9,8 +9,9 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,14 @@ _LONGEST_FILE: Final = 1024
 _LONGEST_ACCOUNT: Final = 128
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
+_LEADING: Final = """\
+<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={url}">
+<title>Audit record</title>
+<p><a href="{url}">Read the audit record</a></p>
+"""
 
 Clock = Callable[[], float]
 """Unix seconds."""
@@ -70,13 +79,28 @@ class Links:
         path = self.directory / _name(secret)
         # It comes into its place whole: it may be looked at as soon as it is there.
         draft = path.with_suffix(".new")
-        descriptor = os.open(
-            draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(told))
+        _write_new(draft, json.dumps(told))
         draft.rename(path)
         return secret
+
+    @contextmanager
+    def page_to(self, url: str) -> Iterator[Path]:
+        """
+        A file that leads a browser to a link while the block lasts; nobody else may read it.
+
+        A command line, which every account can read, need not hold the link then.
+        """
+        path = self.directory / f"{secrets.token_hex(8)}.html"
+        _write_new(path, _LEADING.format(url=escape(url)))
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+    def is_open(self, secret: str) -> bool:
+        """Whether the file of this link is still there."""
+        return (self.directory / _name(secret)).exists()
 
     def spend(self, secret: str) -> str:
         """
@@ -132,6 +156,14 @@ class Links:
         for path in self.directory.iterdir():
             with suppress(OSError):
                 yield self.now() - path.lstat().st_mtime, path
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from broker.audit.query import (
     Found,
+    PeopleAway,
     Query,
     QueryRefused,
     QueryTooExpensive,
@@ -29,6 +30,14 @@ INTERVAL: Final = 1.0
 """How long nothing is asked after nothing was new, in seconds."""
 
 _AT_ONCE: Final = 50
+_PROBLEMS: Final = (
+    QueryRefused,
+    QueryTooExpensive,
+    RecordChanged,
+    PeopleAway,
+    OSError,
+    TooBusy,
+)
 _RETRY: Final = 3_000
 
 
@@ -74,7 +83,7 @@ class Streams:
         while clock() < end:
             try:
                 found, latest = await desk.ask(_newer(desk, query, cursor))
-            except (QueryRefused, QueryTooExpensive, RecordChanged, OSError, TooBusy):
+            except _PROBLEMS:
                 yield "event: problem\ndata: \n\n"
                 return
             for one in found:

@@ -1,13 +1,8 @@
 """The login of auditors: a one-time link from the command line, or an OpenID provider."""
 
-import hashlib
-import secrets
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Final
 
@@ -21,6 +16,7 @@ from broker.endpoints.limits import Limits, LimitTerms, source_of
 from broker.errors import OAuthError, RateLimited, Reason, TemporarilyUnavailable, TokenRejected
 from broker.interfaces import AuditLog
 from broker.model import Quota, RequestContext, new_request_id
+from broker.web.peers import Peers
 from broker.web.review.guard import (
     LOGIN,
     LOGOUT,
@@ -31,12 +27,11 @@ from broker.web.review.guard import (
 )
 from broker.web.review.links import Links
 from broker.web.review.login_pages import begin_page, link_page, login_page, refused_page
-from broker.web.review.openid import Begun, NotAnAuditor, OpenIdProvider
+from broker.web.review.openid import NotAnAuditor, OpenIdProvider
+from broker.web.review.pending import PENDING_SECONDS, Pending, PendingLogins
 from broker.web.review.place import BASE, Place, page_after_login
 from broker.web.review.sessions import Auditor, Session, Sessions
 
-_PENDING_SECONDS: Final = 600
-_MOST_PENDING: Final = 256
 _LONGEST_ANSWER: Final = 8 * 1024
 _COOKIE: Final = "audit"
 _PENDING_COOKIE: Final = "audit-login"
@@ -46,22 +41,13 @@ Prove = Callable[[], Auditor]
 """Proves who somebody is, or raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A login that a browser was sent away with."""
-
-    begun: Begun
-    browser: str
-    page: str
-    until: float
-
-
 class ReviewAccess:
     """
     Who may look at the auditor's pages.
 
     Every login, refusal and logout has an audit record, written before it counts. ``provider`` is ``None``
-    where nobody logs in but by a link. Attempts from one address are limited; that of a proxy is everybody's.
+    where nobody logs in but by a link. Failures from one address are limited, and whoever proves to be an
+    auditor never is.
     """
 
     def __init__(
@@ -79,14 +65,20 @@ class ReviewAccess:
         self._links = links
         self._audit = audit
         self._provider = provider
-        self._pending = _PendingLogins(monotonic)
+        self._pending = PendingLogins(monotonic)
         self._limits = Limits(
             LocalAllowances(now=monotonic), LimitTerms(per_source=_ATTEMPTS), monotonic=monotonic
         )
 
-    def guarded(self, routes: Sequence[BaseRoute]) -> BaseRoute:
-        """The auditor's pages behind the login, with the login beside them."""
-        return require_auditor(routes, self.sessions, self.place, open_routes=self._routes())
+    def guarded(self, routes: Sequence[BaseRoute], *, peers: Peers | None = None) -> BaseRoute:
+        """
+        The auditor's pages behind the login, with the login beside them.
+
+        ``peers`` tells from where they are asked for, where trusted proxies stand between.
+        """
+        return require_auditor(
+            routes, self.sessions, self.place, open_routes=self._routes(), peers=peers
+        )
 
     def close(self) -> None:
         """Give back what limits hold."""
@@ -129,27 +121,25 @@ class ReviewAccess:
         provider = self._provider
         if provider is None:
             return HTMLResponse(refused_page(Reason.LOGIN_UNAVAILABLE.sentence), status_code=404)
-        context = _context(request)
         try:
-            self._limits.enter(context)
-            self._limits.charge(context.source)
+            # Nobody's attempts use up what others may: it costs no memory, and the provider is asked once.
             begun = await run_in_threadpool(provider.begin)
         except OAuthError as error:
             return _refused(error)
         page = page_after_login(request.query_params.get("next", ""))
-        browser = self._pending.add(begun, page)
+        sealed = self._pending.sealed(Pending(begun, page))
         response = HTMLResponse(begin_page(begun.url))
         response.status_code, response.headers["Location"] = 303, begun.url
         response.headers.append(
             "Set-Cookie",
-            self.place.cookie(_PENDING_COOKIE, browser, lifetime=_PENDING_SECONDS),
+            self.place.cookie(_PENDING_COOKIE, sealed, lifetime=PENDING_SECONDS),
         )
         return response
 
     async def _return(self, request: Request) -> Response:
         provider, answer = self._provider, _answer(request)
-        browser = request.cookies.get(self.place.cookie_name(_PENDING_COOKIE), "")
-        pending = self._pending.take(answer.get("state", ""), browser)
+        sealed = request.cookies.get(self.place.cookie_name(_PENDING_COOKIE), "")
+        pending = self._pending.opened(sealed, answer.get("state", ""))
 
         def prove() -> Auditor:
             if provider is None or pending is None:
@@ -232,35 +222,6 @@ class ReviewAccess:
             self.sessions.end(session)
 
 
-class _PendingLogins:
-    """Logins on their way, each good for one answer to the browser that began it."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._found: OrderedDict[str, _Pending] = OrderedDict()
-
-    def add(self, begun: Begun, page: str) -> str:
-        """Remember a login, and give what its browser is to be known by."""
-        browser = secrets.token_urlsafe(32)
-        pending = _Pending(begun, _digest(browser), page, self._monotonic() + _PENDING_SECONDS)
-        with self._lock:
-            if len(self._found) >= _MOST_PENDING:
-                self._found.popitem(last=False)
-            self._found[begun.state] = pending
-        return browser
-
-    def take(self, state: str, browser: str) -> _Pending | None:
-        """The login with this state, if this browser began it and its time is not over."""
-        with self._lock:
-            pending = self._found.get(state)
-            # Somebody else's answer leaves it for its own browser.
-            if pending is None or not compare_digest(pending.browser, _digest(browser)):
-                return None
-            del self._found[state]
-        return pending if self._monotonic() < pending.until else None
-
-
 def _answer(request: Request) -> Mapping[str, str]:
     """The parameters that a provider answered with, each once; nothing when they are not so."""
     if len(request.url.query) > _LONGEST_ANSWER:
@@ -308,7 +269,3 @@ def _sentence(error: OAuthError | TokenRejected) -> str:
     if isinstance(error, RateLimited):
         return "Too many attempts came from this address. Try again in a minute."
     return error.reason.sentence if error.reason in _TOLD else Reason.LOGIN_REFUSED.sentence
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

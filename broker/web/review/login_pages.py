@@ -24,6 +24,8 @@ _PAGE: Final = """\
 """
 _COMMAND: Final = "<p>On the broker's machine, <code>broker audit open</code> makes a link.</p>"
 
+_LONGEST_SHOWN: Final = 500
+
 
 def login_page(issuer: str | None, page: str) -> str:
     """How to log in: at the provider, where there is one, and by a link. ``page`` is shown after it."""
@@ -48,6 +50,17 @@ def link_page(secret: str) -> str:
 def begin_page(url: str) -> str:
     """What a browser shows that does not go to the provider by itself."""
     return _page("Log in", f'<p><a href="{escape(url)}">Go on to the login provider</a></p>')
+
+
+def onward_page(target: str) -> str:
+    """What is shown in place of a question that another site led to, with a link to ask it."""
+    content = (
+        "<p>Another site led here. Whatever you look at is put on record as your question, so go on "
+        "only if you mean to ask it:</p>"
+        f'<p><a class="button" href="{escape(target)}">Go on</a></p>'
+        f"<p><code>{escape(target[:_LONGEST_SHOWN])}</code></p>"
+    )
+    return _page("Do you mean to ask this?", content)
 
 
 def refused_page(sentence: str) -> str:

@@ -8,7 +8,16 @@ from typing import Any, Final, TypeVar
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from broker.audit.query import Branch, Lineage, Page, Party, Query, QueryRefused, QueryTooExpensive
+from broker.audit.query import (
+    CURSOR,
+    Branch,
+    Lineage,
+    Page,
+    Party,
+    Query,
+    QueryRefused,
+    QueryTooExpensive,
+)
 from broker.audit.telling.formats import FORMATS
 from broker.errors import Reason
 from broker.web.review import histogram as histograms
@@ -27,8 +36,6 @@ ROWS: Final = 50
 """So many records are on a page."""
 
 _LONGEST_NAME: Final = 1_024
-_LONGEST_CURSOR: Final = 512
-_CURSOR: Final = re.compile(r"[\x21-\x7e]*")
 _RECEIPT: Final = re.compile(r"([^@\s]{1,256})@[0-9a-f]{16}/\S{1,128}")
 _FILTERS_BY_KIND: Final = {
     "person": "person",
@@ -197,7 +204,7 @@ class Pages:
         """The records that come, as events."""
         asked = self._asked(request, "after")
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        if len(after) > _LONGEST_CURSOR or not _CURSOR.fullmatch(after):
+        if after and not CURSOR.fullmatch(after):
             raise QueryRefused("after: it is no cursor")
         if self._streams.is_full:
             raise TooBusy("Too many streams are open.")
@@ -207,7 +214,7 @@ class Pages:
                 f"records as they come, from {after}" if after else "records as they come", asked
             ),
             self._desk.reader.latest,
-            size=lambda _: 0,
+            size=None,
         )
         events = self._streams.follow(
             request, self._desk, self._rendering, asked.query, after=after or latest
@@ -319,7 +326,7 @@ def _of_party(kind: str, name: str) -> Asked:
 
 def _cursor(request: Request) -> str:
     cursor = request.query_params.get("cursor", "")
-    if len(cursor) > _LONGEST_CURSOR or not _CURSOR.fullmatch(cursor):
+    if cursor and not CURSOR.fullmatch(cursor):
         raise QueryRefused("cursor: it is none")
     return cursor
 

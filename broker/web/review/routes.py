@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from broker.audit.query import QueryRefused, QueryTooExpensive, RecordChanged
+from broker.audit.query import PeopleAway, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.errors import RateLimited, TemporarilyUnavailable
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.live import Streams
@@ -26,6 +26,7 @@ _PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     TooBusy: (503, "Too many ask at once"),
     RateLimited: (429, "This is too much at once"),
     TemporarilyUnavailable: (503, "This cannot be put on record"),
+    PeopleAway: (503, "People cannot be looked for just now"),
     OSError: (503, "The record cannot be read"),
 }
 
@@ -88,19 +89,23 @@ def _told(rendering: Rendering, answer: Answering) -> Answering:
     return told
 
 
+_SENTENCES: Final[Mapping[type[Exception], str]] = {
+    RateLimited: "Wait for some seconds, then ask again.",
+    TemporarilyUnavailable: (
+        "What auditors look at is on record, too, and just now nothing can be recorded."
+    ),
+    QueryTooExpensive: "Choose a shorter time, or add a filter.",
+    PeopleAway: "The keys of their pseudonyms cannot be had. The broker's log says why.",
+    # The text of the error names paths of the machine.
+    OSError: "A file of the audit record could not be read. The broker's log says which and why.",
+}
+
+
 def _sentences(problem: Exception) -> list[str]:
-    if isinstance(problem, OSError):
-        # Its own text names paths of the machine.
-        return [
-            "A file of the audit record could not be read. The broker's log says which and why."
-        ]
     if isinstance(problem, RecordChanged):
         return [str(problem), "Keep the files, and check a copy with broker audit verify."]
-    if isinstance(problem, RateLimited):
-        return ["Wait for some seconds, then ask again."]
-    if isinstance(problem, TemporarilyUnavailable):
-        return ["What auditors look at is on record, too, and just now nothing can be recorded."]
-    if isinstance(problem, QueryTooExpensive):
-        return ["Choose a shorter time, or add a filter."]
+    for kind, sentence in _SENTENCES.items():
+        if isinstance(problem, kind):
+            return [sentence]
     text = str(problem)
     return [text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")]

@@ -1,6 +1,7 @@
 """The auditor's pages in a real browser, with and without a script, by mouse and by keyboard."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -250,32 +251,55 @@ def test_the_longest_chain_is_drawn_from_above(page: Page) -> None:
     expect(page.locator("ol.chain.down > li")).to_have_count(6)
 
 
-def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
-    browser: Browser, tmp_path: Path
-) -> None:
-    story = Story(tmp_path / "audit")
-    story.tell(*delegation(0, at=NOW - 200, person="alice@acme.example"))
-    links = Links(tmp_path / "links")
-    links.prepare()
-    audit = FileAuditLog(story.directory, writer="control", now=lambda: NOW)
-    readings = Readings(audit)
+@dataclass
+class Guarded:
+    """A record of one delegation, with the login before its pages and what is read on record."""
 
-    def routes_at(origin: str) -> list[BaseRoute]:
-        access = ReviewAccess(Place(origin), links, audit)
+    story: Story
+    links: Links
+    audit: FileAuditLog
+    readings: Readings
+
+    @classmethod
+    def made_in(cls, directory: Path) -> "Guarded":
+        story = Story(directory / "audit")
+        story.tell(*delegation(0, at=NOW - 200, person="alice@acme.example"))
+        links = Links(directory / "links")
+        links.prepare()
+        audit = FileAuditLog(story.directory, writer="control", now=lambda: NOW)
+        return cls(story, links, audit, Readings(audit))
+
+    def routes_at(self, origin: str) -> list[BaseRoute]:
+        access = ReviewAccess(Place(origin), self.links, self.audit)
         desk = desk_of(
-            story,
-            witness=readings.reading,
+            self.story,
+            witness=self.readings.reading,
             may_still_look=lambda request: access.sessions.is_live(session_of(request)),
         )
         return [access.guarded(review_routes(desk))]
 
-    with served_routes(routes_at) as origin:
+    def read(self) -> list[tuple[object, ...]]:
+        """What is on record of what was read, the newest first; nothing is written any more."""
+        self.readings.close()
+        self.audit.close()
+        self.story.reader.catch_up()
+        found = self.story.reader.find(Query(events=("audit.read",))).found
+        self.story.close()
+        return [(one.record.asked, one.record.people_asked, one.record.found) for one in found]
+
+
+def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
+    browser: Browser, tmp_path: Path
+) -> None:
+    guarded = Guarded.made_in(tmp_path)
+
+    with served_routes(guarded.routes_at) as origin:
         watched = Watched(browser, origin, **LIGHT)
         page = watched.page
         page.goto(EXCHANGED)
         expect(page.get_by_text("Log in to read the audit record").last).to_be_visible()
         violations = Axe().run(page).violations_count
-        page.goto(f"/audit/login/link/{links.issue()}")
+        page.goto(f"/audit/login/link/{guarded.links.issue()}")
         assert violations + Axe().run(page).violations_count == 0
         page.get_by_role("button", name="Read the audit record").click()
         expect(page.get_by_role("heading", name="Records", exact=True)).to_be_visible()
@@ -285,13 +309,8 @@ def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
         page.goto(EXCHANGED)
         expect(page.get_by_text("Log in to read the audit record").last).to_be_visible()
         watched.close()
-    readings.close()
-    audit.close()
-    story.reader.catch_up()
-    read = [one.record for one in story.reader.find(Query(events=("audit.read",))).found]
-    story.close()
 
-    assert [(one.asked, one.people_asked, one.found) for one in read] == [
+    assert guarded.read() == [
         ("records", ["alice@acme.example"], 3),
         ("records", None, 4),
     ]

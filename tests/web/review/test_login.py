@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from broker.fetch import GuardedFetcher
 from broker.issuers import IssuerKeyRing
+from broker.web.peers import Peers
 from broker.web.review.guard import auditor_of
 from broker.web.review.links import Links
 from broker.web.review.login import ReviewAccess
@@ -67,7 +68,8 @@ class Pages:
             Route("/audit/form", self._show, methods=["POST"]),
             Route("/audit/static/review.css", _style, methods=["GET"]),
         ]
-        self.app = Starlette(routes=[Route("/livez", _style), self.access.guarded(pages)])
+        guarded = self.access.guarded(pages, peers=Peers(["192.0.2.0/24"]))
+        self.app = Starlette(routes=[Route("/livez", _style), guarded])
 
     def _show(self, request: Request) -> Response:
         return PlainTextResponse(f"{request.state.auditor} {request.state.form_token}")
@@ -77,8 +79,13 @@ class Pages:
             entry.note(found=3)
         return PlainTextResponse(auditor_of(request).name)
 
-    def browser(self, origin: str = "") -> TestClient:
-        return TestClient(self.app, base_url=origin or self.origin, follow_redirects=False)
+    def browser(self, origin: str = "", *, peer: str = "testclient") -> TestClient:
+        return TestClient(
+            self.app,
+            base_url=origin or self.origin,
+            follow_redirects=False,
+            client=(peer, 50_000),
+        )
 
     def by_link(self) -> TestClient:
         """A browser that logged in by a link."""

@@ -135,10 +135,16 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A record in a lineage, and what was derived from the token that it is of."""
+    """
+    A record in a lineage, and what was derived from the token that it is of.
+
+    ``withdrawal`` is the record in which somebody withdrew that token itself. What was withdrawn for a
+    whole party names no token, and is not told here.
+    """
 
     found: Found
     branches: Sequence["Branch"] = ()
+    withdrawal: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,11 @@ def _add(tree: Tree, branch: Branch) -> None:
     if jti:
         line.append("  → token ").append_text(plain(jti))
     below = tree.add(line)
+    withdrawal = branch.withdrawal
+    if withdrawal is not None:
+        record = withdrawal.record
+        told = f" {record.time} by {record.client_id or 'somebody'} ({record.event_id})"
+        below.add(Text("✖ withdrawn", style="bold red").append_text(plain(told)))
     for one in branch.branches:
         _add(below, one)
 
@@ -83,5 +88,6 @@ def _branch(branch: Branch) -> dict[str, Any]:
         "resource": record.resource,
         "jti": record.jti,
         "sentence": sentence(record),
+        "withdrawn_at": None if branch.withdrawal is None else branch.withdrawal.record.time,
         "derived": [_branch(one) for one in branch.branches],
     }

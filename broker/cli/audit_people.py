@@ -14,7 +14,7 @@ from broker.cli.people_keys import people_keys, token_file_option
 
 _LONGEST_NAME: Final = 2048
 _NO_KEYS: Final = {
-    "clear": "The record has people's names (`audit.people.names: clear`), so there are no keys of pseudonyms.",
+    "clear": "People have their names in it (`audit.people.names: clear`): there are no keys of pseudonyms.",
     "pseudonym": "There is no key of pseudonyms: nobody can be found by name.",
 }
 

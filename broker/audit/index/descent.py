@@ -21,6 +21,10 @@ class Tokens(Protocol):
         """The record of the issue of a token."""
         ...
 
+    def withdrawal(self, jti: str) -> Found | None:
+        """The record in which a token itself was withdrawn."""
+        ...
+
     def derived(self, jti: str, *, limit: int) -> Sequence[Found]:
         """The first records in which something was issued for it."""
         ...
@@ -46,7 +50,7 @@ class Descent:
             uses = self._derived(jti, MOST_LEVELS)
             return Lineage(jti, None, self._is_cut, uses)
         self._met.add((issue.file, issue.offset))
-        root = Branch(issue, self._derived(jti, MOST_LEVELS))
+        root = self._branch(issue, MOST_LEVELS + 1)
         return Lineage(jti, root, self._is_cut)
 
     def _derived(self, jti: str, levels: int) -> list[Branch]:
@@ -59,9 +63,11 @@ class Descent:
         self._is_cut |= len(uses) == MOST_CHILDREN
         # The nearer records are taken first, so that what is cut is the farthest.
         kept = [found for found in uses if self._is_new(found)]
-        return [
-            Branch(found, self._derived(issued_token(found.record), levels - 1)) for found in kept
-        ]
+        return [self._branch(found, levels) for found in kept]
+
+    def _branch(self, found: Found, levels: int) -> Branch:
+        jti = issued_token(found.record)
+        return Branch(found, self._derived(jti, levels - 1), self._tokens.withdrawal(jti))
 
     def _is_new(self, found: Found) -> bool:
         place = (found.file, found.offset)

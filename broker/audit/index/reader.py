@@ -227,6 +227,11 @@ class SqliteAuditReader:
             one for one in found if jti in presented_tokens(one.record) and issued_token(one.record)
         ]
 
+    def withdrawal(self, jti: str) -> Found | None:
+        """The record in which a token itself was withdrawn, the newest if there are several."""
+        asked = Query(tokens=(jti,), events=("token.revoke",), decisions=("permit",))
+        return next(iter(self.find(asked, limit=1).found), None)
+
     def lineage(self, jti: str) -> Lineage:
         return Descent(self).lineage(jti)
 

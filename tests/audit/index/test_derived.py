@@ -49,6 +49,24 @@ def test_a_lineage_is_what_was_issued_for_a_token_and_for_what_came_of_it(life: 
     assert tree(actor) == {"token-9": [{"token-3": []}]}
 
 
+def test_a_lineage_tells_which_token_was_withdrawn(life: Life) -> None:
+    refused = issue(
+        21,
+        event="token.revoke",
+        decision="deny",
+        jti=None,
+        inputs=[presented("token-1", slot="token")],
+    )
+    done = issue(22, event="token.revoke", jti=None, inputs=[presented("token-2", slot="token")])
+    reader = life.tell(issue(1), issue(2, inputs=[presented("token-1")]), refused, done)
+    root = reader.lineage("token-1").root
+    assert root is not None
+    assert root.withdrawal is None
+    (below,) = root.branches
+    assert below.withdrawal is not None
+    assert below.withdrawal.record.event_id == "event-22"
+
+
 def test_a_token_of_somebody_else_has_a_lineage_by_its_uses(life: Life) -> None:
     family(life)
     lineage = life.reader.lineage("outside")

@@ -9,6 +9,7 @@ from broker.config.findings import Finding, Scene
 from broker.config.problems import Path
 from broker.config.review_sections import ReviewOidcSection
 
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _AT: Final[Path] = ("audit", "review")
 
 
@@ -30,7 +31,12 @@ def _check_url(scene: Scene, url: str | None) -> Iterator[Finding]:
         if scene.file.listen.admin.port == 0:
             yield Finding(_AT, "needs url where listen.admin has any free port", is_key=True)
         return
-    if urlsplit(url).path not in ("", "/") or urlsplit(url).netloc.lower() != urlsplit(url).netloc:
+    told = urlsplit(url)
+    if told.port == _DEFAULT_PORTS.get(told.scheme):
+        yield Finding(
+            (*_AT, "url"), f"browsers leave the port {told.port} out, so leave it out here as well"
+        )
+    if told.path not in ("", "/") or told.netloc.lower() != told.netloc:
         yield Finding(
             (*_AT, "url"), "must be a host in lower case, with a port if any, and no path"
         )

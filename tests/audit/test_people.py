@@ -24,6 +24,7 @@ from broker.interfaces import AuditLog
 from broker.model import RequestContext, ScopeDecision, Verdict
 from tests.audit.people import ISSUER, Away, Clock, named_log
 from tests.audit.requests import NOW, open_log
+from tests.e2e.patience import until
 
 ALICE = "alice@example.com"
 PSEUDONYM = re.compile(r"~2027-01~[A-Za-z0-9_-]{22}")
@@ -298,6 +299,31 @@ def test_a_key_that_was_destroyed_is_given_up_by_who_uses_it(keys: Away) -> None
         in_use.look()
 
         assert in_use.at(NOW).of(ALICE) != before
+
+
+def test_a_key_that_is_destroyed_while_it_is_asked_for_is_given_up_too(keys: Away) -> None:
+    class Racing(dict[str, PeriodKey]):
+        """Keys of which one is destroyed between its being found and its being given."""
+
+        def get(self, name: str, default: Any = None) -> Any:
+            found = super().get(name, default)
+            keys.destroy(name)
+            in_use.look()
+            return found
+
+    with closing(KeysInUse(keys, length="month", now=Clock())) as in_use:
+        in_use._held = Racing(in_use._held)
+        before = in_use.at(NOW).of(ALICE)
+
+        assert in_use.at(NOW).of(ALICE) != before
+
+
+def test_keys_that_people_were_looked_for_by_leave_memory(keys: Away) -> None:
+    keys.obtain("2027-01")
+    people = People(keys, fresh=0.05)
+    assert people.periods() == ("2027-01",)
+
+    until(lambda: people._held is None, seconds=5, what="the keys are dropped")
 
 
 def test_a_period_that_is_over_leaves_memory(keys: Away) -> None:

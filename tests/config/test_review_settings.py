@@ -27,6 +27,12 @@ def review(text: str) -> str:
     return f"{OWN}audit:\n  review: {{{text}}}\n"
 
 
+def test_a_port_that_browsers_name_is_kept(load: Load) -> None:
+    found = load(review("url: https://audit.example.com:8443")).audit.review
+    assert found is not None
+    assert found.url == "https://audit.example.com:8443"
+
+
 def test_there_are_no_pages_by_default(load: Load) -> None:
     assert load(OWN).audit.review is None
 
@@ -73,6 +79,8 @@ def test_everything_can_be_set(load: Load, tmp_path: Path) -> None:
         ("url: http://audit.example.com", "must be https"),
         ("url: https://audit.example.com/audit", "no path"),
         ("url: https://Audit.example.com", "lower case"),
+        ("url: https://audit.example.com:443", "leave it out"),
+        ('url: "http://127.0.0.1:80"', "leave it out"),
         ("idle_timeout: 2h, session_lifetime: 1h", "is longer than session_lifetime"),
         (f"oidc: {{{OIDC}}}", "lets nobody in"),
         (f"oidc: {{{OIDC}, claim: groups}}", "needs values"),

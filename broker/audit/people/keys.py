@@ -49,8 +49,10 @@ class KeysInUse:
         self._keys = keys
         self._length = length
         self._now = now
-        self._held: dict[str, PeriodKey] = {}
-        self._in_use: tuple[Period, PeriodKey] | None = None
+        # Replaced as a whole by the thread, and never changed.
+        self._held: Mapping[str, PeriodKey] = {}
+        # What was found last, and in which keys: it counts as long as these are held.
+        self._in_use: tuple[Mapping[str, PeriodKey], Period, PeriodKey] | None = None
         self._fault = ""
         self._closing = threading.Event()
         self._has_looked = threading.Event()
@@ -60,15 +62,15 @@ class KeysInUse:
 
     def at(self, moment: float) -> PeriodKey:
         """The key for a moment; raises ``TemporarilyUnavailable`` (``audit_unavailable``) without one."""
-        in_use = self._in_use
-        if in_use is not None and in_use[0].holds(moment):
-            return in_use[1]
+        held, in_use = self._held, self._in_use
+        if in_use is not None and in_use[0] is held and in_use[1].holds(moment):
+            return in_use[2]
         period = period_of(moment, self._length)
-        key = self._held.get(period.name)
+        key = held.get(period.name)
         if key is None:
             fault = self._fault or "it was not asked for yet"
             raise _unavailable(f"no key for the names of people in {period.name}: {fault}")
-        self._in_use = period, key
+        self._in_use = held, period, key
         return key
 
     def check(self) -> None:
@@ -84,8 +86,7 @@ class KeysInUse:
         for name in names:
             found = self._keys.obtain(name)
             if name not in self._held or not self._held[name].is_of(found):
-                self._held[name] = PeriodKey(name, found)
-                self._in_use = None
+                self._held = {**self._held, name: PeriodKey(name, found)}
 
     def close(self) -> None:
         """End the thread; what it is doing is waited for, within bounds."""

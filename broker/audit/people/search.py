@@ -1,5 +1,6 @@
 """How people are found who are in the record under pseudonyms."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,14 +16,19 @@ class People:
     """
     Makes the pseudonyms that somebody has in the record, in all periods whose key is still there.
 
-    The keys are looked at again after a few seconds, so that who is forgotten is not found any more. Both
-    methods raise as ``PeopleKeys`` does.
+    The keys are held for ``fresh`` seconds and then dropped, so that who is forgotten is not found any more,
+    nor left in memory. Both methods raise as ``PeopleKeys`` does.
     """
 
     def __init__(
-        self, keys: PeopleKeys, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        keys: PeopleKeys,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        fresh: float = _FRESH_SECONDS,
     ) -> None:
         self._keys = keys
+        self._fresh = fresh
         self._monotonic = monotonic
         self._held: tuple[float, Sequence[PeriodKey]] | None = None
 
@@ -43,7 +49,17 @@ class People:
 
     def _all(self) -> Sequence[PeriodKey]:
         held, now = self._held, self._monotonic()
-        if held is None or now - held[0] >= _FRESH_SECONDS:
+        if held is None or now - held[0] >= self._fresh:
             keys = sorted(self._keys.held().items(), reverse=True)
             held = self._held = now, [PeriodKey(period, key) for period, key in keys]
+            self._drop_later(held)
         return held[1]
+
+    def _drop_later(self, held: tuple[float, Sequence[PeriodKey]]) -> None:
+        def drop() -> None:
+            if self._held is held:
+                self._held = None
+
+        dropping = threading.Timer(self._fresh, drop)
+        dropping.daemon = True
+        dropping.start()

@@ -55,6 +55,10 @@ class NotFound(Exception):
     """There is nothing of that name; the sentence says what was looked for."""
 
 
+class SessionOver(Exception):
+    """Whoever asked is not logged in any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What the list shows."""
@@ -242,6 +246,9 @@ class Pages:
         async def whole() -> AsyncIterator[bytes]:
             piece = first
             while piece:
+                if not self._desk.may_still_look(request):
+                    # The server breaks the answer off: a file that is not whole must not look so.
+                    raise SessionOver
                 yield piece
                 piece = await self._desk.ask(exporting.next_piece)
 

@@ -20,6 +20,7 @@ from broker.interfaces import AuditEntry
 from broker.model import RequestContext
 from broker.people import open_pseudonyms
 from broker.web.review.live import Streams
+from broker.web.review.pages import SessionOver
 from broker.web.review.routes import review_routes
 from tests.fakes import RecordingAuditLog
 from tests.web.review.conftest import client_of, desk_of
@@ -195,3 +196,16 @@ def test_what_is_no_cursor_is_nowhere_to_begin(
     assert browser.get("/audit/tail/stream", headers={"Last-Event-ID": after}).status_code == 400
     assert browser.get("/audit", params={"cursor": after}).status_code == 400
     assert audit.records == []
+
+
+def test_an_export_ends_with_the_session_of_whoever_asked(
+    many: Story, audit: RecordingAuditLog
+) -> None:
+    left = [2]
+
+    def may_still_look(_request: Request) -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    with pytest.raises(SessionOver):
+        recorded(many, audit, may_still_look=may_still_look).get("/audit/export?format=ndjson")

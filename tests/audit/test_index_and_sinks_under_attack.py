@@ -19,7 +19,7 @@ from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.index.tail import Tail
 from broker.audit.log import FileAuditLog
 from broker.audit.query import Query, QueryRefused
-from broker.audit.record import VERSION, Record
+from broker.audit.record import Record
 from broker.audit.sinks.collector import Collector
 from broker.audit.sinks.destination import Sink
 from broker.audit.sinks.shipper import Route, Shipped
@@ -28,6 +28,7 @@ from broker.audit.telling.formats import FORMATS
 from broker.model import RequestContext
 from tests.audit.index.lives import NOW, Life, ids, issue, presented
 from tests.audit.sinks.collecting import CollectorServer, Handler, Memory, accept, closing
+from tests.audit.unreadable import refuse_segments
 
 DAY = 86_400
 
@@ -56,18 +57,6 @@ def half_rebuilt(life: Life, monkeypatch: pytest.MonkeyPatch) -> SqliteAuditRead
     with pytest.raises(_Stopped):
         other.catch_up(progress=stop)
     return other
-
-
-def refuse_to_open(monkeypatch: pytest.MonkeyPatch, beginning: str) -> None:
-    """Let the system refuse the segments whose names begin so, for root too."""
-    real = Path.open
-
-    def refusing(self: Path, *args: Any, **options: Any) -> Any:
-        if self.name.startswith(beginning) and self.suffix == ".jsonl":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, "open", refusing)
 
 
 def test_a_tail_tells_nothing_again_after_the_index_was_made_anew(
@@ -140,7 +129,7 @@ def test_a_segment_that_cannot_be_read_costs_no_index(
 ) -> None:
     life.tell(*map(issue, range(10)))
     with monkeypatch.context() as patch:
-        refuse_to_open(patch, "w1.")
+        refuse_segments(patch, "w1")
         faults = life.reader.catch_up().faults
 
     assert faults == {"w1": "the chain cannot be read: Permission denied"}
@@ -156,7 +145,7 @@ def test_one_unreadable_chain_keeps_no_other_out_of_the_index(
     life.write(issue(1), writer="a")
     life.write(issue(2), writer="b")
     with monkeypatch.context() as patch:
-        refuse_to_open(patch, "a.")
+        refuse_segments(patch, "a")
         assert set(life.reader.catch_up().faults) == {"a"}
         assert ids(life.reader.find(Query(events=("token.issue",))).found) == ["event-2"]
 
@@ -178,7 +167,7 @@ def test_an_index_that_is_far_behind_keeps_nobody_from_ending(
 
 def test_a_tail_that_began_at_a_line_of_another_version_tells_nothing_again(life: Life) -> None:
     life.write(*map(issue, range(20)))
-    tail = Tail(life.tell(issue(20, v=VERSION + 1)), Query())
+    tail = Tail(life.tell(issue(20, event="later.than.this")), Query())
     SqliteAuditReader(life.directory).throw_away()
     life.reader.catch_up()
 
@@ -281,7 +270,7 @@ def test_one_unreadable_chain_keeps_no_other_from_being_shipped(
 ) -> None:
     life.write(issue(1), writer="a")
     life.write(issue(2), writer="b")
-    refuse_to_open(monkeypatch, "a.")
+    refuse_segments(monkeypatch, "a")
     memory = Memory()
     route = Route(life.directory, Shipped(memory.sink()), timeout=5, patience=None)
 

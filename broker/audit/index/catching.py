@@ -15,7 +15,7 @@ from broker.audit.index.entries import IndexEntry
 from broker.audit.index.filling import Filler, read_entry, read_positions
 from broker.audit.index.location import sole_writer
 from broker.audit.index.store import IndexDamaged, IndexFile
-from broker.audit.segments import find_segments, segment_name
+from broker.audit.segments import find_segments, regular, segment_name
 
 Progress = Callable[[int, int], None]
 """Is told after each step how many bytes of the segments are known to the index, and how many there are."""
@@ -141,7 +141,7 @@ def _line_before(path: Path, end: int) -> str:
     """The hash of the line that ends at this offset, or nothing."""
     size = _BLOCK
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             while True:
                 start = max(end - size, 0)
                 data = os.pread(file.fileno(), end - start, start)

@@ -16,6 +16,7 @@ from broker.audit.disk import DiskChain
 from broker.audit.record import Record
 from broker.errors import TemporarilyUnavailable
 from tests.audit.alerts.telling import DAY, NOW, denied, issued
+from tests.audit.unreadable import refuse_segments
 from tests.e2e.patience import until
 
 Told = list[MutableMapping[str, Any]]
@@ -126,15 +127,8 @@ def test_one_unreadable_chain_is_told_and_the_others_are_looked_at(
     other.open("start")
     other.append(old("a"))
     chain.append(old("a"))
-    real = Path.open
-
-    def refusing(self: Path, *args: Any, **options: Any) -> Any:
-        if self.name.startswith("w1.") and self.suffix == ".jsonl":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refusing)
+        refuse_segments(patch, "w1")
         with watching(tmp_path / "audit") as told:
             until(lambda: seen(told, "damage"), seconds=5, what="the chain is told")
             other.append([denied(reason="replay", client_id="other")])
@@ -151,18 +145,9 @@ def test_what_was_unreadable_at_first_is_learnt_once_it_can_be_read(
     tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain.append([denied(NOW - DAY, reason="replay", client_id="past")])
-    real = Path.open
-    refused: list[Path] = []
-
-    def refusing_twice(self: Path, *args: Any, **options: Any) -> Any:
-        if self.suffix == ".jsonl" and len(refused) < 2:
-            refused.append(self)
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, "open", refusing_twice)
+    refused = refuse_segments(monkeypatch, "w1", times=2)
     with watching(tmp_path / "audit") as told:
-        until(lambda: len(refused) == 2, seconds=5, what="it is refused")
+        until(lambda: refused() == 2, seconds=5, what="it is refused")
 
     assert seen(told, "damage") == ["w1"]
     assert seen(told, "replays") == []

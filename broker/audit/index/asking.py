@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.audit.query import Query, QueryRefused
@@ -41,12 +41,6 @@ _RFC3339: Final = re.compile(
 )
 _DEPTH: Final = re.compile(r"[0-9]{1,3}", re.ASCII)
 _LONGEST_SHOWN: Final = 40
-
-_MOST_SPANS: Final = 120
-_SPANS: Final = tuple(
-    timedelta(seconds=seconds)
-    for seconds in (1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800, 2_592_000)
-)
 
 
 def query_from(pairs: Iterable[tuple[str, str]], *, now: float) -> Query:
@@ -103,11 +97,3 @@ def depth(text: str, *, name: str) -> int:
     if _DEPTH.fullmatch(text) is None:
         raise QueryRefused(f"{name}: it is no number from 0 to 999")
     return int(text)
-
-
-def sensible_width(seconds: float) -> timedelta:
-    """How wide the spans are in which so many seconds are counted: few enough to be seen at a glance."""
-    for width in _SPANS:
-        if seconds <= width.total_seconds() * _MOST_SPANS:
-            return width
-    return _SPANS[-1]

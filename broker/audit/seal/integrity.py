@@ -38,11 +38,6 @@ class Integrity:
     has_anchor_conflict: bool = False
     stamped_at: datetime | None = None
 
-    @property
-    def is_well(self) -> bool:
-        """Whether everything is sealed as it should be, and anchored where there is an anchor."""
-        return not (self.faults or self.failure or self.anchor_failure)
-
 
 class Proofs(Protocol):
     """What pages, commands and calls ask about the evidence. Both may be called from any thread."""

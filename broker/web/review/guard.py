@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.web.peers import Peers
 from broker.web.review.login_pages import onward_page
 from broker.web.review.place import BASE, Place
-from broker.web.review.sessions import Auditor, Session, Sessions
+from broker.web.review.sessions import Session, Sessions
 
 LOGIN: Final = f"{BASE}/login"
 LOGOUT: Final = f"{BASE}/logout"
@@ -47,11 +47,6 @@ HEADERS: Final = {
 
 class FormRefused(Exception):
     """What was sent is no form that is taken here."""
-
-
-def auditor_of(request: Request) -> Auditor:
-    """Who asks for a page that ``require_auditor`` guards."""
-    return session_of(request).auditor
 
 
 def session_of(request: Request) -> Session:

@@ -15,7 +15,6 @@ MOST_BARS: Final = 72
 BAR_WIDTH: Final = 10
 HEIGHT: Final = 100
 _LEAST_HEIGHT: Final = 3.0
-_GAP: Final = 2
 
 _DAY: Final = 86_400
 _WIDTHS: Final = (

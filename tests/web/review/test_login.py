@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from broker.fetch import GuardedFetcher
 from broker.issuers import IssuerKeyRing
 from broker.web.peers import Peers
-from broker.web.review.guard import auditor_of
+from broker.web.review.guard import session_of
 from broker.web.review.links import Links
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
@@ -77,7 +77,7 @@ class Pages:
     def _read(self, request: Request) -> Response:
         with self.readings.reading(request, "decision=deny", people=["ann"]) as entry:
             entry.note(found=3)
-        return PlainTextResponse(auditor_of(request).name)
+        return PlainTextResponse(session_of(request).auditor.name)
 
     def browser(self, origin: str = "", *, peer: str = "testclient") -> TestClient:
         return TestClient(

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from broker.audit.chain import GENESIS, Head
-from broker.audit.merkle import HASH_BYTES
+from broker.audit.hashing import HASH_BYTES
 from broker.audit.segments import WRITER
 
 MOST_CHAINS: Final = 512

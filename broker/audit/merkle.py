@@ -1,19 +1,17 @@
 """Merkle trees over records (RFC 6962 2.1): one hash stands for all of them, and a short proof for one."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from broker.audit.chain import LEAF
+from broker.audit.hashing import HASH_BYTES, NODE, ONE_BY_ONE, Hashing
 
-HASH_BYTES: Final = 32
 LONGEST_PROOF: Final = 63
 """No proof has more hashes: a tree has less than 2^63 leaves."""
 
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
-
-_NODE: Final = b"\1"
 
 
 class ProofRefused(ValueError):
@@ -29,71 +27,89 @@ class Frontier:
     """
     A tree that only grows, of which the least is remembered that its root and its growth take.
 
-    ``size`` is the number of leaves. An append costs about two hashes. One that was left goes on from its
-    size and ``peaks``; raises ``ProofRefused`` for such that do not go together.
+    ``size`` is the number of leaves. One that was left goes on from its size and ``peaks``; raises
+    ``ProofRefused`` for such that do not go together.
     """
 
-    __slots__ = ("_peaks", "size")
+    __slots__ = ("_hashing", "_peaks", "size")
 
-    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, size: int = 0, peaks: Sequence[bytes] = (), *, hashing: Hashing = ONE_BY_ONE
+    ) -> None:
         _check_hashes(peaks)
         if len(peaks) != size.bit_count():
             raise ProofRefused("a tree has one peak for each binary digit 1 of its size")
         self.size = size
-        self._peaks = list(peaks)
+        self._hashing = hashing
+        # Each binary digit 1 of the size is a full subtree of that height.
+        self._peaks = dict(zip(_heights(size), peaks, strict=True))
 
     @property
     def peaks(self) -> Sequence[bytes]:
         """The hashes of its full subtrees, the largest first; with the size they are all of it."""
-        return tuple(self._peaks)
+        return tuple(self._peaks[height] for height in _heights(self.size))
 
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of a leaf at the end."""
-        # Each binary digit 1 of the size is a full subtree; a carry joins two of one height.
-        node, size = leaf, self.size
-        while size & 1:
-            node = node_hash(self._peaks.pop(), node)
-            size >>= 1
-        self._peaks.append(node)
-        self.size += 1
+    def extend(self, leaves: bytes) -> "Added":
+        """Add the hashes of leaves at the end, one after the other; about one hash is made for each."""
+        added = Added(self.size, leaves, dict(self._peaks), self._hashing)
+        self.size = added.size
+        self._peaks = dict(zip(_heights(self.size), added.peaks(self.size), strict=True))
+        return added
 
     def root(self) -> bytes:
         """The hash of the tree as it is now."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        root = self._peaks[-1]
-        for peak in reversed(self._peaks[:-1]):
-            root = node_hash(peak, root)
-        return root
+        return _root(self.peaks)
+
+
+class Added:
+    """
+    What came into a tree at once.
+
+    ``size`` is that of the tree then. ``levels`` are the new full subtrees by their height: the place of the
+    first among those of its height, and their hashes one after the other. The first may be an old one.
+    """
+
+    __slots__ = ("_before", "_old_peaks", "levels", "size")
+
+    def __init__(
+        self, before: int, leaves: bytes, old_peaks: Mapping[int, bytes], hashing: Hashing
+    ) -> None:
+        self.size = before + len(leaves) // HASH_BYTES
+        self.levels: list[tuple[int, bytes]] = []
+        self._before = before
+        self._old_peaks = old_peaks
+        first, nodes = before, leaves
+        while nodes:
+            if first & 1:
+                # A full subtree that waited for its neighbour has found it.
+                first, nodes = first - 1, old_peaks[len(self.levels)] + nodes
+            self.levels.append((first, nodes))
+            first, nodes = first >> 1, hashing.parents(nodes)
+
+    def peaks(self, size: int) -> Sequence[bytes]:
+        """The hashes of the full subtrees that the tree had at a size on the way, the largest first."""
+        if not self._before <= size <= self.size:
+            raise IndexError(f"the tree did not have {size} leaves on the way")
+        return [self._peak(size, height) for height in _heights(size)]
+
+    def root(self, size: int) -> bytes:
+        """The hash of the tree when it had that size on the way."""
+        return _root(self.peaks(size))
+
+    def _peak(self, size: int, height: int) -> bytes:
+        if height >= len(self.levels):
+            return self._old_peaks[height]
+        first, nodes = self.levels[height]
+        # The last subtree of its height without a neighbour has an even place.
+        start = ((size >> (height + 1) << 1) - first) * HASH_BYTES
+        return nodes[start : start + HASH_BYTES]
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
     """The root of the tree with these hashes of leaves."""
     frontier = Frontier()
-    for leaf in leaves:
-        frontier.append(leaf)
+    frontier.extend(b"".join(leaves))
     return frontier.root()
-
-
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """
-    The audit path of one leaf (RFC 6962 2.1.1), the hash beside the leaf first.
-
-    ``leaves`` are the hashes of all leaves. Raises ``IndexError`` when there is no such leaf.
-    """
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"there is no leaf {index} among {len(leaves)}")
-    path: list[bytes] = []
-    first, end = 0, len(leaves)
-    while end - first > 1:
-        middle = first + split_of(end - first)
-        if index < middle:
-            path.append(root_of(leaves[middle:end]))
-            end = middle
-        else:
-            path.append(root_of(leaves[first:middle]))
-            first = middle
-    return path[::-1]
 
 
 def root_by_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes]) -> bytes:
@@ -109,59 +125,6 @@ def root_by_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[byte
     for beside, is_left in _climb(index, size - 1, path):
         node = node_hash(beside, node) if is_left else node_hash(node, beside)
     return node
-
-
-def consistency_proof(leaves: Sequence[bytes], before: int) -> list[bytes]:
-    """
-    What shows that the tree of the first ``before`` leaves became this one by growing (RFC 6962 2.1.2).
-
-    Raises ``IndexError`` for a size that the tree did not have.
-    """
-    if not 0 < before <= len(leaves):
-        raise IndexError(f"a tree of {len(leaves)} leaves did not grow from {before}")
-    path: list[bytes] = []
-    first, end, is_known = 0, len(leaves), True
-    while before != end:
-        middle = first + split_of(end - first)
-        if before <= middle:
-            path.append(root_of(leaves[middle:end]))
-            end = middle
-        else:
-            path.append(root_of(leaves[first:middle]))
-            first, is_known = middle, False
-    if not is_known:
-        path.append(root_of(leaves[first:end]))
-    return path[::-1]
-
-
-def check_growth(
-    before: tuple[int, bytes], after: tuple[int, bytes], *, path: Sequence[bytes]
-) -> None:
-    """Raise ``ProofRefused`` unless the tree of one size and root grew into that of the other."""
-    (old_size, old_root), (size, root) = before, after
-    if not 0 < old_size <= size:
-        raise ProofRefused("a tree does not shrink")
-    _check_hashes([old_root, root, *path])
-    old_node, node = (root, root) if old_size == size else _grown(old_size, size, old_root, path)
-    if (old_node, node) != (old_root, root) or (old_size == size and path):
-        raise ProofRefused("the one tree did not grow from the other")
-
-
-def _grown(old_size: int, size: int, old_root: bytes, path: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The roots of the smaller and of the larger tree that a path leads to."""
-    index, last = old_size - 1, size - 1
-    while index & 1:
-        index, last = index >> 1, last >> 1
-    # What the one tree has as a full subtree of the other is known, and not in the path.
-    hashes = list(path) if index else [old_root, *path]
-    if not hashes:
-        raise ProofRefused("the path is too short")
-    old_node = node = hashes[0]
-    for beside, is_left in _climb(index, last, hashes[1:]):
-        if is_left:
-            old_node = node_hash(beside, old_node)
-        node = node_hash(beside, node) if is_left else node_hash(node, beside)
-    return old_node, node
 
 
 def _climb(index: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -186,7 +149,22 @@ def _climb(index: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The hash over two subtrees, which no leaf can have."""
-    return hashlib.sha256(_NODE + left + right).digest()
+    return hashlib.sha256(NODE + left + right).digest()
+
+
+def _heights(size: int) -> Sequence[int]:
+    """The binary digits 1 of a size, the largest first."""
+    return [height for height in reversed(range(size.bit_length())) if size >> height & 1]
+
+
+def _root(peaks: Sequence[bytes]) -> bytes:
+    """The hash of a tree by its full subtrees."""
+    if not peaks:
+        return EMPTY_ROOT
+    root = peaks[-1]
+    for peak in reversed(peaks[:-1]):
+        root = node_hash(peak, root)
+    return root
 
 
 def split_of(size: int) -> int:

@@ -1,17 +1,17 @@
 """The fast walk over one segment: begun where its first line claims the chain to be, for others to join."""
 
 from binascii import hexlify
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from io import FileIO
 from typing import Final
 
-from broker.audit.chain import LEAF, MAX_LINE_BYTES, Head, Link, decode_link
+from broker.audit.chain import GENESIS, LEAF, MAX_LINE_BYTES, Head, Link, decode_link
+from broker.audit.hashing import HASH_BYTES, HEX_BYTES, ONE_BY_ONE, Hashing
 from broker.audit.segments import regular
 from broker.audit.verify import Extent
 
-_BLOCK: Final = 96 * 1024
 _MARK: Final = b"#"
-_PREV: Final = b'"prev":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,9 @@ class Piece:
         return self.ends.seq - self.begins.seq
 
 
-def walk_piece(extent: Extent, writer: str, *, wants_leaves: bool) -> Piece:
+def walk_piece(
+    extent: Extent, writer: str, *, wants_leaves: bool, hashing: Hashing = ONE_BY_ONE
+) -> Piece:
     """
     Walk a segment of the chain of ``writer``.
 
@@ -47,77 +49,104 @@ def walk_piece(extent: Extent, writer: str, *, wants_leaves: bool) -> Piece:
     the first line, in the last and in those of groups: whoever can write a wrong one between those can as
     well write the right one, and has to write all lines anew that follow. Raises ``OSError``.
     """
-    walk = _Walk(writer, wants_leaves=wants_leaves)
-    left, rest = extent.size, b""
+    walk = _Walk(writer, hashing, wants_leaves=wants_leaves)
+    left = extent.size
     with open(extent.path, "rb", buffering=0, opener=regular) as file:
-        while left > 0 and walk.fits and (block := file.read(min(_BLOCK, left))):
-            left -= len(block)
-            data = rest + block
-            rest = data[walk.pass_over(data) :]
-            if len(rest) >= MAX_LINE_BYTES:
-                break
-    return walk.piece(extent, is_at_end=not left and not rest)
+        while left > 0 and walk.fits and (count := walk.read(file, left)):
+            left -= count
+    return walk.piece(extent, is_at_end=not left and walk.is_between_lines)
 
 
 class _Walk:
-    """A walk on its way through the blocks of a segment."""
+    """
+    A walk on its way through the blocks of a segment.
 
-    def __init__(self, writer: str, *, wants_leaves: bool) -> None:
+    In its buffer a byte comes first that precedes the content of a leaf, then the lines. Each newline becomes
+    such a byte as well, so that what is hashed stands between two bounds.
+    """
+
+    def __init__(self, writer: str, hashing: Hashing, *, wants_leaves: bool) -> None:
         self.fits = True
         self._writer = writer
+        self._hashing = hashing
+        self._buffer = bytearray(len(LEAF) + MAX_LINE_BYTES + hashing.block_bytes)
+        self._filled = len(LEAF)
         self._begins: Head | None = None
         self._seq = 0
-        self._prev = b""
+        self._prev = GENESIS.encode()
         self._first: Link | None = None
         self._followed: Link | None = None
         self._unfinished: list[str] = []
         self._last_line = b""
         self._leaves = bytearray()
         self._wants_leaves = wants_leaves
-        # Where a line remembers the one before it, from its end, by its length: a guess that is checked.
-        self._shapes: dict[int, int] = {}
 
-    def pass_over(self, data: bytes) -> int:
-        """How many bytes of the data are lines that fit. This loop runs once for every record."""
-        find, looks, shape_of = data.find, data.startswith, self._shapes.get
-        view = memoryview(data)
-        begin_leaf = sha256(LEAF).copy
-        seq, prev, start, before = self._seq, self._prev, 0, 0
-        hashes: list[bytes] = []
-        # Only the records of a group have such an id, and what belongs to one has to be decoded.
-        marked = 0 if self._followed is not None else _next_mark(data, 0)
-        while (end := find(b"\n", start)) >= 0:
-            told = _PREV + prev
-            # A guess that is wrong costs a search; no line has what is looked for at its very end.
-            if marked < end or not (
-                looks(told, end - shape_of(end - start, 0)) or self._found(told, data, start, end)
-            ):
-                link = self._looked_at(data[start:end], seq, prev)
-                if link is None:
-                    self.fits = False
-                    break
-                # The line after one of a group has to be decoded as well.
-                seq, marked = link.seq, end if self._followed is not None else _next_mark(data, end)
-            hashed = begin_leaf()
-            hashed.update(view[start:end])
-            leaf = hashed.digest()
-            prev = hexlify(leaf)
-            hashes.append(leaf)
-            before, start, seq = start, end + 1, seq + 1
-        if start:
-            self._last_line = data[before : start - 1]
-        self._seq, self._prev = seq, prev
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether nothing was read of a line that did not end."""
+        return self._filled == len(LEAF)
+
+    def read(self, file: FileIO, most: int) -> int:
+        """Walk on by a block, which may end within a line; returns how many bytes were there."""
+        end = self._filled + min(self._hashing.block_bytes, most)
+        count = file.readinto(memoryview(self._buffer)[self._filled : end])
+        self._filled += count
+        bounds = self._bounds()
+        if len(bounds) > 1:
+            self._pass_over(bounds)
+            rest = self._buffer[bounds[-1] + 1 : self._filled]
+            self._filled = len(LEAF) + len(rest)
+            self._buffer[len(LEAF) : self._filled] = rest
+        self.fits = self.fits and self._filled < len(LEAF) + MAX_LINE_BYTES
+        return count
+
+    def _bounds(self) -> Sequence[int]:
+        """The places before and after each whole line."""
+        buffer, filled = self._buffer, self._filled
+        find, bounds, end = buffer.find, [0], 0
+        while (end := find(b"\n", end, filled)) >= 0:
+            buffer[end] = 0
+            bounds.append(end)
+        return bounds
+
+    def _pass_over(self, bounds: Sequence[int]) -> None:
+        """Take in all lines that fit, one after the other."""
+        lines = self._hashing.lines(self._buffer, bounds)
+        # What each line has to remember, and the one that comes then.
+        hashes = self._prev + hexlify(lines.leaves)
+        count = self._fitting(bounds, lines.prevs, hashes)
+        if count:
+            self._last_line = bytes(self._buffer[bounds[count - 1] + 1 : bounds[count]])
+        self.fits = count == len(bounds) - 1
+        self._prev = hashes[count * HEX_BYTES : (count + 1) * HEX_BYTES]
         if self._wants_leaves:
-            self._leaves += b"".join(hashes)
-        return start
+            self._leaves += lines.leaves[: count * HASH_BYTES]
 
-    def _found(self, told: bytes, data: bytes, start: int, end: int) -> bool:
-        """Whether a line remembers the one before it anywhere, and not what looks like it."""
-        at = data.rfind(_PREV, start, end)
-        if self._begins is None or at < 0 or not data.startswith(told, at):
-            return False
-        self._shapes[end - start] = end - at
-        return True
+    def _fitting(self, bounds: Sequence[int], prevs: bytes, hashes: bytes) -> int:
+        """How many of the lines fit: compared all at once, or each that has to be looked at for itself."""
+        count = len(bounds) - 1
+        marked = self._next_mark(0)
+        if marked >= bounds[-1] and prevs == hashes[: count * HEX_BYTES]:
+            self._seq += count
+            return count
+        for number in range(count):
+            end, told = bounds[number + 1], slice(number * HEX_BYTES, (number + 1) * HEX_BYTES)
+            if marked < end or prevs[told] != hashes[told]:
+                line = bytes(self._buffer[bounds[number] + 1 : end])
+                if not self._looked_at(line, hashes[told]):
+                    return number
+            if marked < end:
+                marked = self._next_mark(end)
+            self._seq += 1
+        return count
+
+    def _next_mark(self, start: int) -> int:
+        """Where the next line is that has to be decoded: the first of all, and those in and after a group."""
+        if self._begins is None or self._followed is not None:
+            return 0
+        # Only the records of a group have such an id.
+        found = self._buffer.find(_MARK, start, self._filled)
+        return self._filled if found < 0 else found
 
     def piece(self, extent: Extent, *, is_at_end: bool) -> Piece:
         """What was found, when the walk is over."""
@@ -139,23 +168,18 @@ class _Walk:
             is_whole=self.fits and is_at_end and is_sound,
         )
 
-    def _looked_at(self, line: bytes, seq: int, prev: bytes) -> Link | None:
-        """The place of a line that has to be decoded, when it fits."""
+    def _looked_at(self, line: bytes, prev: bytes) -> bool:
+        """Whether a line fits by what it says when it is decoded."""
         link = decode_link(line)
         if link is None or link.writer != self._writer or len(line) >= MAX_LINE_BYTES:
-            return None
+            return False
         if self._begins is None:
             if link.seq < 0:
-                return None
-            self._begins, self._first = Head(link.seq, link.prev), link
-        elif link.seq != seq or link.prev.encode() != prev:
-            return None
+                return False
+            self._begins, self._first, self._seq = Head(link.seq, link.prev), link, link.seq
+        elif link.seq != self._seq or link.prev.encode() != prev:
+            return False
         if self._followed is not None and link.group != self._followed.group:
             self._unfinished.append(self._followed.group)
         self._followed = link if link.is_followed else None
-        return link
-
-
-def _next_mark(data: bytes, start: int) -> int:
-    found = data.find(_MARK, start)
-    return len(data) if found < 0 else found
+        return True

@@ -1,6 +1,5 @@
 """Merkle trees: RFC 6962's definitions by recursion as the oracle, and everything that is no proof."""
 
-import hashlib
 from collections.abc import Sequence
 
 import pytest
@@ -11,32 +10,17 @@ from broker.audit.merkle import (
     EMPTY_ROOT,
     Frontier,
     ProofRefused,
-    check_growth,
-    consistency_proof,
-    inclusion_proof,
     leaf_hash,
     root_by_inclusion,
     root_of,
 )
+from tests.audit.trees import path_as_defined, root_as_defined
 
 MOST = 70
 
 
 def leaves_of(size: int) -> list[bytes]:
     return [leaf_hash(b"record %d" % number) for number in range(size)]
-
-
-def root_as_defined(leaves: Sequence[bytes]) -> bytes:
-    """MTH of RFC 6962 2.1, over hashes of leaves."""
-    if not leaves:
-        return hashlib.sha256(b"").digest()
-    if len(leaves) == 1:
-        return leaves[0]
-    k = 1
-    while k * 2 < len(leaves):
-        k *= 2
-    left, right = root_as_defined(leaves[:k]), root_as_defined(leaves[k:])
-    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def test_the_tree_of_certificate_transparency_has_its_known_roots() -> None:
@@ -59,10 +43,28 @@ def test_the_tree_of_certificate_transparency_has_its_known_roots() -> None:
 def test_a_tree_that_grows_has_the_root_that_is_defined(size: int) -> None:
     leaves, frontier = leaves_of(size), Frontier()
     for leaf in leaves:
-        frontier.append(leaf)
+        frontier.extend(leaf)
 
     assert frontier.size == size
     assert frontier.root() == root_of(leaves) == root_as_defined(leaves)
+    assert Frontier(size, frontier.peaks).root() == frontier.root()
+
+
+@given(parts=st.lists(st.integers(0, 40), max_size=8))
+def test_a_tree_that_grows_by_many_has_every_root_on_the_way(parts: Sequence[int]) -> None:
+    leaves, frontier = leaves_of(sum(parts)), Frontier()
+    before = 0
+    for part in parts:
+        after = before + part
+        added = frontier.extend(b"".join(leaves[before:after]))
+        for size in range(before, after + 1):
+            assert added.root(size) == root_as_defined(leaves[:size])
+        for size in (before - 1, after + 1):
+            with pytest.raises(IndexError):
+                added.root(size)
+        before = after
+
+    assert frontier.root() == root_as_defined(leaves)
 
 
 @pytest.mark.parametrize("size", range(1, MOST))
@@ -70,7 +72,7 @@ def test_every_leaf_has_a_proof_that_no_other_leaf_or_place_has(size: int) -> No
     leaves = leaves_of(size)
     root = root_of(leaves)
     for index, leaf in enumerate(leaves):
-        path = inclusion_proof(leaves, index)
+        path = path_as_defined(index, leaves)
         assert root_by_inclusion(leaf, index=index, size=size, path=path) == root
         assert proves_not(leaf_hash(b"another"), index, size, path, root)
         assert proves_not(leaf, (index + 1) % size, size, path, root) or size == 1
@@ -89,28 +91,6 @@ def proves_not(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: 
         return True
 
 
-@pytest.mark.parametrize("size", range(1, 40))
-def test_a_tree_grew_from_each_of_its_beginnings_and_from_nothing_else(size: int) -> None:
-    leaves = leaves_of(size)
-    after = size, root_of(leaves)
-    for before in range(1, size + 1):
-        path = consistency_proof(leaves, before)
-        check_growth((before, root_of(leaves[:before])), after, path=path)
-        others = [*leaves[: before - 1], leaf_hash(b"another")]
-        for wrong in (
-            ((before, root_of(others)), after, path),
-            ((before, root_of(leaves[:before])), (size, root_of([*leaves, leaves[0]])), path),
-            ((before, root_of(leaves[:before])), after, [*path, bytes(32)]),
-            ((size + 1, after[1]), after, path),
-            ((0, EMPTY_ROOT), after, path),
-        ):
-            with pytest.raises(ProofRefused):
-                check_growth(*wrong[:2], path=wrong[2])
-        if path:
-            with pytest.raises(ProofRefused):
-                check_growth((before, root_of(leaves[:before])), after, path=path[:-1])
-
-
 @pytest.mark.parametrize(
     ("index", "size", "path"),
     [
@@ -125,14 +105,6 @@ def test_a_tree_grew_from_each_of_its_beginnings_and_from_nothing_else(size: int
 def test_what_is_no_path_is_refused(index: int, size: int, path: list[bytes]) -> None:
     with pytest.raises(ProofRefused):
         root_by_inclusion(leaf_hash(b"x"), index=index, size=size, path=path)
-
-
-@pytest.mark.parametrize("index", [-1, 3])
-def test_no_proof_is_made_for_what_is_not_there(index: int) -> None:
-    with pytest.raises(IndexError):
-        inclusion_proof(leaves_of(3), index)
-    with pytest.raises(IndexError):
-        consistency_proof(leaves_of(2), index)
 
 
 def test_a_leaf_can_not_be_taken_for_a_node() -> None:

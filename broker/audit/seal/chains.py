@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from broker.audit.chain import MAX_LINE_BYTES, Head, Link, decode_link
+from broker.audit.columns import hashing_for
 from broker.audit.diagnosis import Fault, Place
-from broker.audit.merkle import HASH_BYTES
+from broker.audit.hashing import HASH_BYTES, Hashing
 from broker.audit.pieces import Piece, walk_piece
 from broker.audit.segments import find_segments, regular
 from broker.audit.verify import (
@@ -152,7 +153,9 @@ class Chains(Mapping[str, Chain]):
     The chains of a directory by their writers, as they are at this moment.
 
     A context: what walks them ends with it. ``processes`` is how many walk at a time; they are forked only
-    where there is enough for them to do, and are for programs that have no threads. Raises ``OSError``.
+    where there is enough for them to do, and are for programs that have no threads. They are threads where
+    that is as good for who computes the hashes, which is whoever does it best unless ``hashing`` is given.
+    Raises ``OSError``.
     """
 
     def __init__(
@@ -161,6 +164,7 @@ class Chains(Mapping[str, Chain]):
         *,
         wants_leaves: bool,
         processes: int = 1,
+        hashing: Hashing | None = None,
         progress: Progress | None = None,
     ) -> None:
         found = find_segments(directory)
@@ -169,6 +173,7 @@ class Chains(Mapping[str, Chain]):
         self._progress = progress
         self._walked = 0
         self._bytes = sum(one.size for every in self._extents.values() for one in every)
+        self.hashing = hashing_for(self._bytes) if hashing is None else hashing
         self._pool = self._started(processes)
         self._waiting = self._in_order_of_time() if self._pool is not None else {}
         self._shared: dict[Path, Future[Piece]] = {}
@@ -199,10 +204,12 @@ class Chains(Mapping[str, Chain]):
     def __len__(self) -> int:
         return len(self._chains)
 
-    def _started(self, processes: int) -> ProcessPoolExecutor | None:
+    def _started(self, processes: int) -> Executor | None:
         segments = sum(map(len, self._extents.values()))
         if processes < 2 or segments < 2 or self._bytes < WORTH_SHARING:
             return None
+        if not self.hashing.takes_turns:
+            return ThreadPoolExecutor(min(processes, segments))
         # One that is begun anew takes as long to come up as to walk a segment.
         context = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(min(processes, segments), mp_context=context)
@@ -219,7 +226,7 @@ class Chains(Mapping[str, Chain]):
             path = next(iter(self._waiting))
             extent, name = self._waiting.pop(path)
             self._shared[path] = self._pool.submit(
-                walk_piece, extent, name, wants_leaves=self._wants_leaves
+                walk_piece, extent, name, wants_leaves=self._wants_leaves, hashing=self.hashing
             )
 
     @property
@@ -235,7 +242,9 @@ class Chains(Mapping[str, Chain]):
         self._waiting.pop(extent.path, None)
         work = self._shared.pop(extent.path, None)
         self._submit()
-        walk = partial(walk_piece, extent, writer, wants_leaves=self._wants_leaves)
+        walk = partial(
+            walk_piece, extent, writer, wants_leaves=self._wants_leaves, hashing=self.hashing
+        )
         piece = walk() if work is None else work.result()
         self._walked += extent.size
         if self._progress is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.audit.diagnosis import Fault
+from broker.audit.hashing import Hashing
 from broker.audit.reader import Mode, Report, lost_chains, undetected
 from broker.audit.seal.chains import Chains, Progress
 from broker.audit.seal.listing import Listing
@@ -49,18 +50,24 @@ def verify_log(
     trust: Trust,
     *,
     processes: int = 1,
+    hashing: Hashing | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
     """
     Verify all that there is about the log of a directory, line by line and in bounded memory.
 
     Without keys those are its chains. The list of checkpoints is read as it was at first, and the chains as
-    they are then, so a log may be written to meanwhile. More ``processes`` are for programs without threads.
+    they are then, so a log may be written to meanwhile. More ``processes`` are for programs without threads;
+    ``hashing`` is who computes the hashes, where that is not to be chosen.
     Raises ``OSError``.
     """
     listing = Listing(directory)
     with Chains(
-        directory, wants_leaves=bool(trust.keys), processes=processes, progress=progress
+        directory,
+        wants_leaves=bool(trust.keys),
+        processes=processes,
+        hashing=hashing,
+        progress=progress,
     ) as chains:
         walk = SealWalk(listing, chains, trust)
         if trust.keys:

@@ -114,7 +114,6 @@ class Resumption:
 
     def _replay(self, tree: GrowingTree, checkpoint: Checkpoint) -> bool:
         """Add what a checkpoint sealed; tells whether that comes to its root."""
-        at = tree.frontier.size
         is_whole = True
         for writer, head in sorted(checkpoint.heads.items()):
             before = tree.head(writer)
@@ -122,10 +121,10 @@ class Resumption:
                 tree.add(writer, line.seq, line.hash)
             is_whole &= tree.head(writer) == head
             tree.heads[writer] = head
+        added = tree.grow()
         is_whole &= tree.frontier.root() == checkpoint.root
         if is_whole:
-            self._hashes.put(tree.leaves, at=at)
-        tree.leaves = []
+            self._hashes.put(added)
         return is_whole
 
     def _kept_frontier(self, checkpoint: Checkpoint) -> Frontier:

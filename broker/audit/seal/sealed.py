@@ -4,19 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from broker.audit.chain import Head
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.diagnosis import Fault, Place, Wrong
+from broker.audit.hashing import HASH_BYTES
+from broker.audit.merkle import Frontier
 from broker.audit.notes import NoteKey
 from broker.audit.reader import Report
 from broker.audit.seal.chains import Chains
-from broker.audit.seal.growth import Growth
 from broker.audit.seal.listing import Listed, Listing, ListingBroken, moment
 from broker.audit.seal.receipts import LATEST, Receipt, seconds_of
 from broker.audit.seal.stamps import Stamped, StampVerifier, read_stamps
 from broker.audit.seal.time_stamps import FILE as STAMPS
 from broker.audit.segments import segment_name
+
+_AT_ONCE: Final = 1 << 17
+"""So many leaves are put into the tree at a time: many are hashed at once, and they take 8 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,9 @@ class SealWalk:
         self._listing = listing
         self._chains = chains
         self._trust = trust
-        self._tree = Growth()
+        self._tree = Frontier(hashing=chains.hashing)
+        self._leaves = bytearray()
+        self._waiting: list[Listed] = []
         self._last: Checkpoint | None = None
         self._is_listed = True
         self._checkpoints = 0
@@ -112,11 +119,20 @@ class SealWalk:
         if self._trust.stamps is not None:
             self._stamped = read_stamps(self._listing.folder, self._faults)
         try:
-            for listed in self._listing.checked(self._trust.keys):
-                self._pass(listed)
+            self._walk()
         except ListingBroken as broken:
             self._is_listed = False
             self._faults.append(broken.fault)
+
+    def _walk(self) -> None:
+        try:
+            for listed in self._listing.checked(self._trust.keys):
+                self._pass(listed)
+        except ListingBroken:
+            # What comes before it was not all looked at, and may be wrong as well.
+            self._settle()
+            raise
+        self._settle()
 
     def sealed(self, report: Report) -> Sealed:
         """What was shown."""
@@ -160,31 +176,51 @@ class SealWalk:
         ]
 
     def _pass(self, listed: Listed) -> None:
-        checkpoint = listed.checkpoint
+        leaves = self._leaves_of(listed.checkpoint)
+        if self._misfits:
+            self._settle()
+            self._find(listed.checkpoint)
+            return
+        self._leaves += leaves
+        self._waiting.append(listed)
+        if len(self._leaves) >= _AT_ONCE * HASH_BYTES:
+            self._settle()
+
+    def _find(self, checkpoint: Checkpoint) -> None:
+        """Whether a checkpoint is one that was kept elsewhere, or stamped."""
         self._anchors_found += self._anchors.pop(checkpoint.digest, None) is not None
         for stamped in self._stamped.pop(checkpoint.digest, []):
             self._check_stamp(stamped, checkpoint)
-        self._grow(checkpoint)
-        if self._misfits:
-            return
-        if self._tree.root() == checkpoint.root:
-            self._last = checkpoint
-            self._checkpoints += 1
-            return
-        sentence = "the records that it seals are not those of the tree that it is signed for"
-        raise ListingBroken(Fault(listed.place, Wrong.REWRITTEN, sentence))
 
-    def _grow(self, checkpoint: Checkpoint) -> None:
+    def _leaves_of(self, checkpoint: Checkpoint) -> bytes:
+        """The lines that a checkpoint seals beyond the one before it; a chain that does not fit is noted."""
+        leaves = []
         for writer, head in sorted(checkpoint.heads.items()):
             if writer in self._misfits:
                 continue
             chain = self._chains.get(writer)
             before = 0 if chain is None else chain.taken
-            leaves = b"" if chain is None else chain.take(head.seq)
+            leaves.append(b"" if chain is None else chain.take(head.seq))
             if chain is None or chain.head != head:
                 self._misfits[writer] = _Misfit(writer, before, head.seq, checkpoint.time)
-            if not self._misfits:
-                self._tree.extend(leaves)
+        return b"".join(leaves)
+
+    def _settle(self) -> None:
+        """Grow the tree by what waits, and hold the checkpoints to the roots that it has on the way."""
+        added = self._tree.extend(bytes(self._leaves))
+        waiting, self._waiting = self._waiting, []
+        self._leaves.clear()
+        for listed in waiting:
+            self._find(listed.checkpoint)
+            if added.root(listed.checkpoint.size) != listed.checkpoint.root:
+                sentence = (
+                    "the records that it seals are not those of the tree that it is signed for"
+                )
+                # Whatever comes after the first that is wrong shows nothing more.
+                self._misfits.clear()
+                raise ListingBroken(Fault(listed.place, Wrong.REWRITTEN, sentence))
+            self._last = listed.checkpoint
+            self._checkpoints += 1
 
     def _check_stamp(self, stamped: Stamped, checkpoint: Checkpoint) -> None:
         if self._trust.stamps is None:

@@ -9,7 +9,7 @@ import structlog
 from broker.audit.chain import GENESIS
 from broker.audit.checkpoints import Checkpoint, has_room
 from broker.audit.diagnosis import Fault
-from broker.audit.merkle import ProofRefused
+from broker.audit.merkle import Added
 from broker.audit.notes import LARGEST_NOTE, NoteKey, NoteRefused, open_note, signed_note
 from broker.audit.record import rfc3339
 from broker.audit.seal.growing import GrowingTree
@@ -111,9 +111,9 @@ class Sealer:
         is_all = False
         while not is_all:
             self._chains.check(self._tree.heads)
-            tree = self._tree.grown()
+            tree = self._tree.copied()
             is_all = self._collect(tree)
-            if not tree.leaves and not self._is_quiet_long(tree):
+            if not tree.waiting and not self._is_quiet_long(tree):
                 break
             written = self._write(tree, key)
             self._tree = tree
@@ -160,6 +160,7 @@ class Sealer:
     def _write(self, tree: GrowingTree, key: NoteKey) -> Kept:
         before = self.last.checkpoint if self.last is not None else None
         time = rfc3339(self._now())
+        added = tree.grow()
         checkpoint = Checkpoint(
             origin=self._origin,
             root=tree.frontier.root(),
@@ -169,7 +170,7 @@ class Sealer:
             previous=GENESIS if before is None else before.digest,
         )
         note = self._signed(checkpoint, key)
-        self._put(tree)
+        self._put(added)
         self.last = self._store.append(note, checkpoint)
         self._quiet_since = self._now()
         self._remember(tree, self.last)
@@ -185,13 +186,12 @@ class Sealer:
             raise SealingRefused("what was signed does not verify by the key that signed") from None
         return note
 
-    def _put(self, tree: GrowingTree) -> None:
-        """Keep the hashes of the leaves just added; what cannot be kept is made again when it is needed."""
+    def _put(self, added: Added) -> None:
+        """Keep the hashes just added; what cannot be kept is made again when it is needed."""
         try:
-            self._hashes.put(tree.leaves, at=tree.frontier.size - len(tree.leaves))
-        except (OSError, ProofRefused) as failure:
+            self._hashes.put(added)
+        except OSError as failure:
             _log.warning("audit_tree_not_kept", error=str(failure))
-        tree.leaves = []
 
     def _remember(self, tree: GrowingTree, kept: Kept) -> None:
         # Where a chain was read that does not lead to what was sealed is not worth knowing.

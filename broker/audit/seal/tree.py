@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from broker.audit.merkle import HASH_BYTES, Frontier, ProofRefused, node_hash, split_of
+from broker.audit.hashing import HASH_BYTES
+from broker.audit.merkle import Added, Frontier, ProofRefused, split_of
 
 FOLDER: Final = "tree"
 """The folder of what is derived from the record, and made anew when it is lost."""
@@ -26,18 +27,11 @@ class TreeStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory / FOLDER
 
-    def put(self, leaves: Sequence[bytes], *, at: int) -> None:
-        """Have the hashes of leaves at the places from ``at`` on, before which there are all others."""
+    def put(self, added: Added) -> None:
+        """Have what came into the tree, before which there are all others."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        nodes, start, level = list(leaves), at, 0
-        while nodes:
-            self._write(level, start, nodes)
-            if start & 1:
-                start -= 1
-                nodes.insert(0, self._read(level, start))
-            pairs = range(0, len(nodes) - 1, 2)
-            nodes = [node_hash(nodes[left], nodes[left + 1]) for left in pairs]
-            start, level = start >> 1, level + 1
+        for height, (first, nodes) in enumerate(added.levels):
+            self._write(height, first, nodes)
 
     def frontier(self, size: int) -> Frontier:
         """The tree as it was when it had so many leaves, to be gone on with."""
@@ -80,10 +74,10 @@ class TreeStore:
                 peaks.append(self._read(level, place >> level))
         return peaks
 
-    def _write(self, level: int, start: int, nodes: Sequence[bytes]) -> None:
+    def _write(self, level: int, start: int, nodes: bytes) -> None:
         descriptor = os.open(self._path(level), _WRITE, 0o600)
         try:
-            data, place = b"".join(nodes), start * HASH_BYTES
+            data, place = nodes, start * HASH_BYTES
             while data:
                 written = os.pwrite(descriptor, data, place)
                 data, place = data[written:], place + written

@@ -5,11 +5,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from broker.audit.chain import line_hash
-from broker.audit.merkle import ProofRefused, inclusion_proof, leaf_hash
+from broker.audit.merkle import ProofRefused, leaf_hash
 from broker.audit.notes import signed_note
 from broker.audit.seal.proof import FORMAT, LARGEST_PROOF, Proof
 from tests.audit.seal.sealed_logs import SealedLog, real_run
 from tests.audit.seal.signers import KeysInMemory, signer_of
+from tests.audit.trees import path_as_defined
 
 pytestmark = pytest.mark.requirement("LOG-05")
 
@@ -37,7 +38,7 @@ def lines(log: SealedLog) -> list[bytes]:
 
 
 def proof_of(log: SealedLog, lines: list[bytes], index: int) -> Proof:
-    path = inclusion_proof([leaf_hash(line) for line in lines], index)
+    path = path_as_defined(index, [leaf_hash(line) for line in lines])
     return Proof(lines[index], index, path, log.kept()[0].note)
 
 

@@ -134,6 +134,9 @@ def test_a_tree_on_disk_proves_every_leaf(log: Log) -> None:
             path = tree.inclusion_proof(index, checkpoint.size)
             root = root_by_inclusion(leaves[index], index=index, size=checkpoint.size, path=path)
             assert root == checkpoint.root
+        for index in (-1, checkpoint.size):
+            with pytest.raises(IndexError):
+                tree.inclusion_proof(index, checkpoint.size)
 
 
 def test_a_second_sealer_waits_until_the_first_is_gone(log: Log) -> None:

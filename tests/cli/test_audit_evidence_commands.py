@@ -201,8 +201,8 @@ def test_a_record_is_proved_to_whoever_has_the_key_alone(
     assert result.exit_code == 0, result.output
     last = log.kept()[-1].checkpoint
     assert result.stdout.startswith(
-        "✔ Proved: a record that calls itself number 5 of the chain http-0 was in the audit log "
-        f"{last.origin}, just as it stands here, when that was sealed at {last.time}."
+        f"✔ Proved: this record was in the audit log {last.origin}, word for word, when the log was "
+        f"sealed at {last.time}. It calls itself record 6 of the chain http-0."
     )
     assert "Not proved by this:" in result.stdout
     assert json.loads(as_json.stdout)["record"]["event_id"] == event_id

@@ -57,7 +57,8 @@ def test_a_record_is_told_in_words_with_its_chain_and_its_grounds(run: Run) -> N
         "client     agent-desk",
         "↑ token token-1 tickets:read tickets:write, not tickets:delete · 4 minutes left",
         "by tickets-reads-contacts",
-        "sealed in the checkpoint of 2027-01-15T08:00:00.000000Z, leaf 2 of 6",
+        "record 3 of 6 in chain http-0 (seq 2); http-0.000001.jsonl, byte ",
+        "sealed as record 3 of 6 under the signed checkpoint of 2027-01-15T08:00:00.000000Z",
         "01a2-login",
     ):
         assert part in result.stdout
@@ -78,6 +79,7 @@ def test_a_record_as_json_has_the_line_that_was_hashed(run: Run) -> None:
     assert json.loads(told["line"])["event_id"] == told["record"]["event_id"] == "01a2-refused"
     assert told["why"]["reason"] == "a policy forbids it (parameter resource)"
     assert told["why"]["is_in_force"] is False
+    assert told["place"] == "record 4 of 6 in chain http-0 (seq 3)"
     assert told["proof"]["sealed"]["index"] == 3
     assert told["parents"] == ["01a2-login"]
     assert told["unread"] == {}
@@ -164,7 +166,7 @@ def test_an_export_is_verified_by_the_public_key_alone(name: str, run: Run, plac
     result = run("audit", "verify-export", "out.manifest", "--key", key, "-o", "json")
 
     assert made.exit_code == 0, made.output
-    assert made.stdout == "3 records in out, told of in out.manifest\n"
+    assert made.stdout == "3 records written to out, and the manifest to out.manifest\n"
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["is_whole"]

@@ -16,6 +16,7 @@ from broker.config.problems import printable
 _LONGEST_SHOWN: Final = 512
 _WIDEST: Final = 4096
 _NARROWEST: Final = 40
+_HEIGHT: Final = 25
 _GAP: Final = 2
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -82,7 +83,8 @@ def print_tree(tree: Tree) -> None:
     if width is None:
         console().print(tree)
         return
-    Console(markup=False, highlight=False, emoji=False, width=width).print(tree)
+    # Without a height the width would not count on terminals that know no sequences.
+    Console(markup=False, highlight=False, emoji=False, width=width, height=_HEIGHT).print(tree)
 
 
 def packed(parts: Sequence[Text], *, width: int) -> list[Text]:

@@ -156,6 +156,32 @@ def test_nothing_in_a_record_steers_the_terminal(run: Run, tmp_path: Path) -> No
             assert all(line.isprintable() for line in result.stdout.split("\n"))
 
 
+def test_the_operator_and_the_auditor_see_one_fingerprint(run: Run, place: Path) -> None:
+    printed = run("audit", "key")
+    told = json.loads(run("audit", "key", "-o", "json").stdout)
+    (place / "audit.pub").write_text(printed.stdout)
+
+    (fingerprint,) = told["fingerprints"]
+    assert printed.stdout.split() == told["keys"]
+    assert printed.stderr == f"Fingerprint: {fingerprint}\n"
+    assert fingerprint == NoteKey.read(printed.stdout).fingerprint
+    assert f"By the key {fingerprint} of " in run("audit", "verify", "--key", "audit.pub").stdout
+    run("audit", "export", "--to", "out")
+    verified = run("audit", "verify-export", "out.manifest", "--key", "audit.pub")
+    assert f"By the key {fingerprint} of " in verified.stdout
+
+
+def test_of_one_there_are_not_several(run: Run, place: Path) -> None:
+    (place / "audit.pub").write_text(run("audit", "key").stdout)
+
+    verified = run("audit", "verify", "--key", "audit.pub").stdout
+    exported = run("audit", "export", "--to", "out", "--decision", "deny").stdout
+
+    assert "1 checkpoint of 127.0.0.1:1/audit/" in verified
+    assert "is signed by the key, and seals 6 records" in verified
+    assert exported.startswith("1 record written to out, ")
+
+
 @pytest.mark.parametrize("name", ["ndjson", "csv", "ocsf", "cef"])
 def test_an_export_is_verified_by_the_public_key_alone(name: str, run: Run, place: Path) -> None:
     key = run("audit", "key").stdout.strip()

@@ -116,8 +116,6 @@ def query_of(filters: Mapping[str, Any]) -> Query:
 def _by_option(refused: QueryRefused) -> str:
     """What is wrong with a question, under the name of the option that it was put by."""
     name, between, told = str(refused).partition(": ")
-    if name == "since" and told.endswith(" until"):
-        told = told.removesuffix("until") + _OPTIONS["until"]
     return f"{_OPTIONS.get(name, name)}{between}{told}."
 
 

@@ -162,6 +162,10 @@ def read_anchor(file: Path, keys: Sequence[NoteKey]) -> Anchor:
 def read_receipt(text: str) -> Receipt:
     """A receipt as it is, or that of a token in ``@FILE`` or in standard input, for ``-``."""
     is_token = text == "-" or text.startswith("@")
+    if not is_token and "@" not in text and text.count(".") >= 2:
+        raise click.UsageError(
+            f"--receipt: that looks like a token, which is secret; {_RECEIPT_FORM}."
+        )
     try:
         return Receipt.read(read_token(text, name="--receipt") if is_token else text)
     except ReceiptRefused as refused:

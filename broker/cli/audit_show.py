@@ -21,6 +21,7 @@ from broker.audit.telling.tree import chain_tree
 from broker.audit.telling.why import Grounds, ScopeGrounds, why
 from broker.cli.audit_asking import asked_reader, directory_argument, tell_faults
 from broker.cli.audit_sources import (
+    NOTHING_KNOWN,
     directory_of,
     found_by,
     present_of,
@@ -75,7 +76,7 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
     with asked_reader(place, config) as reader:
         found = found_by(reader, name)
         if found is None:
-            raise Negative("No record is known by this id, and none of the issue of such a token.")
+            raise Negative(NOTHING_KNOWN)
         ancestors = ancestors_of(reader, found)
         shown = _Shown(
             found,

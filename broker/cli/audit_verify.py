@@ -157,7 +157,7 @@ def _headline(evidence: Evidence) -> Text:
         faults = counted(len(evidence.all_faults), "fault")
         return plain(f"✖ not whole: {faults}, the first of each chain or list", "bold red")
     if evidence.sealed is None:
-        told = f"✔ whole as far as its chains show: {records}; nothing is shown by a key"
+        told = f"✔ whole as far as its chains show: {records}; --key checks the seals too"
     elif not evidence.sealed.checkpoints:
         told = f"✔ whole, and nothing is sealed: {records}"
     else:

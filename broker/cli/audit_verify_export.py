@@ -10,6 +10,7 @@ from rich.text import Text
 from broker.audit.notes import NoteKey
 from broker.audit.telling.export import ExportRefused, check_export
 from broker.audit.telling.manifest import Manifest
+from broker.audit.telling.words import counted
 from broker.cli.audit_inputs import key_option, print_keys, read_keys
 from broker.cli.output import echo_json, output_option, plain, print_wrapped
 from broker.cli.stop import Negative
@@ -42,7 +43,7 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
 def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
     print_wrapped(Text("✔ the export is what its manifest says", style="green"))
     checkpoint = told.checkpoint
-    under = f"{checkpoint.digest}, {checkpoint.size} records" if checkpoint else "none"
+    under = f"{counted(checkpoint.size, 'record')}, {checkpoint.digest}" if checkpoint else "none"
     rows = (
         ("log", told.origin or "without a name"),
         ("records", told.count),

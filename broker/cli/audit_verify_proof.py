@@ -39,7 +39,7 @@ def verify_proof(file: Path, *, keys: tuple[str, ...], output: str) -> None:
         proved = Proof.read(_read(file)).verify(known)
     except ProofRefused as refused:
         told = "Make sure that the file is whole, and that the key is that of its log"
-        raise Negative(f"✖ Nothing is proved: {refused}. {told}.") from None
+        raise Negative(f"✖ Nothing is proved: {refused}.\n{told}.") from None
     if output == "json":
         echo_json(_members(proved, known))
         return

@@ -234,7 +234,8 @@ FORMS = {
     ),
     "a receipt that is none": (("--receipt", "no receipt"), "/http-0/41"),
     "a receipt of another form": (("--receipt", "id@0123/http-0/1"), "@FILE"),
-    "a token that is none": (("--receipt", "a.b.c"), "@FILE"),
+    "a token itself": (("--receipt", "a.b.c"), "which is secret"),
+    "a token that is none": (("--receipt", "@empty"), "is not a token"),
     "roots that are none": (
         ("--tsa-ca", "kept.note", "--key", "KEY"),
         "-----BEGIN CERTIFICATE-----",

@@ -78,7 +78,7 @@ def test_a_filter_says_which_records_are_wanted(
     [
         (("--since", "yesterday"), "--since: 'yesterday' is no time: write 2026-11-22T14:05:00Z"),
         (("--until", "2026-02-31"), "--until: '2026-02-31' is no time"),
-        (("--since", "2026-01-02", "--until", "2026-01-01"), "--since: it is not before --until"),
+        (("--since", "2026-01-02", "--until", "2026-01-01"), "--since: it is not before until"),
         (("--min-depth", "-1"), "--min-depth: '-1' is no number from 0 to 999"),
         (("--max-depth", "many"), "--max-depth: 'many' is no number from 0 to 999: write 2"),
         (("--decision", "maybe"), "maybe"),

@@ -153,7 +153,7 @@ def test_rounds_go_on_after_failures_and_tell_each_once() -> None:
 
 def broker(*arguments: str) -> str:
     result = CliRunner().invoke(main, arguments, prog_name="broker")
-    return f"{result.exit_code} {result.output.strip()}"
+    return f"{result.exit_code} {(result.stdout or result.stderr).strip()}"
 
 
 @pytest.mark.usefixtures("chain")

@@ -51,10 +51,10 @@ class NoteKey:
         except binascii.Error:
             material = b""
         if len(material) != 1 + _KEY_BYTES or material[:1] != _ED25519:
-            raise ValueError("that is no Ed25519 key of a note")
+            raise ValueError("it is not a public key in the form NAME+NUMBER+KEY")
         key = cls(name, Ed25519PublicKey.from_public_bytes(material[1:]))
         if key.id.hex() != told_id:
-            raise ValueError("the key does not belong to its name and number")
+            raise ValueError("the name, the number and the key in it do not belong together")
         return key
 
     @property
@@ -65,8 +65,22 @@ class NoteKey:
     @property
     def id(self) -> bytes:
         """The four bytes by which a signature says which key made it."""
+        return self._digest[:_ID_BYTES]
+
+    @property
+    def fingerprint(self) -> str:
+        """
+        What two people read to each other to be sure that they have the same key, under the same name.
+
+        It is the whole SHA-256 that ``id`` is the beginning of, in base64, written as OpenSSH writes those
+        of its keys.
+        """
+        return f"SHA256:{base64.b64encode(self._digest).decode().rstrip('=')}"
+
+    @property
+    def _digest(self) -> bytes:
         named = self.name.encode() + b"\n" + _ED25519 + self._raw
-        return hashlib.sha256(named).digest()[:_ID_BYTES]
+        return hashlib.sha256(named).digest()
 
     @property
     def _raw(self) -> bytes:

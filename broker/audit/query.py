@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from math import isfinite
 from typing import Final, Protocol
@@ -191,12 +191,14 @@ class Extent:
     How much of the record the answers know: so many records, up to a moment in unix seconds.
 
     ``faults`` tells by the names of writers what keeps the rest of their chains from being known, and by
-    the names of files what was found changed in them.
+    the names of files what was found changed in them. ``chains`` is how many records of each chain are known,
+    by its writer.
     """
 
     records: int
     latest: float
     faults: Mapping[str, str]
+    chains: Mapping[str, int] = field(default_factory=dict)
 
 
 CURSOR: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{1,16})-([0-9a-f]{1,12})", re.ASCII)

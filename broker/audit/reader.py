@@ -141,7 +141,12 @@ def _blocks_backwards(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _lost(writer: str, lock: Path) -> ChainReport:
-    fault = Fault(Place(lock, 1), Wrong.MISSING, "a writer has been here, but no segment of its is")
+    sentence = "the whole chain is missing: the lock of its writer is here, and no segment"
+    return missing_chain(writer, Fault(Place(lock, 1), Wrong.MISSING, sentence))
+
+
+def missing_chain(writer: str, fault: Fault) -> ChainReport:
+    """What is found of a chain that is gone."""
     return ChainReport(
         writer=writer,
         segments=0,

@@ -35,6 +35,12 @@ def segment_name(writer: str, number: int) -> str:
     return f"{writer}.{number:06d}.jsonl"
 
 
+def writer_of(name: str) -> str:
+    """The writer whose segment has this file name, or nothing where it is not the name of one."""
+    named = _SEGMENT.fullmatch(name)
+    return "" if named is None else named[1]
+
+
 def find_segments(directory: Path) -> dict[str, dict[int, Path]]:
     """
     All segments in a directory by writer and number, each in order.

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import rich_click as click
-from rich.text import Text
 
-from broker.audit.index.asking import query_from
-from broker.audit.index.entries import deciding
+from broker.audit.index.asking import LISTS, query_from
 from broker.audit.index.location import Busy
 from broker.audit.index.questions import Pseudonyms
 from broker.audit.index.reader import SqliteAuditReader, no_pseudonyms
-from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive, RecordChanged
+from broker.audit.query import Query, QueryRefused, QueryTooExpensive, RecordChanged
 from broker.audit.record import Event
+from broker.cli.audit_rows import DECISIONS
 from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.output import plain
 from broker.cli.recording import without_logs
@@ -25,19 +24,6 @@ from broker.cli.stop import Negative
 from broker.config import Settings
 from broker.errors import TemporarilyUnavailable
 from broker.people import open_people
-
-COLUMNS: Final = (
-    "time",
-    "decision",
-    "event",
-    "subject",
-    "client",
-    "MCP server",
-    "resource",
-    "why",
-    "id",
-)
-"""What the columns of ``cells`` are."""
 
 _FILTERS: Final[Mapping[str, str]] = {
     "subject": "person",
@@ -55,11 +41,12 @@ _FILTERS: Final[Mapping[str, str]] = {
     "min_depth": "min_depth",
     "max_depth": "max_depth",
 }
-_DECISIONS: Final = {
-    "permit": ("✔ permit", "green"),
-    "deny": ("✖ deny", "bold red"),
-    "info": ("· info", "dim"),
+_OPTIONS: Final[Mapping[str, str]] = {
+    **{LISTS.get(name, name): f"--{option.replace('_', '-')}" for option, name in _FILTERS.items()},
+    "limit": "--limit",
+    "cursor": "--cursor",
 }
+"""By which options the parts of a question are given."""
 _PATIENCE: Final = 600.0
 _SILENT: Final = 2.0
 
@@ -79,7 +66,7 @@ def filter_options() -> Callable[[_Function], _Function]:
         _several("--mcp-server", help="The MCP server that the request came through."),
         _several("--resource", help="What the token is for."),
         _several(
-            "--decision", type=click.Choice(tuple(_DECISIONS)), help="What came of the request."
+            "--decision", type=click.Choice(tuple(DECISIONS)), help="What came of the request."
         ),
         _several("--reason", help="Why it was denied, by the code."),
         _several("--policy", help="A policy that decided, by its id."),
@@ -123,7 +110,13 @@ def query_of(filters: Mapping[str, Any]) -> Query:
     try:
         return query_from(pairs, now=time.time())
     except QueryRefused as refused:
-        raise click.UsageError(f"{refused}.") from None
+        raise click.UsageError(_by_option(refused)) from None
+
+
+def _by_option(refused: QueryRefused) -> str:
+    """What is wrong with a question, under the name of the option that it was put by."""
+    name, between, told = str(refused).partition(": ")
+    return f"{_OPTIONS.get(name, name)}{between}{told}."
 
 
 @contextmanager
@@ -146,7 +139,7 @@ def asked_reader(
             _catch_up(reader)
             yield reader
     except QueryRefused as refused:
-        raise click.UsageError(f"{refused}.") from None
+        raise click.UsageError(_by_option(refused)) from None
     except QueryTooExpensive as expensive:
         told = "name a shorter time or another filter"
         raise Negative(f"{expensive}; {told}.") from None
@@ -202,27 +195,6 @@ class _Waiting:
     def end(self) -> None:
         if self._is_shown:
             click.echo("\r\033[K", nl=False, err=True)
-
-
-def cells(found: Found) -> list[Text]:
-    """A record as the cells of a row."""
-    record = found.record
-    word, style = _DECISIONS[record.decision]
-    why = record.reason or ", ".join(deciding(record))
-    values = (
-        record.event,
-        record.subject or (record.party if record.party_kind == "subject" else None),
-        record.client_id or record.mcp_client,
-        record.mcp_server,
-        record.resource,
-        why,
-        record.event_id,
-    )
-    return [
-        plain(f"{record.time[:19]}Z"),
-        plain(word, style),
-        *(plain(value or "-") for value in values),
-    ]
 
 
 def tell_faults(reader: SqliteAuditReader, changed: Sequence[str] = ()) -> None:

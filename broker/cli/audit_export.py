@@ -12,6 +12,7 @@ from broker.audit.telling.export import MANIFEST, Exported, ExportRefused, write
 from broker.audit.telling.formats import FORMATS
 from broker.audit.telling.manifest import Manifest, Standing, query_text
 from broker.audit.telling.placement import Seals
+from broker.audit.telling.words import counted
 from broker.cli.audit_asking import (
     asked_reader,
     directory_argument,
@@ -26,7 +27,7 @@ from broker.cli.audit_sources import (
     settings_for,
 )
 from broker.cli.inputs import config_option
-from broker.cli.output import console, plain
+from broker.cli.output import plain, print_wrapped
 from broker.cli.recording import account
 from broker.cli.stop import Negative
 from broker.errors import TemporarilyUnavailable
@@ -117,8 +118,8 @@ def export(
             raise Negative(f"{refused}.") from None
         except TemporarilyUnavailable as away:
             raise Negative(f"The manifest could not be signed: {away.detail}.") from None
-        told = f"{exported.count} records in {to}, told of in {to.name}{MANIFEST}"
-        console().print(plain(told))
+        told = f"{counted(exported.count, 'record')} written to {to}, and the manifest to {to.name}{MANIFEST}"
+        print_wrapped(plain(told), indent=2)
         tell_faults(reader)
 
 

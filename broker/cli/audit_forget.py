@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from broker.audit.people.keys import PeopleKeys
 from broker.audit.people.periods import is_current, is_period
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option
-from broker.cli.people_keys import people_keys, token_file_option
+from broker.cli.people_keys import people_keys, token_file_option, what_helps
 from broker.cli.recording import FACE, account, operators_log
 from broker.cli.stop import Negative
 from broker.errors import OAuthError
@@ -48,7 +49,9 @@ def forget(
             f"Nobody will find the people of {period} again. Destroy its key?", abort=True
         )
     with people_keys(settings, token_file) as keys, operators_log(settings) as audit:
-        _destroy(keys, audit, period)
+        failure = _destroy(keys, audit, period)
+    if failure is not None:
+        raise Negative(_told(failure, period, config))
     if output == "json":
         echo_json({"forgotten": period})
     else:
@@ -57,24 +60,54 @@ def forget(
         )
 
 
-def _destroy(keys: PeopleKeys, audit: AuditLog, period: str) -> None:
-    """Destroy a key, on record before it is done; what was not done is recorded as well."""
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why no key was destroyed, what helps, and the record that says so, if it could be written."""
+
+    reason: str
+    help: str
+    event_id: str
+
+
+def _destroy(keys: PeopleKeys, audit: AuditLog, period: str) -> _Failure | None:
+    """Destroy a key, on record before it is done; what was not done is recorded as well, and returned."""
     about = new_request_id()
     with audit.entry("people.forget", RequestContext(FACE, about)) as entry:
         entry.note(about=period, initiator=FACE, operator=account())
     try:
         was_there = keys.destroy(period)
     except (KeyFileRefused, OAuthError) as failure:
-        _record_failure(audit, about, getattr(failure, "detail", "") or str(failure))
-        raise
-    if not was_there:
-        _record_failure(audit, about, "there was no key")
-        raise Negative(f"There is no key of {period}: nobody is found by it.")
+        detail = getattr(failure, "detail", "") or str(failure)
+        reason = f"The key of {period} was not destroyed: {detail}."
+        return _Failure(reason, what_helps(detail), _record_failure(audit, about, detail))
+    if was_there:
+        return None
+    event_id = _record_failure(audit, about, "there was no key")
+    return _Failure(f"There is no key of {period}: nobody is found by it.", "", event_id)
 
 
-def _record_failure(audit: AuditLog, about: str, detail: str) -> None:
+def _record_failure(audit: AuditLog, about: str, detail: str) -> str:
+    """The id of the record, or nothing where it could not be written."""
+    event_id = new_request_id()
     try:
-        with audit.entry("people.failed", RequestContext(FACE, new_request_id())) as entry:
+        with audit.entry("people.failed", RequestContext(FACE, event_id)) as entry:
             entry.note(about=about, initiator=FACE, detail=detail)
     except OAuthError as error:
         _LOGGER.warning("not recorded that a key was not destroyed: %s", error.detail)
+        return ""
+    return event_id
+
+
+def _told(failure: _Failure, period: str, config: Path) -> str:
+    """The failure a sentence a line: what, what to do about it, and where that stands in the record."""
+    lines = [failure.reason]
+    if failure.help:
+        lines += [failure.help, f"Then forget {period} again: nobody in it is forgotten yet."]
+    if failure.event_id:
+        lines += [
+            "The record says so, in an event people.failed:",
+            f"  broker audit show {failure.event_id} --config {config}",
+        ]
+    else:
+        lines.append("That it failed could not be recorded; that it was tried is.")
+    return "\n".join(lines)

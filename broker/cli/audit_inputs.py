@@ -14,8 +14,21 @@ from broker.audit.seal.receipts import Receipt, ReceiptRefused
 from broker.audit.seal.sealed import Anchor, Trust
 from broker.audit.seal.stamps import StampsUnread, StampVerifier
 from broker.cli.inputs import read_token, settings_from
+from broker.cli.output import plain, print_wrapped
 
 _LARGEST_KEY_FILE: Final = 16_384
+_KEY_FORM: Final = (
+    "it takes what `broker audit key` prints, such as "
+    "broker.example/audit/0123456789abcdef+1a2b3c4d+AWx4…, or the name of a file with that"
+)
+_ANCHOR_FORM: Final = (
+    "it takes a file with what `broker audit anchor` prints, or with a line of checkpoints/*.jsonl"
+)
+_RECEIPT_FORM: Final = (
+    "it takes the txn claim of a token, such as "
+    "5e1f0c1e-8a41-4c57-9d0e-5b1f6a2c9e10@0123456789abcdef/http-0/41, or @FILE with the token in it"
+)
+_ROOTS_FORM: Final = "it takes a file with certificates that begin with -----BEGIN CERTIFICATE-----"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -71,7 +84,9 @@ def trust_from(
     """What an auditor has brought along."""
     known = read_keys(keys)
     if not known and (anchors or roots):
-        raise click.UsageError("--anchor and --tsa-ca say nothing without --key.")
+        raise click.UsageError(
+            "--anchor and --tsa-ca need the public key of the checkpoints: add --key audit.pub, say."
+        )
     return Trust(
         keys=known,
         anchors=[read_anchor(file, known) for file in anchors],
@@ -93,17 +108,35 @@ def read_keys(texts: Sequence[str]) -> Sequence[NoteKey]:
     return [key for text in texts for key in _keys_in(text)]
 
 
+def print_keys(keys: Sequence[NoteKey]) -> None:
+    """Print by which keys something was verified, so that two people can compare them."""
+    for key in keys:
+        print_wrapped(plain(f"By the key {key.fingerprint} of {key.name}."), indent=2)
+    if keys:
+        told = "The operator reads the same from `broker audit key`: compare it by telephone."
+        print_wrapped(plain(told, "dim"))
+
+
+def key_members(keys: Sequence[NoteKey]) -> list[dict[str, str]]:
+    """The same for programs."""
+    return [{"name": key.name, "fingerprint": key.fingerprint} for key in keys]
+
+
 def _keys_in(text: str) -> Sequence[NoteKey]:
-    if "+" not in text:
-        words = read_file(Path(text), _LARGEST_KEY_FILE, name="--key").decode("utf-8", "replace")
+    is_file = "+" not in text
+    if is_file:
+        raw = read_file(Path(text), _LARGEST_KEY_FILE, name="--key", form=_KEY_FORM)
+        words = raw.decode("utf-8", "replace")
     else:
         words = text
+    # A word is not repeated: somebody will give what is secret where what is public belongs.
+    where = f"{text}: " if is_file else ""
     try:
         keys = [NoteKey.read(word) for word in words.split()]
     except ValueError as error:
-        raise click.UsageError(f"--key: {error}.") from None
+        raise click.UsageError(f"--key: {where}{error}; {_KEY_FORM}.") from None
     if not keys:
-        raise click.UsageError(f"--key: {text} holds no key.")
+        raise click.UsageError(f"--key: {where}there is no key; {_KEY_FORM}.")
     return keys
 
 
@@ -113,7 +146,7 @@ def read_anchor(file: Path, keys: Sequence[NoteKey]) -> Anchor:
 
     One that none of the keys has signed says nothing.
     """
-    raw = read_file(file, 2 * LARGEST_NOTE, name="--anchor")
+    raw = read_file(file, 2 * LARGEST_NOTE, name="--anchor", form=_ANCHOR_FORM)
     try:
         note = msgspec.json.decode(raw, type=NotedLine).note
     except ValueError:
@@ -122,17 +155,21 @@ def read_anchor(file: Path, keys: Sequence[NoteKey]) -> Anchor:
         return Anchor(file, opened_note(note, keys))
     except (NoteRefused, CheckpointRefused) as refused:
         raise click.UsageError(
-            f"--anchor: {file} is no checkpoint by these keys: {refused}."
+            f"--anchor: {file} is no checkpoint by these keys: {refused}; {_ANCHOR_FORM}."
         ) from None
 
 
 def read_receipt(text: str) -> Receipt:
     """A receipt as it is, or that of a token in ``@FILE`` or in standard input, for ``-``."""
     is_token = text == "-" or text.startswith("@")
+    if not is_token and "@" not in text and text.count(".") >= 2:
+        raise click.UsageError(
+            f"--receipt: that looks like a token, which is secret; {_RECEIPT_FORM}."
+        )
     try:
         return Receipt.read(read_token(text, name="--receipt") if is_token else text)
     except ReceiptRefused as refused:
-        raise click.UsageError(f"--receipt: {refused}.") from None
+        raise click.UsageError(f"--receipt: {refused}; {_RECEIPT_FORM}.") from None
 
 
 def read_stamp_roots(file: Path | None) -> StampVerifier | None:
@@ -142,16 +179,18 @@ def read_stamp_roots(file: Path | None) -> StampVerifier | None:
     try:
         return StampVerifier(file)
     except StampsUnread as unread:
-        raise click.UsageError(f"--tsa-ca: {unread}.") from None
+        raise click.UsageError(f"--tsa-ca: {unread}; {_ROOTS_FORM}.") from None
 
 
-def read_file(path: Path, limit: int, *, name: str) -> bytes:
-    """What is in a file that is not larger than ``limit`` bytes."""
+def read_file(path: Path, limit: int, *, name: str, form: str) -> bytes:
+    """What is in a file that is not larger than ``limit`` bytes; ``form`` tells what the option takes."""
     try:
         with path.open("rb") as file:
             raw = file.read(limit + 1)
     except OSError as error:
-        raise click.UsageError(f"{name}: {path} cannot be read: {error.strerror}.") from None
+        raise click.UsageError(
+            f"{name}: {path} cannot be read: {error.strerror}; {form}."
+        ) from None
     if len(raw) > limit:
-        raise click.UsageError(f"{name}: {path} is too large.")
+        raise click.UsageError(f"{name}: {path} is too large; {form}.")
     return raw

@@ -22,7 +22,8 @@ def key(config: Path, output: str) -> None:
     Print the public key of the checkpoints, in one word, for auditors to keep.
 
     A key with several versions has a word for each, the newest first. The name of the record is a part
-    of each, and is made here if there was none.
+    of each, and is made here if there was none. Its fingerprint goes to standard error, for the operator and
+    the auditor to compare by another way than the key came: `broker audit verify --key` tells it as well.
     """
     settings = settings_from(config)
     try:
@@ -34,9 +35,12 @@ def key(config: Path, output: str) -> None:
         raise Negative(f"The key cannot be had: {error.detail}.") from None
     except OSError as error:
         raise Negative(f"{settings.audit.directory} cannot be used: {error.strerror}.") from None
-    words = [one.text for one in keys]
     if output == "json":
-        echo_json({"origin": origin, "keys": words})
+        fingerprints = [one.fingerprint for one in keys]
+        echo_json(
+            {"origin": origin, "keys": [one.text for one in keys], "fingerprints": fingerprints}
+        )
         return
-    for word in words:
-        click.echo(word)
+    for one in keys:
+        click.echo(one.text)
+        click.echo(f"Fingerprint: {one.fingerprint}", err=True)

@@ -13,7 +13,7 @@ from broker.cli.audit_asking import asked_reader, directory_argument, tell_fault
 from broker.cli.audit_show import told_line
 from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.inputs import config_option
-from broker.cli.output import console, echo_json, output_option, plain
+from broker.cli.output import echo_json, output_option, plain, print_tree, print_wrapped
 from broker.cli.stop import Negative
 
 
@@ -42,9 +42,9 @@ def _print(found: Lineage, *, output: str) -> None:
     if output == "json":
         echo_json(_members(found))
         return
-    console().print(_tree(found))
+    print_tree(_tree(found))
     if found.is_cut:
-        console().print(Text("There is more than is shown.", style="yellow"))
+        print_wrapped(Text("There is more than is shown.", style="yellow"))
 
 
 def _tree(found: Lineage) -> Tree:

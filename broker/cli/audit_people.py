@@ -1,15 +1,17 @@
 """``broker audit people``: the periods whose people can be found, and how somebody is called in them."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import rich_click as click
+from rich.text import Text
 
 from broker.audit.people.periods import is_current
 from broker.audit.people.search import People
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.output import echo_json, output_option, plain, print_columns
+from broker.cli.output import echo_json, output_option, plain, print_table
 from broker.cli.people_keys import people_keys, token_file_option
 
 _LONGEST_NAME: Final = 2048
@@ -51,13 +53,17 @@ def people(name: str, token_file: Path | None, config: Path, output: str) -> Non
     if not facts:
         click.echo(_NO_KEYS[settings.audit.people.names])
         return
+    _print(facts, has_name=bool(name))
+
+
+def _print(facts: Sequence[Mapping[str, Any]], *, has_name: bool) -> None:
+    """A row for each period, and for each pseudonym where a period has several."""
     rows = [
-        [
-            plain(one["period"]),
-            plain("now" if one["is_current"] else ""),
-            plain(" ".join(one["pseudonyms"])),
-        ]
-        for one in facts
+        [plain("period", "dim"), Text(), plain("pseudonym" if has_name else "", "dim")],
+        *(
+            [plain(period["period"]), plain("now" if period["is_current"] else ""), plain(one)]
+            for period in facts
+            for one in period["pseudonyms"] or ("",)
+        ),
     ]
-    heading = [plain(text, "dim") for text in ("period", "", "pseudonym" if name else "")]
-    print_columns([heading, *rows])
+    print_table(rows)

@@ -11,7 +11,7 @@ from broker.audit.seal.prover import Prover
 from broker.audit.segments import AuditLogRefused
 from broker.cli.audit_asking import asked_reader
 from broker.cli.audit_inputs import key_option, read_keys
-from broker.cli.audit_sources import directory_of, found_by, settings_for
+from broker.cli.audit_sources import NOTHING_KNOWN, directory_of, found_by, settings_for
 from broker.cli.inputs import config_option
 from broker.cli.stop import Negative
 
@@ -34,7 +34,7 @@ def prove(name: str, directory: Path | None, *, keys: tuple[str, ...], config: P
     with asked_reader(place, config) as reader:
         found = found_by(reader, name)
     if found is None:
-        raise Negative("No record is known by this id, and none of the issue of such a token.")
+        raise Negative(NOTHING_KNOWN)
     record = found.record
     try:
         text = Prover(place, lambda: known).prove(record.writer, record.seq)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +11,15 @@ from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.query import MOST_ROWS, Found, Query
 from broker.audit.telling.formats import FORMATS
 from broker.cli.audit_asking import (
-    COLUMNS,
     asked_reader,
-    cells,
     directory_argument,
     filter_options,
     query_of,
     tell_faults,
 )
+from broker.cli.audit_rows import print_record_table
 from broker.cli.inputs import config_option
-from broker.cli.output import echo_json, output_option, plain, print_columns
+from broker.cli.output import echo_json, output_option
 
 _MOST: Final = 100_000
 
@@ -88,10 +86,7 @@ def _pages(
 
 
 def _print_table(found: Sequence[Found], _more: str) -> None:
-    rows = [[plain(name, "dim") for name in COLUMNS], *map(cells, found)]
-    # Columns in which nothing is told only make lines that no terminal holds.
-    told = [any(row[place].plain != "-" for row in rows[1:]) for place in range(len(COLUMNS))]
-    print_columns([list(compress(row, told)) for row in rows])
+    print_record_table(found)
 
 
 def _print_json(found: Sequence[Found], more: str) -> None:

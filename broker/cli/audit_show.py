@@ -1,6 +1,6 @@
 """``broker audit show``: one record told to people, with its chain, its grounds, its proof and its kin."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,22 +15,31 @@ from broker.audit.query import AuditReader, Found
 from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.chain import Chain, chain_of
 from broker.audit.telling.kin import ancestors_of, parents_of
-from broker.audit.telling.placement import Placement, Seals
+from broker.audit.telling.placement import Placement, Seals, numbered
 from broker.audit.telling.sentence import sentence
 from broker.audit.telling.tree import chain_tree
 from broker.audit.telling.why import Grounds, ScopeGrounds, why
 from broker.cli.audit_asking import asked_reader, directory_argument, tell_faults
 from broker.cli.audit_sources import (
+    NOTHING_KNOWN,
     directory_of,
     found_by,
     present_of,
     settings_for,
 )
 from broker.cli.inputs import config_option
-from broker.cli.output import console, echo_json, output_option, plain
+from broker.cli.output import (
+    console,
+    echo_json,
+    output_option,
+    plain,
+    print_tree,
+    print_wrapped,
+)
 from broker.cli.stop import Negative
 
 _MOST_KIN: Final = 20
+_LABEL: Final = 12
 _MARKS: Final = {"permit": ("✔", "green"), "deny": ("✖", "bold red")}
 _GOOD: Final = "permit"
 
@@ -43,6 +52,7 @@ class _Shown:
     chain: Chain
     grounds: Grounds
     placement: Placement | None
+    number: str
     parents: Sequence[Found]
     children: Sequence[Found]
 
@@ -66,13 +76,14 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
     with asked_reader(place, config) as reader:
         found = found_by(reader, name)
         if found is None:
-            raise Negative("No record is known by this id, and none of the issue of such a token.")
+            raise Negative(NOTHING_KNOWN)
         ancestors = ancestors_of(reader, found)
         shown = _Shown(
             found,
             chain_of(found.record, ancestors),
             why(found.record, present_of(settings), ancestors),
             _placement(place, found),
+            numbered(found.record, reader.extent()),
             parents_of(reader, found),
             _children(reader, found),
         )
@@ -95,25 +106,26 @@ def _children(reader: AuditReader, found: Found) -> Sequence[Found]:
 
 
 def _print(shown: _Shown) -> None:
-    record, screen = shown.found.record, console()
-    screen.print(told_line(shown.found))
-    screen.print(Text(sentence(record)))
+    record = shown.found.record
+    print_wrapped(told_line(shown.found), indent=2)
+    print_wrapped(Text(sentence(record)))
     tree = chain_tree(shown.chain)
     if tree is not None:
-        screen.print()
-        screen.print(tree)
+        console().print()
+        print_tree(tree)
     grounds = _grounds_tree(shown.grounds)
     if grounds.children:
-        screen.print()
-        screen.print(grounds)
-    screen.print()
-    screen.print(_proof(shown))
+        console().print()
+        print_tree(grounds)
+    console().print()
+    for line in _places(shown):
+        print_wrapped(line, indent=_LABEL)
     for title, kin in (("parents", shown.parents), ("children", shown.children)):
         if kin:
             tree = Tree(Text(title, style="cyan"), guide_style="dim")
             for one in kin:
                 tree.add(told_line(one))
-            screen.print(tree)
+            print_tree(tree)
 
 
 def told_line(found: Found) -> Text:
@@ -159,15 +171,14 @@ def _add_scope(tree: Tree, one: ScopeGrounds) -> None:
         branch.add(plain(error, "red"))
 
 
-def _proof(shown: _Shown) -> Text:
-    record = shown.found.record
-    proof = Text("proof       ", style="cyan")
-    if shown.placement is None:
-        proof.append("not sealed yet", "yellow")
-    else:
-        proof.append(str(shown.placement), "green")
-    where = f"  {record.writer} {record.seq}  {shown.found.file}:{shown.found.offset}"
-    return proof.append_text(plain(where, "dim"))
+def _places(shown: _Shown) -> Iterator[Text]:
+    """Where the record stands: in its chain, in its file, and under a checkpoint."""
+    found = shown.found
+    place = f"{shown.number}; {found.file}, byte {found.offset}"
+    yield Text.assemble((f"{'place':<{_LABEL}}", "cyan"), plain(place))
+    sealed = "not sealed yet" if shown.placement is None else f"sealed as {shown.placement}"
+    style = "yellow" if shown.placement is None else "green"
+    yield Text.assemble((f"{'proof':<{_LABEL}}", "cyan"), (sealed, style))
 
 
 def _members(shown: _Shown) -> dict[str, Any]:
@@ -176,6 +187,7 @@ def _members(shown: _Shown) -> dict[str, Any]:
         "sentence": sentence(found.record),
         "chain": asdict(shown.chain),
         "why": asdict(shown.grounds),
+        "place": shown.number,
         "proof": {
             "sealed": None if shown.placement is None else asdict(shown.placement),
             "line_hash": line_hash(found.line),

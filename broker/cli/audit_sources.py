@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import rich_click as click
 
@@ -24,6 +25,12 @@ from broker.policy.cedar import CedarPolicyEngine
 from broker.policy.problems import PolicyLoadError
 from broker.registry import FileRegistry
 from broker.signing import open_audit_signer
+
+NOTHING_KNOWN: Final = (
+    "Nothing is known by this id: neither an event, nor a token that was issued.\n"
+    "`broker audit query` finds records by what else is known of them."
+)
+"""What a command says that was given an id in vain."""
 
 
 @dataclass(frozen=True, slots=True)

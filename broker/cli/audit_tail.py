@@ -14,14 +14,14 @@ from broker.audit.query import Found
 from broker.audit.telling.formats import FORMATS
 from broker.cli.audit_asking import (
     asked_reader,
-    cells,
     directory_argument,
     filter_options,
     query_of,
     tell_faults,
 )
+from broker.cli.audit_rows import print_record_lines
 from broker.cli.inputs import config_option
-from broker.cli.output import console, output_option, plain
+from broker.cli.output import output_option
 
 _EVERY: Final = 0.5
 
@@ -78,6 +78,4 @@ def _print(found: Sequence[Found], *, output: str) -> None:
         for one in found:
             click.echo(FORMATS["ndjson"].row(one.record, one.line), nl=False)
         return
-    screen = console()
-    for one in found:
-        screen.print(plain("  ").join(cells(one)))
+    print_record_lines(found)

@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,17 +14,36 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
+from broker.audit.diagnosis import Fault
+from broker.audit.notes import NoteKey
+from broker.audit.reader import missing_chain
 from broker.audit.seal.chains import Progress as Told
 from broker.audit.seal.evidence import Evidence, verify_log
 from broker.audit.seal.receipts import Seen
 from broker.audit.seal.sealed import Sealed
+from broker.audit.segments import writer_of
+from broker.audit.telling.words import counted
 from broker.audit.verify import ChainReport
-from broker.cli.audit_inputs import audit_directory, trust_from, trust_options
+from broker.cli.audit_inputs import (
+    audit_directory,
+    key_members,
+    print_keys,
+    trust_from,
+    trust_options,
+)
 from broker.cli.inputs import config_option
-from broker.cli.output import console, echo_json, output_option, plain, print_columns
+from broker.cli.output import (
+    console,
+    echo_json,
+    output_option,
+    plain,
+    print_table,
+    print_wrapped,
+)
 from broker.cli.stop import Negative
 
 _COLUMNS: Final = ("writer", "segments", "records", "first", "last", "state")
+_SPARE: Final = (_COLUMNS.index("first"), _COLUMNS.index("segments"))
 _PATIENCE: Final = 2.0
 
 
@@ -56,12 +76,16 @@ def verify(
         raise Negative(f"{place} cannot be read: {error.strerror}.") from None
     if evidence.is_whole and not evidence.report.records:
         raise click.UsageError(f"{place} holds no audit record: no chain, and no checkpoint.")
+    chains = _chains(evidence, place)
     if output == "json":
-        echo_json(_members(evidence))
+        echo_json(_members(evidence, chains, trust.keys))
     else:
-        _print(evidence)
+        _print(evidence, chains, trust.keys)
     if not evidence.is_whole:
-        raise Negative("The audit record is not whole.")
+        raise Negative(
+            "The audit record is not whole. Keep it as it is.\n"
+            "docs/audit.md tells what each kind of fault means."
+        )
 
 
 @contextmanager
@@ -91,116 +115,131 @@ def _progress() -> Iterator[Told]:
             bar.stop()
 
 
-def _print(evidence: Evidence) -> None:
-    screen = console()
-    screen.print(_headline(evidence))
+def _chains(evidence: Evidence, directory: Path) -> Sequence[ChainReport]:
+    """Every chain with its first fault, also where only a checkpoint or a receipt tells, and those gone."""
+    faults = {
+        writer_of(one.place.file.name): one
+        for one in reversed(evidence.all_faults)
+        if one.place.file.parent == directory
+    }
+    chains = {
+        one.writer: one if one.fault is not None else replace(one, fault=faults.get(one.writer))
+        for one in evidence.report.chains
+    }
+    gone = {
+        writer: missing_chain(writer, fault)
+        for writer, fault in faults.items()
+        if writer and writer not in chains
+    }
+    return [one for _, one in sorted({**chains, **gone}.items())]
+
+
+def _print(evidence: Evidence, chains: Sequence[ChainReport], keys: Sequence[NoteKey]) -> None:
+    print_wrapped(_headline(evidence), indent=2)
     for fault in evidence.all_faults:
-        screen.print(plain(f"  {fault}", "bold red"))
-    screen.print()
+        told = Text.assemble("  ", (fault.wrong, "bold red"), "  ", plain(fault, "red"))
+        print_wrapped(told, indent=4)
+    console().print()
     heading = [plain(name, "dim") for name in _COLUMNS]
-    wrong = _wrong(evidence)
-    print_columns([heading, *(_cells(one, wrong) for one in evidence.report.chains)])
-    screen.print()
+    print_table([heading, *map(_cells, chains)], spare=_SPARE)
+    console().print()
     for line in _told(evidence):
-        screen.print(line)
+        print_wrapped(line, indent=2)
+    print_keys(keys)
+    print_wrapped(plain(f"Verified with {evidence.mode.value}. Undetectable by this:"), indent=2)
+    for one in evidence.undetected:
+        print_wrapped(plain(f"  - {one}"), indent=4)
 
 
 def _headline(evidence: Evidence) -> Text:
-    count = evidence.report.records
+    records = counted(evidence.report.records, "record")
     if not evidence.is_whole:
-        number = len(evidence.all_faults)
-        faults = "1 fault" if number == 1 else f"{number} faults"
+        faults = counted(len(evidence.all_faults), "fault")
         return plain(f"✖ not whole: {faults}, the first of each chain or list", "bold red")
     if evidence.sealed is None:
-        told = f"✔ whole as far as its chains show: {count} records; nothing is shown by a key"
+        told = f"✔ whole as far as its chains show: {records}; --key checks the seals too"
     elif not evidence.sealed.checkpoints:
-        told = f"✔ whole, and nothing is sealed: {count} records"
+        told = f"✔ whole, and nothing is sealed: {records}"
     else:
-        told = f"✔ whole: {count} records, {evidence.sealed.records} sealed until {evidence.sealed.until}"
+        told = f"✔ whole: {records}, {evidence.sealed.records} sealed until {evidence.sealed.until}"
     return plain(told, "bold green")
 
 
 def _told(evidence: Evidence) -> Iterator[Text]:
-    """What was checked, what was seen on the way, and what none of it can show."""
+    """What was checked, and what was seen on the way."""
     for chain in evidence.report.chains:
         for group in chain.unfinished_groups:
             told = f"the group {group} was cut short; none of its tokens left the broker."
             yield plain(f"{chain.writer}: {told}", "yellow")
     for remark in evidence.remarks:
-        yield plain(f"{remark}.", "yellow")
+        yield plain(f"Note: {remark}.", "yellow")
     for seen in evidence.seen:
         yield plain(f"{_MARKS[seen.is_there]} receipt {seen.receipt.text}: {seen.sentence}.")
     if evidence.sealed is not None and evidence.sealed.checkpoints:
         yield from _sealing(evidence.sealed, is_whole=evidence.is_whole)
-    yield plain(f"Verified with {evidence.mode.value}. Undetectable by this:")
-    for one in evidence.undetected:
-        yield plain(f"  - {one}")
 
 
 _MARKS: Final = {True: "✔", False: "✖", None: "?"}
 
 
 def _sealing(sealed: Sealed, *, is_whole: bool) -> Iterator[Text]:
+    checkpoints = f"{counted(sealed.checkpoints, 'checkpoint')} of {sealed.origin}"
+    signed = (
+        "is signed by the key"
+        if sealed.checkpoints == 1
+        else "are signed by the key, follow one another"
+    )
+    seal = "seals" if sealed.checkpoints == 1 else "seal"
+    records = counted(sealed.records, "record")
     yield plain(
-        f"{sealed.checkpoints} checkpoints of {sealed.origin} are signed by the key, follow one "
-        f"another, and seal {sealed.records} records as they are here, until {sealed.until}."
+        f"{checkpoints} {signed}, and {seal} {records} exactly as found here, until {sealed.until}."
     )
     if sealed.anchors:
-        yield plain(f"{sealed.anchors} checkpoints that were kept elsewhere are among them.")
+        are = "is" if sealed.anchors == 1 else "are"
+        kept = counted(sealed.anchors, "checkpoint")
+        yield plain(f"{kept} kept elsewhere {are} among them.")
     if sealed.stamps:
-        yield plain(
-            f"{sealed.stamps} time-stamps of them are right, the last of {sealed.stamped_until}."
-        )
+        stamps = counted(sealed.stamps, "time-stamp")
+        yield plain(f"{stamps} checked, the newest made at {sealed.stamped_until}.")
     if sealed.unsealed:
         last = "the last checkpoint" if is_whole else "the last checkpoint that fits the record"
-        yield plain(
-            f"{sealed.unsealed} records came after {last}: only their chains hold them yet.",
-            "yellow",
-        )
+        records = counted(sealed.unsealed, "record")
+        yield plain(f"{records} came after {last}, protected by the chains alone so far.", "yellow")
 
 
-def _wrong(evidence: Evidence) -> dict[str, str]:
-    """What is wrong with each chain, by its writer, also where only the checkpoints tell."""
-    names = {Path(one.place.file).name: str(one.wrong) for one in reversed(evidence.all_faults)}
-    return {
-        name.partition(".")[0]: wrong for name, wrong in names.items() if name.endswith(".jsonl")
-    }
+def _cells(one: ChainReport) -> list[Text]:
+    times = (one.first_time or "-", one.last_time or "-")
+    values = (one.writer, one.segments, one.records, *times)
+    style = "green" if one.fault is None else "bold red"
+    return [*map(plain, values), plain(_state(one), style)]
 
 
-def _cells(one: ChainReport, wrong: dict[str, str]) -> list[Text]:
-    counts = (one.segments, one.records)
-    state = _state(one, wrong.get(one.writer))
-    return [plain(cell) for cell in (one.writer, *counts, one.first_time, one.last_time, state)]
-
-
-def _state(one: ChainReport, wrong: str | None) -> str:
+def _state(one: ChainReport) -> str:
     if one.fault is not None:
         return f"✖ {one.fault.wrong}"
-    if wrong is not None:
-        return f"✖ {wrong}"
     return "✔ whole, closed" if one.is_closed else "✔ whole, open"
 
 
-def _members(evidence: Evidence) -> dict[str, Any]:
+def _members(
+    evidence: Evidence, chains: Sequence[ChainReport], keys: Sequence[NoteKey]
+) -> dict[str, Any]:
     return {
         "is_intact": evidence.is_whole,
         "verified_with": evidence.mode.name.lower(),
         "records": evidence.report.records,
-        "faults": [
-            {
-                "wrong": one.wrong,
-                "file": one.place.file,
-                "line": one.place.line,
-                "sentence": str(one),
-            }
-            for one in evidence.all_faults
-        ],
-        "chains": [_chain_members(one) for one in evidence.report.chains],
+        "faults": [_fault_members(one) for one in evidence.all_faults],
+        "chains": [_chain_members(one) for one in chains],
+        "keys": key_members(keys),
         "sealed": evidence.sealed and _sealed_members(evidence.sealed),
         "receipts": [_seen_members(one) for one in evidence.seen],
         "remarks": list(evidence.remarks),
         "undetected": list(evidence.undetected),
     }
+
+
+def _fault_members(one: Fault) -> dict[str, Any]:
+    place = one.place
+    return {"wrong": one.wrong, "file": place.file, "line": place.line, "sentence": str(one)}
 
 
 def _sealed_members(sealed: Sealed) -> dict[str, Any]:
@@ -231,5 +270,5 @@ def _chain_members(one: ChainReport) -> dict[str, Any]:
         "unended_bytes": one.unended_bytes,
         "is_closed": one.is_closed,
         "unfinished_groups": list(one.unfinished_groups),
-        "fault": one.fault and {"wrong": one.fault.wrong, "sentence": str(one.fault)},
+        "fault": one.fault and _fault_members(one.fault),
     }

@@ -7,10 +7,12 @@ from pathlib import Path
 import rich_click as click
 from rich.text import Text
 
+from broker.audit.notes import NoteKey
 from broker.audit.telling.export import ExportRefused, check_export
 from broker.audit.telling.manifest import Manifest
-from broker.cli.audit_inputs import key_option, read_keys
-from broker.cli.output import console, echo_json, output_option, plain
+from broker.audit.telling.words import counted
+from broker.cli.audit_inputs import key_option, print_keys, read_keys
+from broker.cli.output import echo_json, output_option, plain, print_wrapped
 from broker.cli.stop import Negative
 
 
@@ -26,7 +28,8 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     takes neither settings nor a network.
     """
     try:
-        told = check_export(manifest, read_keys(keys))
+        known = read_keys(keys)
+        told = check_export(manifest, known)
     except ExportRefused as refused:
         raise Negative(f"{refused}.") from None
     except OSError as error:
@@ -34,14 +37,13 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     if output == "json":
         echo_json({"is_whole": True, **asdict(told)})
     else:
-        _print(told)
+        _print(told, known)
 
 
-def _print(told: Manifest) -> None:
-    screen = console()
-    screen.print(Text("✔ the export is what its manifest says", style="green"))
+def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
+    print_wrapped(Text("✔ the export is what its manifest says", style="green"))
     checkpoint = told.checkpoint
-    under = f"{checkpoint.digest}, {checkpoint.size} records" if checkpoint else "none"
+    under = f"{counted(checkpoint.size, 'record')}, {checkpoint.digest}" if checkpoint else "none"
     rows = (
         ("log", told.origin or "without a name"),
         ("records", told.count),
@@ -53,4 +55,5 @@ def _print(told: Manifest) -> None:
         ("file", f"{told.file}, SHA-256 {told.sha256}"),
     )
     for name, value in rows:
-        screen.print(plain(f"{name:<11} ", "cyan").append_text(plain(value)))
+        print_wrapped(plain(f"{name:<11} ", "cyan").append_text(plain(value)), indent=12)
+    print_keys([key for key in keys if key.name == told.origin])

@@ -1,17 +1,23 @@
 """How commands print: plain text for people, JSON for programs."""
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import rich_click as click
 from rich.console import Console
 from rich.text import Text
+from rich.tree import Tree
 
 from broker.config.problems import printable
 
 _LONGEST_SHOWN: Final = 512
 _WIDEST: Final = 4096
+_NARROWEST: Final = 40
+_HEIGHT: Final = 25
+_GAP: Final = 2
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -34,14 +40,116 @@ def console() -> Console:
 
 def print_columns(rows: Sequence[Sequence[Text]]) -> None:
     """Print rows with their columns aligned, one line each, however wide the terminal is."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = _widths(rows)
     screen = console()
     for row in rows:
         line = Text()
         for cell, width in zip(row, widths, strict=True):
-            line.append_text(cell).append(" " * (width - len(cell) + 2))
+            line.append_text(cell).append(" " * (width - cell.cell_len + _GAP))
         line.rstrip()
         screen.print(line)
+
+
+def page_width() -> int | None:
+    """
+    How many columns there are for people, or ``None`` where a program reads.
+
+    What programs read is never broken, cut or left out: it is the same however wide a terminal is.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
+
+
+def print_wrapped(text: Text, *, indent: int = 0) -> None:
+    """
+    Print a sentence, on a terminal broken between words, its later lines so many columns further in.
+
+    A word is never broken, so that what is longer than a line can still be copied from it.
+    """
+    width, screen = page_width(), console()
+    if width is None or text.cell_len <= width:
+        screen.print(text)
+        return
+    text.overflow = "ignore"
+    for number, line in enumerate(text.wrap(screen, width - indent)):
+        line.rstrip()
+        screen.print(Text(" " * indent).append_text(line) if number else line)
+
+
+def print_tree(tree: Tree) -> None:
+    """Print a tree, on a terminal with its lines broken between words."""
+    width = page_width()
+    if width is None:
+        console().print(tree)
+        return
+    # Without a height the width would not count on terminals that know no sequences.
+    Console(markup=False, highlight=False, emoji=False, width=width, height=_HEIGHT).print(tree)
+
+
+def packed(parts: Sequence[Text], *, width: int) -> list[Text]:
+    """
+    The parts on as few lines as hold them, two blanks between two of them.
+
+    None is broken. One that is too long for a line of its own is cut, and shows that by its end, ``…``.
+    """
+    lines: list[Text] = []
+    for part in parts:
+        shown = part.copy()
+        shown.truncate(width, overflow="ellipsis")
+        if lines and lines[-1].cell_len + _GAP + shown.cell_len <= width:
+            lines[-1].append(" " * _GAP).append_text(shown)
+        else:
+            lines.append(shown)
+    return lines
+
+
+def is_wider(rows: Sequence[Sequence[Text]], width: int) -> bool:
+    """Whether rows with their columns aligned have no room in so many columns."""
+    return _whole_width(_widths(rows)) > width
+
+
+def print_table(rows: Sequence[Sequence[Text]], *, spare: Sequence[int] = ()) -> None:
+    """
+    Print rows below their heading, the first of them, with no line wider than a terminal.
+
+    ``spare`` are the places of the columns that can be done without, the first of them to go first; which
+    went is told. What is too wide then is cut, and shows that by its end, ``…``.
+    """
+    width = page_width()
+    if width is None:
+        print_columns(rows)
+        return
+    left, gone = list(range(len(rows[0]))), []
+    for place in spare:
+        if not is_wider([[row[one] for one in left] for row in rows], width):
+            break
+        left.remove(place)
+        gone.append(rows[0][place].plain)
+    print_columns(_fitted([[row[one] for one in left] for row in rows], width))
+    if gone:
+        told = f"No room for: {', '.join(gone)}. A wider terminal shows all, and so does -o json."
+        print_wrapped(Text(told, style="dim"))
+
+
+def _fitted(rows: Sequence[Sequence[Text]], width: int) -> Sequence[Sequence[Text]]:
+    """The rows with their widest cells cut as far as it takes."""
+    widths = _widths(rows)
+    while _whole_width(widths) > width and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    fitted = [[cell.copy() for cell in row] for row in rows]
+    for row in fitted:
+        for cell, room in zip(row, widths, strict=True):
+            cell.truncate(room, overflow="ellipsis")
+    return fitted
+
+
+def _widths(rows: Sequence[Sequence[Text]]) -> list[int]:
+    return [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+
+
+def _whole_width(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def plain(value: object, style: str = "") -> Text:

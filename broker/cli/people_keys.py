@@ -1,5 +1,6 @@
 """What the commands about people in the audit record share: reaching the keys of their pseudonyms."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from broker.keys.vault_auth import TokenFileAuth
 from broker.people import open_people_keys
 
 _UNRECORDED = "Nothing was destroyed, because it cannot be recorded in `audit.directory`"
+
+# How the fault of a call to Vault names the right that the call needs.
+_NEEDED = re.compile(r"\(needs ([^()]+)\)")
 
 token_file_option = click.option(
     "--token-file",
@@ -41,4 +45,16 @@ def people_keys(settings: Settings, token_file: Path | None) -> Iterator[PeopleK
     except TemporarilyUnavailable as error:
         if error.reason == Reason.AUDIT_UNAVAILABLE:
             raise Negative(f"{_UNRECORDED}: {error.detail}.") from None
-        raise Negative(f"The keys of pseudonyms cannot be reached: {error.detail}.") from None
+        told = f"The keys of pseudonyms cannot be reached: {error.detail}."
+        raise Negative(f"{told}\n{what_helps(error.detail)}") from None
+
+
+def what_helps(detail: str) -> str:
+    """What to do about a fault, by what is told of it: somebody else may have a right that is missing."""
+    missing = _NEEDED.search(detail)
+    if missing is None:
+        return "Put that right first."
+    return (
+        f"Vault's policy lacks the right to {missing[1]}: use the token of somebody who has it, by "
+        "--token-file FILE."
+    )

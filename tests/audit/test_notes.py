@@ -39,7 +39,14 @@ def test_a_text_with_empty_lines_is_opened_whole() -> None:
 def test_a_key_is_handed_on_in_one_word() -> None:
     assert NoteKey.read(KEY.text + "\n") == NoteKey.read(KEY.text)
     raw = base64.b64decode(KEY.text.split("+", 2)[2])
-    assert KEY.id == hashlib.sha256(b"broker.example/audit\n" + raw).digest()[:4]
+    digest = hashlib.sha256(b"broker.example/audit\n" + raw).digest()
+    assert KEY.id == digest[:4]
+    assert base64.b64decode(KEY.fingerprint.removeprefix("SHA256:") + "=") == digest
+
+
+def test_one_key_under_two_names_has_two_fingerprints() -> None:
+    other = NoteKey("broker.example/other", KEY.public_key)
+    assert other.fingerprint != KEY.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -151,24 +151,122 @@ def test_a_receipt_that_nothing_can_be_told_of_yet_is_no_fault(
     assert f"it is of the log {'f' * 16}, and this is {LOG_ID}" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--key", "log+00000000+AAAA"),
-        ("--key", "no-such-file"),
-        ("--anchor", "kept.note"),
-        ("--receipt", "no receipt"),
-        ("--receipt", "id@0123/http-0/1"),
-        ("--receipt", "a.b.c"),
-        ("--tsa-ca", "roots.pem"),
-    ],
-)
-def test_what_an_auditor_brings_along_and_is_none_is_a_mistake_of_the_command_line(
-    run: Run, sound: SealedLog, tmp_path: Path, options: tuple[str, ...]
+@pytest.mark.parametrize("taken", ["keys.*.jsonl", "keys.*"])
+def test_a_chain_that_is_gone_has_a_row_of_its_own(run: Run, log: SealedLog, taken: str) -> None:
+    for path in log.directory.glob(taken):
+        path.unlink()
+
+    result = run("audit", "verify", str(log.directory), "--key", log.key.text)
+    told = json.loads(
+        run("audit", "verify", str(log.directory), "--key", log.key.text, "-o", "json").stdout
+    )
+
+    assert result.exit_code == 1
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("keys ")]
+    assert row.split() == ["keys", "0", "0", "-", "-", "✖", "missing"]
+    writers = [one["writer"] for one in told["chains"]]
+    assert writers == ["grpc-0", "http-0", "keys"]
+    assert [one["fault"] is None for one in told["chains"]] == [True, True, False]
+    assert told["chains"][2]["fault"]["wrong"] == "missing"
+    assert told["chains"][2]["fault"] in told["faults"]
+
+
+def test_a_chain_that_only_a_token_knows_of_has_a_row_as_well(
+    run: Run, sound: SealedLog, tmp_path: Path
+) -> None:
+    file = tmp_path / "token.jwt"
+    file.write_text(token(f"never-written@{LOG_ID}/http-7/3", 1_799_990_000))
+
+    result = run(
+        *("audit", "verify", str(sound.directory), "--key", sound.key.text),
+        *("--receipt", f"@{file}"),
+    )
+
+    assert result.exit_code == 1
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("http-7 ")]
+    assert row.endswith("✖ missing")
+
+
+def test_what_only_the_key_shows_of_a_chain_is_its_fault_for_programs_too(
+    run: Run, log: SealedLog
+) -> None:
+    log.forge("http-0", 2, lambda one: setattr(one, "subject", "somebody"))
+
+    result = run("audit", "verify", str(log.directory), "--key", log.key.text, "-o", "json")
+
+    faults = {one["writer"]: one["fault"] for one in json.loads(result.stdout)["chains"]}
+    assert faults["http-0"]["wrong"] == "rewritten"
+    assert (faults["grpc-0"], faults["keys"]) == (None, None)
+
+
+def test_the_list_of_checkpoints_is_no_chain(run: Run, log: SealedLog) -> None:
+    log.edit("checkpoints/000001.jsonl", lambda lines: lines.pop(1))
+
+    result = run("audit", "verify", str(log.directory), "--key", log.key.text, "-o", "json")
+
+    told = json.loads(result.stdout)
+    assert [one["wrong"] for one in told["faults"]] == ["missing"]
+    assert [one["writer"] for one in told["chains"]] == ["grpc-0", "http-0", "keys"]
+
+
+def test_the_key_is_told_by_its_fingerprint(run: Run, sound: SealedLog) -> None:
+    stranger = signer_of(KeysInMemory()).keys()[0]
+
+    result = run("audit", "verify", str(sound.directory), "--key", sound.key.text)
+    others = run("audit", "verify", str(sound.directory), "--key", stranger.text, "-o", "json")
+
+    assert f"By the key {sound.key.fingerprint} of {sound.key.name}." in result.stdout
+    assert others.exit_code == 1
+    told = json.loads(others.stdout)["keys"]
+    assert told == [{"name": stranger.name, "fingerprint": stranger.fingerprint}]
+    assert stranger.fingerprint != sound.key.fingerprint
+
+
+FORMS = {
+    "a key that is none": (("--key", "log+00000000+AAAA"), "broker.example/audit/"),
+    "a key that was altered": (("--key", "altered.pub"), "do not belong together"),
+    "a file that is not there": (("--key", "no-such-file"), "`broker audit key` prints"),
+    "a file without a key": (("--key", "empty"), "there is no key"),
+    "an anchor without a key": (("--anchor", "kept.note"), "--key audit.pub"),
+    "an anchor that is no note": (
+        ("--anchor", "kept.note", "--key", "KEY"),
+        "`broker audit anchor`",
+    ),
+    "a receipt that is none": (("--receipt", "no receipt"), "/http-0/41"),
+    "a receipt of another form": (("--receipt", "id@0123/http-0/1"), "@FILE"),
+    "a token itself": (("--receipt", "a.b.c"), "which is secret"),
+    "a token that is none": (("--receipt", "@empty"), "is not a token"),
+    "roots that are none": (
+        ("--tsa-ca", "kept.note", "--key", "KEY"),
+        "-----BEGIN CERTIFICATE-----",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "form"), FORMS.values(), ids=list(FORMS))
+def test_what_an_auditor_brings_along_and_is_none_is_told_with_the_form_that_it_has_to_have(
+    run: Run, sound: SealedLog, tmp_path: Path, options: tuple[str, ...], form: str
 ) -> None:
     (tmp_path / "kept.note").write_text("no note")
+    (tmp_path / "altered.pub").write_text(sound.key.text.replace("broker", "brokes"))
+    (tmp_path / "empty").write_text("\n")
+    words = [sound.key.text if word == "KEY" else word for word in options]
 
-    assert run("audit", "verify", str(sound.directory), *options).exit_code == 2
+    result = run("audit", "verify", str(sound.directory), *words, COLUMNS="400")
+
+    assert result.exit_code == 2
+    told = " ".join(result.stderr.split())
+    assert options[0] in told
+    assert form in told
+
+
+def test_a_word_that_is_no_public_key_is_not_repeated(run: Run, sound: SealedLog) -> None:
+    secret = f"{sound.key.name}+0badcafe+bm90IHlvdXJzIHRvIHNlZQ=="
+
+    result = run("audit", "verify", str(sound.directory), "--key", secret)
+
+    assert result.exit_code == 2
+    assert "bm90IHl" not in result.output
 
 
 def test_a_note_that_the_key_has_not_signed_is_no_anchor(
@@ -201,10 +299,11 @@ def test_a_record_is_proved_to_whoever_has_the_key_alone(
     assert result.exit_code == 0, result.output
     last = log.kept()[-1].checkpoint
     assert result.stdout.startswith(
-        "✔ Proved: a record that calls itself number 5 of the chain http-0 was in the audit log "
-        f"{last.origin}, just as it stands here, when that was sealed at {last.time}."
+        f"✔ Proved: this record was in the audit log {last.origin}, word for word, when the log was "
+        f"sealed at {last.time}. It calls itself record 6 of the chain http-0."
     )
     assert "Not proved by this:" in result.stdout
+    assert f"By the key {log.key.fingerprint} of {log.key.name}." in result.stdout
     assert json.loads(as_json.stdout)["record"]["event_id"] == event_id
 
 
@@ -218,6 +317,7 @@ def test_a_proof_of_another_log_proves_nothing(run: Run, log: SealedLog, tmp_pat
         result = run("audit", "verify-proof", str(file), "--key", key.text)
         assert result.exit_code == 1
         assert "✖ Nothing is proved" in result.stderr
+        assert "Make sure that the file is whole" in result.stderr
 
 
 def test_a_record_that_is_not_sealed_yet_is_proved_later(run: Run, log: SealedLog) -> None:

@@ -76,24 +76,25 @@ def test_a_filter_says_which_records_are_wanted(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--since", "yesterday"), "is no time"),
-        (("--since", "2026-02-31"), "is no time"),
-        (("--since", "2026-01-02", "--until", "2026-01-01"), "not before"),
-        (("--min-depth", "-1"), "no number"),
-        (("--min-depth", "many"), "no number"),
+        (("--since", "yesterday"), "--since: 'yesterday' is no time: write 2026-11-22T14:05:00Z"),
+        (("--until", "2026-02-31"), "--until: '2026-02-31' is no time"),
+        (("--since", "2026-01-02", "--until", "2026-01-01"), "--since: it is not before until"),
+        (("--min-depth", "-1"), "--min-depth: '-1' is no number from 0 to 999"),
+        (("--max-depth", "many"), "--max-depth: 'many' is no number from 0 to 999: write 2"),
         (("--decision", "maybe"), "maybe"),
         (("--event", "token.steal"), "token.steal"),
-        (("--cursor", "x"), "cursor"),
+        (("--cursor", "x"), "--cursor: it was not given by an answer"),
         (("--limit", "0"), "0"),
         (("--token", "eyJhbGciOi.eyJzdWIi.c2ln"), "secret"),
-        (("--subject", "x" * 2_000), "longer"),
-        (tuple(word for n in range(40) for word in ("--client", str(n))), "more than"),
+        (("--subject", "x" * 2_000), "--subject: a value is empty or longer"),
+        (("--mcp-server", "x" * 2_000), "--mcp-server: a value is empty or longer"),
+        (tuple(word for n in range(40) for word in ("--client", str(n))), "--client: more than"),
     ],
 )
 def test_a_question_that_is_none_is_refused(
     run: Run, directory: Path, options: tuple[str, ...], told: str
 ) -> None:
-    result = run("audit", "query", str(directory), *options)
+    result = run("audit", "query", str(directory), *options, COLUMNS="400")
     assert result.exit_code == 2
     assert told in result.stderr
     assert not result.stdout

@@ -57,7 +57,8 @@ def test_a_record_is_told_in_words_with_its_chain_and_its_grounds(run: Run) -> N
         "client     agent-desk",
         "↑ token token-1 tickets:read tickets:write, not tickets:delete · 4 minutes left",
         "by tickets-reads-contacts",
-        "sealed in the checkpoint of 2027-01-15T08:00:00.000000Z, leaf 2 of 6",
+        "record 3 of 6 in chain http-0 (seq 2); http-0.000001.jsonl, byte ",
+        "sealed as record 3 of 6 under the signed checkpoint of 2027-01-15T08:00:00.000000Z",
         "01a2-login",
     ):
         assert part in result.stdout
@@ -78,6 +79,7 @@ def test_a_record_as_json_has_the_line_that_was_hashed(run: Run) -> None:
     assert json.loads(told["line"])["event_id"] == told["record"]["event_id"] == "01a2-refused"
     assert told["why"]["reason"] == "a policy forbids it (parameter resource)"
     assert told["why"]["is_in_force"] is False
+    assert told["place"] == "record 4 of 6 in chain http-0 (seq 3)"
     assert told["proof"]["sealed"]["index"] == 3
     assert told["parents"] == ["01a2-login"]
     assert told["unread"] == {}
@@ -154,6 +156,32 @@ def test_nothing_in_a_record_steers_the_terminal(run: Run, tmp_path: Path) -> No
             assert all(line.isprintable() for line in result.stdout.split("\n"))
 
 
+def test_the_operator_and_the_auditor_see_one_fingerprint(run: Run, place: Path) -> None:
+    printed = run("audit", "key")
+    told = json.loads(run("audit", "key", "-o", "json").stdout)
+    (place / "audit.pub").write_text(printed.stdout)
+
+    (fingerprint,) = told["fingerprints"]
+    assert printed.stdout.split() == told["keys"]
+    assert printed.stderr == f"Fingerprint: {fingerprint}\n"
+    assert fingerprint == NoteKey.read(printed.stdout).fingerprint
+    assert f"By the key {fingerprint} of " in run("audit", "verify", "--key", "audit.pub").stdout
+    run("audit", "export", "--to", "out")
+    verified = run("audit", "verify-export", "out.manifest", "--key", "audit.pub")
+    assert f"By the key {fingerprint} of " in verified.stdout
+
+
+def test_of_one_there_are_not_several(run: Run, place: Path) -> None:
+    (place / "audit.pub").write_text(run("audit", "key").stdout)
+
+    verified = run("audit", "verify", "--key", "audit.pub").stdout
+    exported = run("audit", "export", "--to", "out", "--decision", "deny").stdout
+
+    assert "1 checkpoint of 127.0.0.1:1/audit/" in verified
+    assert "is signed by the key, and seals 6 records" in verified
+    assert exported.startswith("1 record written to out, ")
+
+
 @pytest.mark.parametrize("name", ["ndjson", "csv", "ocsf", "cef"])
 def test_an_export_is_verified_by_the_public_key_alone(name: str, run: Run, place: Path) -> None:
     key = run("audit", "key").stdout.strip()
@@ -164,7 +192,7 @@ def test_an_export_is_verified_by_the_public_key_alone(name: str, run: Run, plac
     result = run("audit", "verify-export", "out.manifest", "--key", key, "-o", "json")
 
     assert made.exit_code == 0, made.output
-    assert made.stdout == "3 records in out, told of in out.manifest\n"
+    assert made.stdout == "3 records written to out, and the manifest to out.manifest\n"
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["is_whole"]

@@ -60,6 +60,17 @@ def test_somebody_is_told_by_name_in_every_period(run: Run) -> None:
         assert one["pseudonyms"][0] in run("audit", "people", "--name", ALICE).stdout
 
 
+@pytest.mark.usefixtures("keys")
+def test_a_long_name_has_a_row_for_each_of_its_pseudonyms(run: Run) -> None:
+    name = "a" * 600
+    periods = json.loads(run("audit", "people", "--name", name, "-o", "json").stdout)["periods"]
+    rows = run("audit", "people", "--name", name).stdout.splitlines()[1:]
+
+    expected = [one for period in periods for one in period["pseudonyms"]]
+    assert [row.split()[-1] for row in rows] == expected
+    assert len(rows) > len(periods)
+
+
 def test_without_a_key_nobody_can_be_found_and_nothing_is_made(run: Run, tmp_path: Path) -> None:
     result = run("audit", "people", "--name", ALICE)
 
@@ -120,7 +131,34 @@ def test_a_period_without_a_key_is_told_and_recorded_as_such(run: Run, tmp_path:
 
     assert result.exit_code == 1
     assert result.stderr.startswith("There is no key of 2025-02")
+    assert f"broker audit show {failed_in(tmp_path)}" in result.stderr
     assert [event for event, _ in told(tmp_path)] == ["people.forget", "people.failed"]
+
+
+def failed_in(tmp_path: Path) -> str:
+    """The id of the record that says that nobody was forgotten."""
+    records = read_records(tmp_path / ".broker" / "audit")
+    (failed,) = [one.event_id for one in records if one.event == "people.failed"]
+    return failed
+
+
+def test_a_key_that_was_not_destroyed_is_told_with_its_record_and_what_to_do(
+    run: Run, keys: PeopleKeyFiles, tmp_path: Path
+) -> None:
+    directory = tmp_path / ".broker" / "people"
+    directory.chmod(0o755)
+    result = run("audit", "forget", "2025-03", "--yes")
+    directory.chmod(0o700)
+
+    assert result.exit_code == 1
+    told = result.stderr.splitlines()
+    assert told[0].startswith("The key of 2025-03 was not destroyed: ")
+    assert "Put that right first." in told
+    assert f"  broker audit show {failed_in(tmp_path)} --config broker.yaml" in told
+    shown = run("audit", "show", failed_in(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    assert "people.failed" in shown.stdout
+    assert "2025-03" in keys.held()
 
 
 def test_what_cannot_be_recorded_is_not_destroyed(
@@ -183,7 +221,10 @@ def test_a_key_in_vault_is_destroyed_with_a_token_of_the_operator(
     listed = run("audit", "people", "-o", "json")
 
     assert refused.exit_code == 1
-    assert f"delete on kv/metadata/{folder}/people/2025-03" in refused.stderr
+    right = f"delete on kv/metadata/{folder}/people/2025-03"
+    assert f"Vault's policy lacks the right to {right}" in refused.stderr
+    assert "--token-file FILE" in refused.stderr
+    assert f"broker audit show {failed_in(tmp_path)}" in refused.stderr
     assert done.exit_code == 0, done.output
     assert [one["period"] for one in json.loads(listed.stdout)["periods"]] == ["2025-04"]
     events = [event for event, _ in told(tmp_path)]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -16,6 +18,7 @@ from tests.docs.markdown import DOCUMENTS, ROOT, blocks, inline_code, links, nam
 _PATH = re.compile(r"(?:broker|bench|docs|examples|policies|proto|tests)/[\w./-]+")
 _SETTING = re.compile(r"[a-z_]+(?:\.[a-z_]+)+(?<!\.sqlite)")
 _COMMAND = re.compile(r"broker(?: [a-z]+)+")
+_LEFT = re.compile(r"(?:(?<![0-9&<])>|--to) ?([\w./-]+)")
 _NOTES = ("not run", "needs", "from", "members", "file", "step")
 _DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 _EVENTS = frozenset(get_args(Event))
@@ -29,6 +32,25 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert target.startswith("https://"), target
         else:
             assert (document.parent / target.partition("#")[0]).exists(), target
+
+
+def test_what_commands_leave_in_a_checkout_is_not_taken_for_a_part_of_it() -> None:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    left = {
+        file
+        for document in DOCUMENTS
+        for block in blocks(document)
+        if block.is_run
+        for file in _LEFT.findall(block.text)
+    }
+
+    assert "audit.pub" in left
+    # An export has its manifest beside it.
+    for file in [*left, "denials.ndjson.manifest"]:
+        told = subprocess.run([git, "check-ignore", "--quiet", file], cwd=ROOT, check=False)
+        assert told.returncode == 0, file
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

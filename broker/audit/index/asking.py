@@ -67,12 +67,12 @@ def query_from(pairs: Iterable[tuple[str, str]], *, now: float) -> Query:
             single[name] = value.strip()
     told: dict[str, Any] = {LISTS[name]: tuple(values) for name, values in lists.items()}
     told["grant_types"] = tuple(GRANTS.get(one, one) for one in told.get("grant_types", ()))
-    told |= {name: moment(single[name], now=now) for name in MOMENTS if name in single}
+    told |= {name: moment(single[name], now=now, name=name) for name in MOMENTS if name in single}
     told |= {name: depth(single[name], name=name) for name in DEPTHS if name in single}
     return Query(**told)
 
 
-def moment(text: str, *, now: float) -> float:
+def moment(text: str, *, now: float, name: str) -> float:
     """
     A moment in unix seconds, written as RFC 3339 or as so long before now: ``90s``, ``30m``, ``24h``.
 
@@ -89,11 +89,14 @@ def moment(text: str, *, now: float) -> float:
             # Written like a date, but no day or hour that there is.
             pass
     shown = text[:_LONGEST_SHOWN]
-    raise QueryRefused(f"{shown!r} is no time: write 2026-11-22T14:05:00Z, 2026-11-22, 24h or 7d")
+    raise QueryRefused(
+        f"{name}: {shown!r} is no time: write 2026-11-22T14:05:00Z, 2026-11-22, 24h or 7d"
+    )
 
 
 def depth(text: str, *, name: str) -> int:
     """A number of actors. Raises ``QueryRefused``."""
     if _DEPTH.fullmatch(text) is None:
-        raise QueryRefused(f"{name}: it is no number from 0 to 999")
+        shown = text[:_LONGEST_SHOWN]
+        raise QueryRefused(f"{name}: {shown!r} is no number from 0 to 999: write 2, for instance")
     return int(text)

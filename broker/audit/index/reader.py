@@ -259,7 +259,7 @@ class SqliteAuditReader:
     def extent(self) -> Extent:
         with self._asking() as index:
             ask = index.connection.execute
-            (records,) = ask("SELECT coalesce(sum(seq), 0) FROM chain").fetchone()
+            chains = dict(ask("SELECT writer, seq FROM chain"))
             (last,) = ask(_LAST).fetchone()
             faults = dict(ask("SELECT writer, fault FROM chain WHERE fault <> ''"))
             (unreadable,) = ask("SELECT value FROM meta WHERE name = 'unreadable'").fetchone()
@@ -270,7 +270,7 @@ class SqliteAuditReader:
             faults["index"] = f"{unreadable} records are of a version that is not known here"
         with self._lock:
             faults |= self._changed
-        return Extent(records, moment_of(last), faults)
+        return Extent(sum(chains.values()), moment_of(last), faults, chains)
 
     @contextmanager
     def _asking(self) -> Iterator[_Index]:

@@ -47,9 +47,9 @@ class Proved:
     def sentence(self) -> str:
         """The same in one sentence."""
         return (
-            f"a record that calls itself number {self.link.seq} of the chain {self.link.writer} "
-            f"was in the audit log {self.checkpoint.origin}, just as it stands here, when that was "
-            f"sealed at {self.checkpoint.time}"
+            f"this record was in the audit log {self.checkpoint.origin}, word for word, when the log was "
+            f"sealed at {self.checkpoint.time}. It calls itself record {self.link.seq + 1} of the chain "
+            f"{self.link.writer}"
         )
 
 

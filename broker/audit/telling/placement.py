@@ -8,7 +8,10 @@ from pathlib import Path
 from broker.audit.chain import Head
 from broker.audit.checkpoints import Checkpoint
 from broker.audit.notes import NoteKey, NoteRefused, open_note
+from broker.audit.query import Extent
+from broker.audit.record import Record
 from broker.audit.seal.store import CheckpointStore
+from broker.audit.telling.words import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,19 @@ class Placement:
     digest: str
 
     def __str__(self) -> str:
-        return f"sealed in the checkpoint of {self.time}, leaf {self.index} of {self.size}"
+        number = f"{self.index + 1:,} of {self.size:,}"
+        return f"record {number} under the signed checkpoint of {self.time}"
+
+
+def numbered(record: Record, extent: Extent) -> str:
+    """
+    Which record of its chain one is, of how many that are known, for people: they count from 1.
+
+    ``seq``, which the record has in its line, counts from 0 and is told as well.
+    """
+    seq = record.seq
+    known = max(extent.chains.get(record.writer, 0), seq + 1)
+    return f"record {seq + 1:,} of {known:,} in chain {value(record.writer)} (seq {seq})"
 
 
 class Seals:

@@ -74,6 +74,11 @@ def together(shown: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def counted(number: int, what: str) -> str:
+    """How many there are of something: ``1 record``, ``2 records``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def moment(seconds: float) -> str:
     """A moment in unix seconds, for people, in UTC."""
     try:

@@ -11,6 +11,7 @@ from broker.audit.query import AuditReader, Found
 from broker.audit.record import Record
 from broker.audit.telling.chain import Chain, Handed, Step, chain_of
 from broker.audit.telling.kin import ancestors_of
+from broker.audit.telling.placement import numbered
 from broker.audit.telling.sentence import told
 from broker.audit.telling.why import Grounds, why
 from broker.audit.telling.words import Piece
@@ -54,6 +55,7 @@ class EventView:
 
     found: Found
     record: Record
+    numbered: str
     title: str
     sentence: Sequence[Piece]
     chain: Chain
@@ -79,9 +81,11 @@ def view(desk: Desk, event_id: str) -> EventView | None:
     children = desk.reader.children(found, limit=MOST_NEIGHBOURS + 1)
     ancestors = ancestors_of(desk.reader, found)
     chain = chain_of(record, ancestors)
+    extent = desk.reader.extent()
     return EventView(
         found=found,
         record=record,
+        numbered=numbered(record, extent),
         title=rows.what(record),
         sentence=told(record),
         chain=chain,
@@ -92,7 +96,7 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         children=[rows.row(one) for one in children[:MOST_NEIGHBOURS]],
         has_more_children=len(children) > MOST_NEIGHBOURS,
         group=[rows.row(one) for one in _group(desk.reader, record)],
-        standing=standing(desk.proofs, desk.reader.extent()),
+        standing=standing(desk.proofs, extent),
         raw=msgspec.json.format(found.line, indent=2).decode("ascii", "backslashreplace"),
         digest=line_hash(found.line),
     )

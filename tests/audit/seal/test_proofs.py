@@ -50,8 +50,8 @@ def test_every_record_that_is_sealed_is_proved_by_its_own_text(
         assert proved.record == line
         assert proved.checkpoint == log.kept()[0].checkpoint
     assert proved.sentence == (
-        f"a record that calls itself number {len(lines) - 2} of the chain http-0 was in the audit log "
-        f"{log.key.name}, just as it stands here, when that was sealed at {proved.checkpoint.time}"
+        f"this record was in the audit log {log.key.name}, word for word, when the log was sealed at "
+        f"{proved.checkpoint.time}. It calls itself record {len(lines) - 1} of the chain http-0"
     )
 
 

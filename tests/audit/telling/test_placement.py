@@ -1,8 +1,12 @@
 """Where a record stands among checkpoints, told from their heads alone."""
 
+import pytest
+
 from broker.audit.chain import Head
 from broker.audit.checkpoints import Checkpoint
-from broker.audit.telling.placement import Placement, placement_in
+from broker.audit.query import Extent
+from broker.audit.telling.placement import Placement, numbered, placement_in
+from tests.audit.telling import records
 
 HASH = "a" * 64
 
@@ -47,3 +51,24 @@ def test_what_no_checkpoint_is_over_is_not_sealed_yet() -> None:
 
 def test_it_may_begin_with_any_checkpoint_that_is_not_yet_over_the_record() -> None:
     assert placement_in(LIST[1:], "b", 4) == placement_in(LIST, "b", 4)
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ({"http-0": 5_000, "grpc-0": 9}, "record 3 of 5,000 in chain http-0 (seq 2)"),
+        # What came since the index was asked is the last that is known.
+        ({"http-0": 2}, "record 3 of 3 in chain http-0 (seq 2)"),
+        ({}, "record 3 of 3 in chain http-0 (seq 2)"),
+    ],
+)
+def test_people_are_told_which_record_of_its_chain_one_is(known: dict[str, int], told: str) -> None:
+    record = records.exchange(writer="http-0", seq=2)
+
+    assert numbered(record, Extent(0, 0.0, {}, known)) == told
+
+
+def test_a_place_under_a_checkpoint_is_counted_from_one() -> None:
+    first = placement_in(LIST, "b", 0)
+
+    assert str(first) == "record 1 of 2 under the signed checkpoint of 2026-11-22T08:00:00Z"

@@ -1,19 +1,13 @@
 """``broker audit verify``: whether the audit record is whole, and how far anybody else can be sure of it."""
 
 import os
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import rich_click as click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
-from broker.audit.seal.chains import Progress as Told
 from broker.audit.seal.evidence import Evidence, verify_log
 from broker.audit.seal.receipts import Seen
 from broker.audit.seal.sealed import Sealed
@@ -22,9 +16,9 @@ from broker.cli.audit_inputs import audit_directory, trust_from, trust_options
 from broker.cli.inputs import config_option
 from broker.cli.output import console, echo_json, output_option, plain, print_columns
 from broker.cli.stop import Negative
+from broker.cli.walking import walking
 
 _COLUMNS: Final = ("writer", "segments", "records", "first", "last", "state")
-_PATIENCE: Final = 2.0
 
 
 @click.command()
@@ -49,7 +43,7 @@ def verify(
     place = audit_directory(directory, config)
     trust = trust_from(**brought)
     try:
-        with _progress() as told:
+        with walking("verifying") as told:
             cores = len(os.sched_getaffinity(0))
             evidence = verify_log(place, trust, processes=cores, progress=told)
     except OSError as error:
@@ -62,33 +56,6 @@ def verify(
         _print(evidence)
     if not evidence.is_whole:
         raise Negative("The audit record is not whole.")
-
-
-@contextmanager
-def _progress() -> Iterator[Told]:
-    """A bar on a terminal, once it takes longer than anybody waits without one."""
-    begun = time.monotonic()
-    bar = Progress(
-        "verifying",
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("verifying")
-
-    def tell(walked: int, whole: int) -> None:
-        if time.monotonic() - begun > _PATIENCE and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=walked, total=whole)
-
-    try:
-        yield tell
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _print(evidence: Evidence) -> None:

@@ -81,7 +81,7 @@ def _print(compared: Comparison) -> None:
 
 
 def _headline(compared: Comparison) -> Text:
-    counts = f"{compared.records} records, {compared.matching} of the log as they are"
+    counts = f"{compared.records} records, {compared.matching} as they are"
     if compared.is_whole:
         return plain(f"✔ the log has what the copy has: {counts}", "bold green")
     found = {

@@ -44,7 +44,8 @@ class Whose:
         named = self._links.get(found.prev, found.log_id)
         if named or found.prev in self._links:
             self._remember(found, named)
-        return "" if named in self._own else named
+        # A log without any name that is known cannot tell others from itself.
+        return "" if not self._own or named in self._own else named
 
     def count(self, name: str) -> bool:
         """Count a record of another log; whether it is the first that is told of it."""

@@ -64,7 +64,7 @@ def compare(
     else:
         _print(compared)
     if not compared.is_whole:
-        raise Negative("The audit record is not what the copy says.")
+        raise Negative("The audit record and the copy differ, or it is not whole.")
 
 
 def _print(compared: Comparison) -> None:
@@ -92,7 +92,9 @@ def _headline(compared: Comparison) -> Text:
         "lost": compared.lost,
     }
     told = ", ".join(f"{count} {name}" for name, count in found.items() if count)
-    return plain(f"✖ the log is not what the copy says: {told or 'it is not whole'}", "bold red")
+    if not told:
+        return plain(f"✖ the log is not whole, and has what the copy has: {counts}", "bold red")
+    return plain(f"✖ the log and the copy differ: {told}", "bold red")
 
 
 def _cells(one: ChainComparison) -> Sequence[Text]:

@@ -56,11 +56,11 @@ def test_a_record_that_was_changed_is_told_with_its_places_and_ends_with_1(
 
     assert result.exit_code == told.exit_code == 1
     headline, first = result.stdout.splitlines()[:2]
-    assert headline == "✖ the log is not what the copy says: 1 changed, 42 relinked"
+    assert headline == "✖ the log and the copy differ: 1 changed, 42 relinked"
     assert first.strip() == (
         f"{copy}:8: http-0/7 is another record in the log, http-0.000001.jsonl:8"
     )
-    assert "not what the copy says" in result.stderr
+    assert "and the copy differ" in result.stderr
     found = json.loads(told.stdout)
     assert (found["is_intact"], found["log"], found["matching"]) == (False, LOG_ID, 7)
     assert [one["wrong"] for one in found["faults"]] == ["changed", "relinked"]
@@ -71,6 +71,22 @@ def test_a_record_that_was_changed_is_told_with_its_places_and_ends_with_1(
         ("http-0", 1, 50),
         ("keys", 0, 0),
     ]
+
+
+def test_a_log_that_is_not_whole_by_itself_is_told_to_be_so(
+    run: Run, log: SealedLog, tmp_path: Path
+) -> None:
+    copy = kept(tmp_path / "copy", received(log, "keys"))
+    name, line = log.place_of("http-0", 7)
+    log.edit(name, lambda lines: lines.pop(line - 1))
+
+    result = run("audit", "compare", str(log.directory), str(copy))
+
+    assert result.exit_code == 1
+    headline, fault = result.stdout.splitlines()[:2]
+    assert headline.startswith("✖ the log is not whole, and has what the copy has: 3 records")
+    assert f"{name}:{line}: " in fault
+    assert "✖ not whole" in result.stdout
 
 
 def test_a_copy_may_come_by_standard_input_and_in_parts(
@@ -99,7 +115,7 @@ def test_what_a_copy_lacks_is_a_fault_where_it_should_be_complete(
 
     assert (lossy.exit_code, complete.exit_code) == (0, 1)
     assert "http-0/5 to 8 in the log, not in the copy" in lossy.stdout
-    assert complete.stdout.startswith("✖ the log is not what the copy says: 4 lost")
+    assert complete.stdout.startswith("✖ the log and the copy differ: 4 lost")
     assert "? not in the copy" in lossy.stdout
 
 

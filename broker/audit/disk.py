@@ -12,6 +12,7 @@ from broker.audit.chain import Head, link
 from broker.audit.durable import DurableHead
 from broker.audit.entry import Clock
 from broker.audit.follow import Position
+from broker.audit.log_id import read_log_id
 from broker.audit.record import VERSION, Event, Record, rfc3339
 from broker.audit.segments import (
     AuditLogRefused,
@@ -34,8 +35,8 @@ class DiskChain:
     """
     The chain of one writer id, for one thread of one process.
 
-    Each segment begins with a ``chain.opened`` record, linked to the last line of the segment
-    before, and ends with ``chain.closed`` unless its process died. After any ``OSError`` the chain
+    Each segment begins with a ``chain.opened`` record, which names the log, linked to the last line of the
+    segment before, and ends with ``chain.closed`` unless its process died. After any ``OSError`` the chain
     accepts nothing until ``open`` has begun a new segment: what a file holds after a failed sync
     is not known, so nothing is ever added to it. ``note`` is told of every line once it is durable, those
     of the chain itself included, and must not raise.
@@ -58,6 +59,7 @@ class DiskChain:
         self._lock = WriterLock(directory, writer=writer)
         self._durable = DurableHead(directory, writer=writer)
         self._boot_id = secrets.token_hex(8)
+        self._log_id: str | None = None
         self._head: Head | None = None
         self._number = 0
         self._torn_bytes = 0
@@ -125,6 +127,7 @@ class DiskChain:
         self._lock.release()
 
     def _begin_segment(self, cause: str, detail: str) -> None:
+        self._log_id = self._log_id or read_log_id(self._directory)
         segments = find_segments(self._directory).get(self._writer, {})
         if self._head is None:
             tail = read_tail(segments)
@@ -132,7 +135,7 @@ class DiskChain:
         self._durable.begin(self._head)
         number = self._free_number(max(self._number, *segments, 0) + 1)
         opening = self._own_record("chain.opened", number, cause=cause, detail=detail or None)
-        opening.torn_bytes = self._torn_bytes or None
+        opening.log_id, opening.torn_bytes = self._log_id, self._torn_bytes or None
         data, head = link([opening], self._head, writer=self._writer)
         segment = SegmentFile.create(self._directory / segment_name(self._writer, number))
         try:

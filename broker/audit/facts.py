@@ -343,7 +343,7 @@ _COPY_BY_TYPE: Final[Mapping[Any, Callable[[tuple[Any, ...], list[str]], Any]]] 
     ScopeFacts | None: _copied_scopes,
 }
 
-_OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "torn_bytes"})
+_OTHERS_FACTS: Final = frozenset({"boot_id", "cause", "group", "log_id", "torn_bytes"})
 """What the chain or the entry itself puts into a record."""
 
 _BOUNDERS: Final[Mapping[str, Callable[[object], Any]]] = {

@@ -120,8 +120,8 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
 
     ``writer``, ``seq`` and ``prev`` place it in its chain; only the chain sets them. Times named
     ``..._at`` are unix seconds, ``lifetime`` is in seconds, ``time`` is RFC 3339 in UTC.
-    ``boot_id``, ``cause`` and ``torn_bytes`` belong to the records that the chain writes about
-    itself. ``group`` is what the records of tokens have in common that were issued together.
+    ``boot_id``, ``cause``, ``log_id`` and ``torn_bytes`` belong to the records that the chain writes
+    about itself. ``group`` is what the records of tokens have in common that were issued together.
 
     Members stand in the order of their names, here and in what is in a list, as they do in a line.
     """
@@ -162,6 +162,7 @@ class Record(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     kid: Id | None = None
     lifetime: int | None = None
     lifetime_limit: Id | None = None
+    log_id: Id | None = None
     mcp_client: Id | None = None
     mcp_server: Id | None = None
     operator: Id | None = None

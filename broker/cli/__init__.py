@@ -60,6 +60,9 @@ _NOUNS: Final = {
             "show": Verb("broker.cli.audit_show:show", "Tell one record, and why."),
             "lineage": Verb("broker.cli.audit_lineage:lineage", "Draw what a token led to."),
             "verify": Verb("broker.cli.audit_verify:verify", "Verify that the record is whole."),
+            "compare": Verb(
+                "broker.cli.audit_compare:compare", "Compare it with what somebody else received."
+            ),
             "prove": Verb("broker.cli.audit_prove:prove", "Print the proof of one record."),
             "verify-proof": Verb(
                 "broker.cli.audit_verify_proof:verify_proof", "Verify a proof by itself."

@@ -1,23 +1,17 @@
 """``broker audit verify``: whether the audit record is whole, and how far anybody else can be sure of it."""
 
 import os
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import rich_click as click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from broker.audit.diagnosis import Fault
 from broker.audit.notes import NoteKey
 from broker.audit.reader import missing_chain
-from broker.audit.seal.chains import Progress as Told
 from broker.audit.seal.evidence import Evidence, verify_log
 from broker.audit.seal.receipts import Seen
 from broker.audit.seal.sealed import Sealed
@@ -41,10 +35,10 @@ from broker.cli.output import (
     print_wrapped,
 )
 from broker.cli.stop import Negative
+from broker.cli.walking import walking
 
 _COLUMNS: Final = ("writer", "segments", "records", "first", "last", "state")
 _SPARE: Final = (_COLUMNS.index("first"), _COLUMNS.index("segments"))
-_PATIENCE: Final = 2.0
 
 
 @click.command()
@@ -69,7 +63,7 @@ def verify(
     place = audit_directory(directory, config)
     trust = trust_from(**brought)
     try:
-        with _progress() as told:
+        with walking("verifying") as told:
             cores = len(os.sched_getaffinity(0))
             evidence = verify_log(place, trust, processes=cores, progress=told)
     except OSError as error:
@@ -86,33 +80,6 @@ def verify(
             "The audit record is not whole. Keep it as it is.\n"
             "docs/audit.md tells what each kind of fault means."
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Told]:
-    """A bar on a terminal, once it takes longer than anybody waits without one."""
-    begun = time.monotonic()
-    bar = Progress(
-        "verifying",
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("verifying")
-
-    def tell(walked: int, whole: int) -> None:
-        if time.monotonic() - begun > _PATIENCE and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=walked, total=whole)
-
-    try:
-        yield tell
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _chains(evidence: Evidence, directory: Path) -> Sequence[ChainReport]:

@@ -18,6 +18,7 @@ from broker.audit.chain import MAX_LINE_BYTES
 from broker.audit.diagnosis import Wrong
 from broker.audit.disk import DiskChain
 from broker.audit.log import FileAuditLog
+from broker.audit.log_id import read_log_id
 from broker.audit.reader import read_records, verify_directory
 from broker.audit.segments import AuditLogRefused
 from tests.audit.requests import (
@@ -64,6 +65,7 @@ def test_a_segment_opens_and_closes_with_records_of_its_own(tmp_path: Path) -> N
     assert request["event_id"] == "req-1"
     assert (closing["event"], closing["cause"]) == ("chain.closed", "stop")
     assert opening["boot_id"] == closing["boot_id"]
+    assert opening["log_id"] == read_log_id(tmp_path)
     assert opening["event_id"] != closing["event_id"]
     assert [one["seq"] for one in (opening, request, closing)] == [0, 1, 2]
 

@@ -35,7 +35,7 @@ TEXT_FACTS = sorted(
     if "str" in str(field.type)
     and "list" not in str(field.type)
     and field.default is None
-    and field.name not in {"boot_id", "cause", "group", "reason"}
+    and field.name not in {"boot_id", "cause", "group", "log_id", "reason"}
 )
 
 

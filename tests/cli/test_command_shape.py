@@ -31,6 +31,7 @@ VERBS = [
     ("keys", "rotate"),
     ("keys", "revoke"),
     ("audit", "verify"),
+    ("audit", "compare"),
     ("audit", "query"),
     ("audit", "tail"),
     ("policy", "check"),

@@ -230,7 +230,7 @@ def test_what_was_noted_can_be_asked_for_while_the_entry_is_open(subject: Subjec
     "name",
     [
         *("event", "time", "decision", "v", "event_id", "writer", "seq", "prev"),
-        *("boot_id", "cause", "torn_bytes", "group"),
+        *("boot_id", "cause", "torn_bytes", "group", "log_id"),
         *("level", "timestamp", "msg", "_logger", "request_id", "token", "Event"),
     ],
 )

@@ -263,6 +263,11 @@ _INFORMING: Final[dict[str, dict[str, Any]]] = {
     "key.revoke": {**_KEYS, "kid": "k1", "exposure": msgspec.to_builtins(_EXPOSURE)},
     "key.failed": {"about": "01a2-0000", "initiator": "command", "detail": "nothing was changed"},
     "key.seen": {"key_changes": [_key("k1", "retiring")]},
-    "chain.opened": {"boot_id": "6f7b", "cause": "recovery", "torn_bytes": 17},
+    "chain.opened": {
+        "boot_id": "6f7b",
+        "cause": "recovery",
+        "log_id": "0123456789abcdef",
+        "torn_bytes": 17,
+    },
     "chain.closed": {"boot_id": "6f7b", "cause": "stop"},
 }

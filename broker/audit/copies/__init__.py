@@ -1,0 +1,1 @@
+"""What somebody else received of a log, and whether the log still says so."""

@@ -1,0 +1,189 @@
+"""A copy that somebody else kept, read as a stream: one line at a time, whatever stands in it."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Struct
+
+from broker.audit.chain import LEAF, MAX_LINE_BYTES, NOT_A_LINK
+from broker.audit.log_id import LOG_ID
+from broker.audit.merkle import HASH_BYTES
+from broker.audit.segments import WRITER
+
+LONGEST_LINE: Final = MAX_LINE_BYTES + 16 * 1024
+"""In bytes: a record, and what a log of somebody else may have put before it."""
+
+STANDARD_INPUT: Final = "-"
+"""What stands for standard input where a file is named."""
+
+_RECORD: Final = b'{"'
+_BEGUN: Final = b'"decision":"'
+_MARK_OF_TEXT: Final = b"\xef\xbb\xbf"
+_LARGEST_NUMBER: Final = 2**63
+_IN_CSV: Final = ("writer", "seq", "line_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """
+    One record of a copy: its place in its chain, and the hash of its line.
+
+    ``line`` is the line as it was received, and empty where only its hash was. ``prev`` is what the line
+    remembers of the one before it, in hex, and ``log_id`` the log that it names, where it does.
+    """
+
+    writer: str
+    seq: int
+    hash: bytes
+    line: bytes = b""
+    prev: str = ""
+    log_id: str = ""
+
+
+class NoRecord(StrEnum):
+    """Why a line is no record."""
+
+    TOO_LONG = "it is longer than a record can be"
+    CUT_OFF = "it begins as a record and does not end as one"
+    SOMETHING_ELSE = "it is no record"
+
+
+class _Told(Struct, gc=False):
+    """What is read of a line. What stands for a record that was not taken has a hash of it instead."""
+
+    writer: str
+    seq: int
+    prev: str = ""
+    hash: str = ""
+    cut_bytes: int = 0
+    log_id: str = ""
+
+
+_DECODER: Final = msgspec.json.Decoder(_Told)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """
+    A copy that is open to be read once: its name, and its size in bytes as far as that is known.
+
+    What surrounds the records does not matter: each stands in a line of its own, from its first brace to
+    the end of the line, or is a row of our own CSV.
+    """
+
+    name: Path
+    file: BinaryIO
+    size: int
+
+    def entries(self) -> Iterator[tuple[int, Copied | NoRecord | None]]:
+        """
+        How many bytes of each line were kept, and what it is: ``None`` for what nobody misses.
+
+        Raises ``OSError``.
+        """
+        columns: Sequence[int] = ()
+        for line in _lines(self.file):
+            if line is None:
+                yield LONGEST_LINE, NoRecord.TOO_LONG
+                continue
+            content = line.removeprefix(_MARK_OF_TEXT).rstrip(b"\r\n")
+            head = _csv_columns(content)
+            columns = head or columns
+            if head or not content:
+                yield len(line), None
+            elif columns and not content.startswith(_RECORD):
+                yield len(line), _read_row(content, columns)
+            else:
+                yield len(line), read_line(content)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Copy]:
+    """
+    A copy, open to be read: a file, a pipe, or standard input for ``-``.
+
+    Raises ``OSError``.
+    """
+    if str(path) == STANDARD_INPUT:
+        yield Copy(path, sys.stdin.buffer, 0)
+        return
+    with path.open("rb") as file:
+        yield Copy(path, file, path.stat().st_size)
+
+
+def read_line(content: bytes) -> Copied | NoRecord:
+    """The record that a line holds, after whatever its carrier has put before it."""
+    start = content.find(_RECORD)
+    line = content[start:] if start > 0 else content
+    try:
+        told = _DECODER.decode(line)
+    except NOT_A_LINK:
+        return NoRecord.CUT_OFF if _BEGUN in line else NoRecord.SOMETHING_ELSE
+    if not _is_place(told.writer, told.seq):
+        return NoRecord.SOMETHING_ELSE
+    if told.cut_bytes and not told.prev:
+        hashed = _hash_of(told.hash)
+        return Copied(told.writer, told.seq, hashed) if hashed else NoRecord.SOMETHING_ELSE
+    if not told.prev:
+        return NoRecord.SOMETHING_ELSE
+    log_id = told.log_id if LOG_ID.fullmatch(told.log_id) else ""
+    return Copied(told.writer, told.seq, sha256(LEAF + line).digest(), line, told.prev, log_id)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines with their ends, and ``None`` for each that is too long to be kept."""
+    while line := file.readline(LONGEST_LINE):
+        is_whole = len(line) < LONGEST_LINE or line.endswith(b"\n")
+        while not is_whole:
+            rest = file.readline(LONGEST_LINE)
+            is_whole, line = not rest or rest.endswith(b"\n"), b""
+        yield line or None
+
+
+def _csv_columns(content: bytes) -> Sequence[int]:
+    """Where a row that is the head of our table has what matters; nothing for any other line."""
+    if _RECORD in content or b"line_hash" not in content:
+        return ()
+    cells = _cells(content)
+    return [cells.index(name) for name in _IN_CSV] if set(_IN_CSV) <= set(cells) else ()
+
+
+def _read_row(content: bytes, columns: Sequence[int]) -> Copied | NoRecord:
+    cells = _cells(content)
+    if len(cells) <= max(columns):
+        return NoRecord.SOMETHING_ELSE
+    writer, number, told = [cells[column] for column in columns]
+    seq = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else -1
+    hashed = _hash_of(told)
+    return (
+        Copied(writer, seq, hashed)
+        if hashed and _is_place(writer, seq)
+        else NoRecord.SOMETHING_ELSE
+    )
+
+
+def _cells(content: bytes) -> Sequence[str]:
+    try:
+        return next(csv.reader([content.decode("utf-8", "replace")]), [])
+    except csv.Error:
+        return []
+
+
+def _is_place(writer: str, seq: int) -> bool:
+    return 0 <= seq < _LARGEST_NUMBER and WRITER.fullmatch(writer) is not None
+
+
+def _hash_of(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return found if len(found) == HASH_BYTES and len(text) == 2 * HASH_BYTES else b""

@@ -102,9 +102,16 @@ def problem_of(error: ErrorDetails, root: Node) -> Problem:
     if kind == "union_tag_invalid":
         path = (*path, _discriminator(context))
     at_key = kind == "missing" or error["loc"][-1] == "[key]"
-    node = root.find(path)
-    hint = nearest(node.content, known) if node is not None else ""
+    hint = nearest(_written_at(path, root, is_key=at_key), known)
     return Problem(root.mark_of(path, is_key=at_key), dotted(path), sentence, hint)
+
+
+def _written_at(path: Path, root: Node, *, is_key: bool) -> object:
+    """What stands at a place: the value, or the name that it has there."""
+    if is_key:
+        return path[-1] if path else ""
+    node = root.find(path)
+    return "" if node is None else node.content
 
 
 def _discriminator(context: Mapping[str, Any]) -> str:

@@ -148,7 +148,10 @@ def test_rules_can_be_set_and_switched_off(load: Load) -> None:
 @pytest.mark.parametrize(
     ("rule", "complaint"),
     [
-        ("dept: {}", "must be the name of a rule"),
+        ("dept: {}", "must be the name of a rule: first_use, client_denials, denials"),
+        ("dept: {}", "— did you mean 'depth'?"),
+        ("first_uses: {enabled: false}", "— did you mean 'first_use'?"),
+        ("depth: {treshold: 3}", "— did you mean 'threshold'?"),
         ("depth: {threshold: 0}", "must be between 1 and"),
         ("depth: {threshold: many}", "threshold"),
         ("depth: {within: 0s}", "must be between 1s and 30d"),
@@ -162,3 +165,31 @@ def test_a_rule_that_is_none_or_makes_no_sense_is_refused(
 
     assert any(complaint in one for one in problems), problems
     assert len(RULE_NAMES) == 9
+
+
+def test_a_rule_that_resembles_none_is_refused_without_a_guess(refuse: Refuse) -> None:
+    (problem,) = refuse(OWN + "  alerts:\n    rules:\n      zzz: {}\n")
+
+    assert "audit.alerts.rules.zzz: must be the name of a rule" in problem
+    assert "did you mean" not in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        ("sinks: [{type: stdout, requird: true}]", "required"),
+        ("sinks: [{type: sylog}]", "syslog"),
+        ("alerts: {cooldown: 1h}", "cool_down"),
+        ("seal: {evry: 5s}", "every"),
+        ("people: {name: clear}", "names"),
+        ("people: {names: cleer}", "clear"),
+        ("review: {idle_timout: 5m}", "idle_timeout"),
+        ("review: {oidc: {issuer: https://a.example, client_id: a, subject: [b]}}", "subjects"),
+    ],
+)
+def test_a_name_of_the_audit_settings_that_is_nearly_right_is_told(
+    refuse: Refuse, line: str, guess: str
+) -> None:
+    problems = refuse(OWN + f"  {line}\n")
+
+    assert any(f"— did you mean '{guess}'?" in one for one in problems), problems

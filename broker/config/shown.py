@@ -51,6 +51,7 @@ def shown(settings: Settings) -> dict[str, Any]:
     hosts = masked["fetch"].pop("key_hosts")
     masked["audit"] = shown_audit(masked["audit"])
     masked["keys"] = _keys(masked["keys"])
+    masked["state"] = _state(masked["state"])
     pin = "auto" if masked["workers"].pop("is_pinned") else "never"
     masked["workers"]["pin"] = pin
     masked["clients"] = [_client(one) for one in masked["clients"]]
@@ -87,8 +88,20 @@ def _keys(keys: dict[str, Any]) -> dict[str, Any]:
     times = keys.pop("times")
     outage = times.pop("outage")
     if keys["vault"] is not None:
+        keys["vault"] |= {name: _login(keys["vault"][name]) for name in ("auth", "rotator")}
         keys["vault"]["outage"] = outage
     return {**keys, **times, "dev": {"directory": directory}}
+
+
+def _login(login: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A login with what belongs to its method."""
+    return None if login is None else {name: value for name, value in login.items() if value}
+
+
+def _state(state: dict[str, Any]) -> dict[str, Any]:
+    if state["valkey"] is not None:
+        state["valkey"]["cluster"] = state["valkey"]["cluster"] or None
+    return state
 
 
 def _secret(secret: Mapping[str, Any]) -> dict[str, Any]:

@@ -193,3 +193,24 @@ def test_a_name_of_the_audit_settings_that_is_nearly_right_is_told(
     problems = refuse(OWN + f"  {line}\n")
 
     assert any(f"— did you mean '{guess}'?" in one for one in problems), problems
+
+
+def test_what_belongs_to_another_sort_of_sink_is_not_guessed_by_its_own_name(
+    refuse: Refuse,
+) -> None:
+    (problem,) = refuse(sinks("type: stdout, url: 'https://logs.example/a'"))
+
+    assert "audit.sinks.0.url: there is no such setting" in problem
+    assert "'url'" not in problem
+
+
+def test_the_problem_of_a_login_names_its_setting_and_not_the_one_called_as_the_method(
+    refuse: Refuse,
+) -> None:
+    problems = refuse(
+        "issuer: https://broker.example\nhttp: {is_behind_proxy: true, trusted_proxies: [192.0.2.1]}\n"
+        "keys:\n  store: vault-transit\n  vault:\n    url: https://vault.example\n    keys: {ES256: at}\n"
+        "    auth: {method: token_file, token_file: /nowhere, mount: m}\n"
+    )
+
+    assert any("keys.vault.auth.mount: there is no such setting" in one for one in problems)

@@ -31,6 +31,7 @@ COLUMNS: Final = (
     "decision",
     "event",
     "subject",
+    "auditor",
     "client",
     "MCP server",
     "resource",
@@ -41,6 +42,7 @@ COLUMNS: Final = (
 
 _FILTERS: Final[Mapping[str, str]] = {
     "subject": "person",
+    "auditor": "auditor",
     "client": "client",
     "mcp_server": "server",
     "resource": "resource",
@@ -75,6 +77,7 @@ def filter_options() -> Callable[[_Function], _Function]:
     """The options that say which records are wanted."""
     options = (
         _several("--subject", help="Whom the token is about, as tokens name them."),
+        _several("--auditor", help="Who read the record on the pages, or wanted to."),
         _several("--client", help="The client that asked, or that the token came from."),
         _several("--mcp-server", help="The MCP server that the request came through."),
         _several("--resource", help="What the token is for."),
@@ -212,6 +215,7 @@ def cells(found: Found) -> list[Text]:
     values = (
         record.event,
         record.subject or (record.party if record.party_kind == "subject" else None),
+        record.auditor,
         record.client_id or record.mcp_client,
         record.mcp_server,
         record.resource,

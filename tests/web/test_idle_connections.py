@@ -105,6 +105,7 @@ def status(connection: socket.socket) -> int:
     return answer.status
 
 
+@pytest.mark.requirement("HTP-13")
 @pytest.mark.parametrize(
     "sent", [b"", ASK[:20], ASK], ids=["silent", "half a request", "asked once"]
 )
@@ -147,6 +148,7 @@ def test_who_is_being_answered_keeps_the_place_and_no_more_are_let_in(port: Port
     assert port.held == len(answered)
 
 
+@pytest.mark.requirement("HTP-13")
 @pytest.mark.parametrize("sent", [b"", ASK[:20]], ids=["silent", "half a request"])
 def test_a_connection_without_a_request_is_closed_soon(
     monkeypatch: pytest.MonkeyPatch, sent: bytes

@@ -151,7 +151,7 @@ def test_rules_can_be_set_and_switched_off(load: Load) -> None:
         ("dept: {}", "must be the name of a rule: first_use, client_denials, denials"),
         ("dept: {}", "— did you mean 'depth'?"),
         ("first_uses: {enabled: false}", "— did you mean 'first_use'?"),
-        ("depth: {treshold: 3}", "— did you mean 'threshold'?"),
+        ("depth: {thresholds: 3}", "— did you mean 'threshold'?"),
         ("depth: {threshold: 0}", "must be between 1 and"),
         ("depth: {threshold: many}", "threshold"),
         ("depth: {within: 0s}", "must be between 1s and 30d"),
@@ -177,10 +177,10 @@ def test_a_rule_that_resembles_none_is_refused_without_a_guess(refuse: Refuse) -
 @pytest.mark.parametrize(
     ("line", "guess"),
     [
-        ("sinks: [{type: stdout, requird: true}]", "required"),
-        ("sinks: [{type: sylog}]", "syslog"),
+        ("sinks: [{type: stdout, require: true}]", "required"),
+        ("sinks: [{type: sys-log}]", "syslog"),
         ("alerts: {cooldown: 1h}", "cool_down"),
-        ("seal: {evry: 5s}", "every"),
+        ("seal: {ever: 5s}", "every"),
         ("people: {name: clear}", "names"),
         ("people: {names: cleer}", "clear"),
         ("review: {idle_timout: 5m}", "idle_timeout"),

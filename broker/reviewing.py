@@ -20,7 +20,7 @@ from broker.policy.problems import PolicyLoadError
 from broker.web.peers import Peers
 from broker.web.review.desk import Desk
 from broker.web.review.guard import session_of
-from broker.web.review.links import FOLDER, Links
+from broker.web.review.links import FOLDER, Links, opening
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
 from broker.web.review.place import Place
@@ -65,7 +65,7 @@ class Reviewing:
 
     def __init__(self, settings: Settings, review: ReviewSettings, audit: AuditLog) -> None:
         place = Place(review.url)
-        links = Links(settings.state.directory / FOLDER)
+        links = Links(settings.state.directory / FOLDER, command=opening(settings.source))
         links.prepare()
         self._key_ring: IssuerKeyRing | None = None
         provider = None if review.oidc is None else self._provider(settings, place, review.oidc)
@@ -73,7 +73,13 @@ class Reviewing:
             longest=review.session_lifetime.total_seconds(),
             idle=review.idle_timeout.total_seconds(),
         )
-        self.access = ReviewAccess(place, links, audit, sessions=Sessions(terms), provider=provider)
+        self.access = ReviewAccess(
+            place,
+            links,
+            audit,
+            sessions=Sessions(terms),
+            provider=provider,
+        )
         self._peers = Peers(settings.http.trusted_proxies, header=settings.http.caller_header)
         self.readings = Readings(audit)
 

@@ -48,8 +48,8 @@ class Query:
     A filter with several values is met by any of them. ``since`` and ``until`` are unix seconds, the
     second excluded. ``clients`` is met by the client of the request or the MCP client of the token,
     ``tokens`` by the ``jti`` of a token that was issued or presented, ``policies`` by the id of a policy
-    that decided. ``people`` are subjects as people know them; each is met under every pseudonym that can
-    still be made of it, and as it stands. Raises
+    that decided. ``people`` are subjects, and ``auditors`` those who read the record on the pages, as people
+    know them; each is met under every pseudonym that can still be made of it, and as it stands. Raises
     ``QueryRefused`` for what is too long, too many, or the wrong way round.
     """
 
@@ -60,6 +60,7 @@ class Query:
     reasons: tuple[str, ...] = ()
     grant_types: tuple[str, ...] = ()
     people: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     mcp_servers: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -80,6 +81,11 @@ class Query:
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise QueryRefused("since: it is not before until")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who is asked for and may stand in the record under a pseudonym."""
+        return (*self.people, *self.auditors)
+
 
 _LISTS: Final = (
     "events",
@@ -87,6 +93,7 @@ _LISTS: Final = (
     "reasons",
     "grant_types",
     "people",
+    "auditors",
     "clients",
     "mcp_servers",
     "resources",

@@ -50,6 +50,8 @@ REQUEST_EVENTS: Final = frozenset(
     }
 )
 """Events in which somebody asked for something, so that the record says permit or deny."""
+READING_EVENTS: Final = frozenset({"audit.login", "audit.logout", "audit.read"})
+"""Events of those among them that are about reading the record, each by an auditor or a client."""
 SERVICE_EVENTS: Final = frozenset(
     {"config.loaded", "config.rejected", "service.started", "service.stopped"}
 )

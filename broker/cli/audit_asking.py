@@ -27,6 +27,7 @@ from broker.people import open_people
 
 _FILTERS: Final[Mapping[str, str]] = {
     "subject": "person",
+    "auditor": "auditor",
     "client": "client",
     "mcp_server": "server",
     "resource": "resource",
@@ -62,6 +63,7 @@ def filter_options() -> Callable[[_Function], _Function]:
     """The options that say which records are wanted."""
     options = (
         _several("--subject", help="Whom the token is about, as tokens name them."),
+        _several("--auditor", help="Who read the record on the pages, or wanted to."),
         _several("--client", help="The client that asked, or that the token came from."),
         _several("--mcp-server", help="The MCP server that the request came through."),
         _several("--resource", help="What the token is for."),

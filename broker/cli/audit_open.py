@@ -10,6 +10,7 @@ import rich_click as click
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option
 from broker.cli.stop import Misconfigured, Stop
+from broker.config.durations import write_duration
 from broker.web.review.links import FOLDER, LIFETIME, Links, LinksRefused
 from broker.web.review.place import Place
 
@@ -46,7 +47,12 @@ def open_pages(config: Path, output: str, *, is_shown: bool) -> None:
         echo_json({"url": url, "expires_in": LIFETIME})
     else:
         click.echo(url)
-        click.echo(f"It works once, within {LIFETIME} seconds.", err=True)
+        lasts = write_duration(review.session_lifetime)
+        click.echo(
+            f"It opens the auditor's pages and logs one browser in, once, within {LIFETIME} seconds. "
+            f"The login lasts {lasts}, or {write_duration(review.idle_timeout)} without use.",
+            err=True,
+        )
     if is_shown:
         _show(links, secret, url)
 

@@ -63,7 +63,7 @@ def query(
         found, changed, more = _pages(reader, wanted, limit=limit, cursor=cursor)
         _PRINTERS[output](found, more)
         if not found:
-            click.echo(_NOTHING_OF_PEOPLE if wanted.people else _NOTHING, err=True)
+            click.echo(_NOTHING_OF_PEOPLE if wanted.names else _NOTHING, err=True)
         if more and output != "json":
             click.echo(f"There are more: --cursor {more}", err=True)
         tell_faults(reader, changed)

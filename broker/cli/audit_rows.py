@@ -22,6 +22,7 @@ _COLUMNS: Final = (
     "decision",
     "event",
     "subject",
+    "auditor",
     "client",
     "MCP server",
     "resource",
@@ -63,6 +64,7 @@ def _cells(found: Found) -> list[Text]:
     values = (
         record.event,
         record.subject or (record.party if record.party_kind == "subject" else None),
+        record.auditor,
         record.client_id or record.mcp_client,
         record.mcp_server,
         record.resource,

@@ -13,7 +13,7 @@ from broker.config.values import refusal
 
 def _read_rule(value: str) -> str:
     if value not in RULE_NAMES:
-        raise refusal("must be the name of a rule", known=RULE_NAMES)
+        raise refusal(f"must be the name of a rule: {', '.join(RULE_NAMES)}", known=RULE_NAMES)
     return value
 
 

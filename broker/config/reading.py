@@ -102,9 +102,16 @@ def problem_of(error: ErrorDetails, root: Node) -> Problem:
     if kind == "union_tag_invalid":
         path = (*path, _discriminator(context))
     at_key = kind == "missing" or error["loc"][-1] == "[key]"
-    node = root.find(path)
-    hint = nearest(node.content, known) if node is not None else ""
+    hint = nearest(_written_at(path, root, is_key=at_key), known)
     return Problem(root.mark_of(path, is_key=at_key), dotted(path), sentence, hint)
+
+
+def _written_at(path: Path, root: Node, *, is_key: bool) -> object:
+    """What stands at a place: the value, or the name that it has there."""
+    if is_key:
+        return path[-1] if path else ""
+    node = root.find(path)
+    return "" if node is None else node.content
 
 
 def _discriminator(context: Mapping[str, Any]) -> str:
@@ -114,7 +121,8 @@ def _discriminator(context: Mapping[str, Any]) -> str:
 
 def _unknown_setting(path: Path, root: Node) -> Problem:
     name = str(path[-1])
-    hint = nearest(name, setting_names(path[:-1]))
+    # Of several sorts of a section another may have it.
+    hint = nearest(name, setting_names(path[:-1]) - {name})
     sentence = "there is no such setting"
     if not hint and _CREDENTIAL.search(name):
         sentence += "; secrets stand in files of their own, and those of clients as hashes"
@@ -131,10 +139,18 @@ def _path_in_file(location: Path, root: Node, *, is_absent: bool) -> Path:
     for at, step in enumerate(location):
         is_last = at == len(location) - 1
         is_there = root.find((*path, step)) is not None or (is_last and is_absent)
-        if step == "[key]" or not is_there:
+        if step == "[key]" or not is_there or _is_branch(path, location[at:], root):
             continue
         path = (*path, step)
     return path
+
+
+def _is_branch(path: Path, rest: Path, root: Node) -> bool:
+    """Whether the next step leads into a union's branch, which may be called as a setting is."""
+    node = root.find((*path, rest[0]))
+    if len(rest) == 1 or node is None or isinstance(node.content, dict | list):
+        return False
+    return root.find((*path, rest[1])) is not None
 
 
 def setting_names(path: Path) -> frozenset[str]:

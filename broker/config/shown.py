@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from broker.config.declarations import GRANTS
 from broker.config.settings import Settings
+from broker.config.shown_audit import shown_audit
 
 _GRANT_NAMES: Final = {grant: name for name, grant in GRANTS.items()}
 _EVERYWHERE: Final = {
@@ -21,6 +22,8 @@ _EVERYWHERE: Final = {
     "is_disabled": "disabled",
     "is_explainer": "explain",
     "is_multi_tenant": "multi_tenant",
+    "is_on": "enabled",
+    "is_required": "required",
     "is_single_use": "single_use",
     "not_after": "expires_at",
     "quota": "limit",
@@ -34,7 +37,7 @@ _OF_OTHERS: Final = frozenset(
 )
 """Where the names are those that an operator chose."""
 
-_NOT_SETTINGS: Final = frozenset({"source", "is_spiffe_bundle", "authorization_server", "name"})
+_NOT_SETTINGS: Final = frozenset({"source", "is_spiffe_bundle", "authorization_server"})
 _IN_A: Final = (("s", 1), ("m", 60), ("h", 3600))
 
 
@@ -46,7 +49,9 @@ def shown(settings: Settings) -> dict[str, Any]:
     """
     masked = settings.masked()
     hosts = masked["fetch"].pop("key_hosts")
+    masked["audit"] = shown_audit(masked["audit"])
     masked["keys"] = _keys(masked["keys"])
+    masked["state"] = _state(masked["state"])
     pin = "auto" if masked["workers"].pop("is_pinned") else "never"
     masked["workers"]["pin"] = pin
     masked["clients"] = [_client(one) for one in masked["clients"]]
@@ -65,7 +70,7 @@ def _renamed(value: Any, at: str = "") -> Any:
     if at in _OF_OTHERS or not isinstance(value, Mapping):
         return value
     if at == "scopes":
-        return {scope: _renamed(inner) for scope, inner in value.items()}
+        return {scope: _renamed(_nameless(inner)) for scope, inner in value.items()}
     return {
         _EVERYWHERE.get(name, name): _renamed(inner, name)
         for name, inner in value.items()
@@ -73,13 +78,30 @@ def _renamed(value: Any, at: str = "") -> Any:
     }
 
 
+def _nameless(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """A scope as it is set, under its name."""
+    return {member: value for member, value in scope.items() if member != "name"}
+
+
 def _keys(keys: dict[str, Any]) -> dict[str, Any]:
     directory = keys.pop("directory")
     times = keys.pop("times")
     outage = times.pop("outage")
     if keys["vault"] is not None:
+        keys["vault"] |= {name: _login(keys["vault"][name]) for name in ("auth", "rotator")}
         keys["vault"]["outage"] = outage
     return {**keys, **times, "dev": {"directory": directory}}
+
+
+def _login(login: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A login with what belongs to its method."""
+    return None if login is None else {name: value for name, value in login.items() if value}
+
+
+def _state(state: dict[str, Any]) -> dict[str, Any]:
+    if state["valkey"] is not None:
+        state["valkey"]["cluster"] = state["valkey"]["cluster"] or None
+    return state
 
 
 def _secret(secret: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,14 +119,23 @@ def _invite(console: Console, examples: Iterable[tuple[str, str]]) -> None:
 
 
 def _stay(console: Console, broker: DevBroker) -> None:
-    from broker.web.review.links import FOLDER, LIFETIME, Links  # noqa: PLC0415 - only a stay needs it.
+    from broker.web.review.links import (  # noqa: PLC0415 - only a stay needs it.
+        FOLDER,
+        LIFETIME,
+        Links,
+        opening,
+    )
 
     secret = Links(broker.directory / "state" / FOLDER).issue()
-    url = f"http://127.0.0.1:{broker.admin_port}/audit/login/link/{secret}"
-    told = f"\n# read the audit record in a browser; the link works once, within {LIFETIME} seconds:\n#   "
-    console.print(Text.assemble((told, "dim"), (url, "cyan")), soft_wrap=True)
-    again = "# and later: broker audit open --config .broker-dev/broker.yaml"
-    console.print(Text(again, "dim"), soft_wrap=True)
+    pages = f"http://127.0.0.1:{broker.admin_port}/audit"
+    told = (
+        f"\n# the record of all this, for auditors, in a browser: {pages}\n"
+        f"# this link logs one browser in there, once, within {LIFETIME // 60} minutes from now:\n"
+    )
+    link = f"{pages}/login/link/{secret}"
+    console.print(Text.assemble((told, "dim"), (link, "cyan")), soft_wrap=True)
+    console.print(Text("# this makes another link:", "dim"))
+    console.print(opening(broker.config_file), markup=False, highlight=False, soft_wrap=True)
     console.print(Text("\nReady. Ctrl-C ends it.", "bold green"))
 
 

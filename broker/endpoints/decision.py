@@ -17,11 +17,16 @@ from broker.errors import (
 from broker.interfaces import Now, PolicyEngine
 from broker.model import Client, Decision, Delegation, PolicyQuery, Scope, Verdict
 
-_PROBE: Final = Scope("probe", frozenset())
+# Asked about where there is no scope to ask about. It is in no record and no answer.
+_STAND_IN: Final = Scope("probe", frozenset())
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The question put to policy, its answer, and the refusal it amounts to, if it does."""
+    """
+    The question put to policy, its answer, and the refusal it amounts to, if it does.
+
+    Where the resource has no scopes, or does not exist, neither the question nor the answer names any.
+    """
 
     query: PolicyQuery
     decision: Decision
@@ -55,10 +60,13 @@ class Gate:
         answer then tells only whether this request may know that the resource exists.
         """
         candidates = candidate_scopes(asked, target.resource, delegation)
-        scopes = candidates.scopes or tuple(target.resource.scopes.values()) or (_PROBE,)
+        scopes = candidates.scopes or tuple(target.resource.scopes.values()) or (_STAND_IN,)
         query = PolicyQuery(client, delegation, target.resource, scopes, self.now())
         decision = self.policy.decide(query)
-        return Judgement(query, decision, self._refusal(query, decision, target, candidates))
+        refusal = self._refusal(query, decision, target, candidates)
+        if not target.resource.scopes:
+            query, decision = replace(query, scopes=()), Decision((), decision.policy_digest)
+        return Judgement(query, decision, refusal)
 
     def _refusal(
         self, query: PolicyQuery, decision: Decision, target: Target, candidates: Candidates
@@ -90,7 +98,7 @@ class Gate:
         asked = {scope.name for scope in query.scopes}
         scopes = query.resource.scopes.values()
         others = tuple(scope for scope in scopes if scope.name not in asked)
-        return self.policy.permits_any(replace(query, scopes=others or (_PROBE,)))
+        return self.policy.permits_any(replace(query, scopes=others or (_STAND_IN,)))
 
 
 def _denial(decision: Decision) -> Reason:

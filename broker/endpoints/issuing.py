@@ -185,7 +185,7 @@ class Issuing:
         entry.note(
             policy_ids=decision.policy_ids,
             policy_digest=decision.policy_digest,
-            scope_decisions=decision.scopes,
+            scope_decisions=decision.scopes or None,
         )
         return judgement
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
@@ -69,7 +70,9 @@ class PolicySet:
             return self
         unknown = sorted(disabled - self.whole.policies.keys())
         if unknown:
-            sentence = f"The policy to disable, {unknown[0]}, does not exist."
+            near = get_close_matches(unknown[0], self.whole.policies, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            sentence = f"The policy to disable, {unknown[0]}, does not exist.{hint}"
             raise PolicyLoadError([Problem(".", 0, sentence)])
         kept = [one for name, one in self.whole.policies.items() if name not in disabled]
         digest = sha256("\0".join([self.digest, *sorted(disabled)]).encode()).hexdigest()

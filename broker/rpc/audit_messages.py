@@ -20,13 +20,15 @@ _LISTS: Final = (
     "reasons",
     "grant_types",
     "people",
+    "auditors",
     "clients",
     "mcp_servers",
     "resources",
     "policies",
     "tokens",
 )
-_TYPED: Final = tuple(name for name in _LISTS if name not in {"decisions", "people"})
+_NAMES: Final = frozenset({"people", "auditors"})
+_TYPED: Final = tuple(name for name in _LISTS if name != "decisions" and name not in _NAMES)
 
 
 def query_of(message: AuditFilter) -> Query:
@@ -47,11 +49,11 @@ def query_of(message: AuditFilter) -> Query:
 
 
 def told_of(query: Query) -> str:
-    """A query as its record has it: every filter but the people asked about."""
+    """A query as its record has it: every filter but the names of people and auditors."""
     told = [
         f"{name}={','.join(getattr(query, name))}"
         for name in _LISTS
-        if name != "people" and getattr(query, name)
+        if name not in _NAMES and getattr(query, name)
     ]
     bounds = ("since", "until", "min_depth", "max_depth")
     told += [

@@ -381,7 +381,7 @@ def _listed(
     what: str, query: Query, call: Call[Any], answer: Callable[[], tuple[_T, int]]
 ) -> Question[_T]:
     asked, bare = (f"{what} {one}".rstrip() for one in (told_of(query), told_of(untyped(query))))
-    return Question(_credential(call), asked, answer, query.people, bare, typed_in(query))
+    return Question(_credential(call), asked, answer, query.names, bare, typed_in(query))
 
 
 def _typed(

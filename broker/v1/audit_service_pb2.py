@@ -26,7 +26,7 @@ from broker.v1 import token_pb2 as broker_dot_v1_dot_token__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62roker/v1/audit_service.proto\x12\tbroker.v1\x1a\x15\x62roker/v1/token.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n\x0b\x41uditFilter\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x11\n\tdecisions\x18\x04 \x03(\t\x12\x0f\n\x07reasons\x18\x05 \x03(\t\x12\x13\n\x0bgrant_types\x18\x06 \x03(\t\x12\x0e\n\x06people\x18\x07 \x03(\t\x12\x0f\n\x07\x63lients\x18\x08 \x03(\t\x12\x13\n\x0bmcp_servers\x18\t \x03(\t\x12\x11\n\tresources\x18\n \x03(\t\x12\x10\n\x08policies\x18\x0b \x03(\t\x12\x0e\n\x06tokens\x18\x0c \x03(\t\x12\x16\n\tmin_depth\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_depth\x18\x0e \x01(\x05H\x01\x88\x01\x01\x42\x0c\n\n_min_depthB\x0c\n\n_max_depth\"\xb2\x03\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06writer\x18\x05 \x01(\t\x12\x0b\n\x03seq\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\ngrant_type\x18\t \x01(\t\x12\x11\n\tclient_id\x18\n \x01(\t\x12\x12\n\nmcp_client\x18\x0b \x01(\t\x12\x12\n\nmcp_server\x18\x0c \x01(\t\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x10\n\x08resource\x18\x0e \x01(\t\x12\x16\n\x0escopes_granted\x18\x0f \x03(\t\x12\x12\n\npolicy_ids\x18\x10 \x03(\t\x12\x13\n\x0b\x63hain_depth\x18\x11 \x01(\x05\x12\x0b\n\x03jti\x18\x12 \x01(\t\x12\x0f\n\x07\x61uditor\x18\x13 \x01(\t\x12\x0c\n\x04line\x18\x14 \x01(\x0c\x12\x0c\n\x04\x66ile\x18\x15 \x01(\t\x12\x0e\n\x06offset\x18\x16 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x17 \x01(\t\"\xa2\x01\n\x11ListEventsRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.broker.v1.AuditFilter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"e\n\x12ListEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.broker.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\"}\n\x0fGetEventRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\x12\n\x08\x65vent_id\x18\x02 \x01(\tH\x00\x12\x0f\n\x05token\x18\x03 \x01(\tH\x00\x42\x05\n\x03key\"k\n\x10GetEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.broker.v1.AuditEvent\x12\x18\n\x10parent_event_ids\x18\x02 \x03(\t\x12\x17\n\x0f\x63hild_event_ids\x18\x03 \x03(\t\"b\n\x11GetLineageRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\r\n\x05token\x18\x02 \x01(\t\"K\n\x12GetLineageResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.broker.v1.LineageNode\x12\x0e\n\x06is_cut\x18\x02 \x01(\x08\"C\n\x0bLineageNode\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.broker.v1.AuditEvent\x12\x0e\n\x06parent\x18\x02 \x01(\x05\"\x8c\x01\n\x12WatchEventsRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.broker.v1.AuditFilter\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"w\n\x13WatchEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.broker.v1.AuditEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x11ProveEventRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"I\n\x12ProveEventResponse\x12\r\n\x05proof\x18\x01 \x01(\t\x12$\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.broker.v1.AuditEvent2\x84\x03\n\x0c\x41uditService\x12I\n\nListEvents\x12\x1c.broker.v1.ListEventsRequest\x1a\x1d.broker.v1.ListEventsResponse\x12\x43\n\x08GetEvent\x12\x1a.broker.v1.GetEventRequest\x1a\x1b.broker.v1.GetEventResponse\x12I\n\nGetLineage\x12\x1c.broker.v1.GetLineageRequest\x1a\x1d.broker.v1.GetLineageResponse\x12N\n\x0bWatchEvents\x12\x1d.broker.v1.WatchEventsRequest\x1a\x1e.broker.v1.WatchEventsResponse0\x01\x12I\n\nProveEvent\x12\x1c.broker.v1.ProveEventRequest\x1a\x1d.broker.v1.ProveEventResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62roker/v1/audit_service.proto\x12\tbroker.v1\x1a\x15\x62roker/v1/token.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x02\n\x0b\x41uditFilter\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x11\n\tdecisions\x18\x04 \x03(\t\x12\x0f\n\x07reasons\x18\x05 \x03(\t\x12\x13\n\x0bgrant_types\x18\x06 \x03(\t\x12\x0e\n\x06people\x18\x07 \x03(\t\x12\x0f\n\x07\x63lients\x18\x08 \x03(\t\x12\x13\n\x0bmcp_servers\x18\t \x03(\t\x12\x11\n\tresources\x18\n \x03(\t\x12\x10\n\x08policies\x18\x0b \x03(\t\x12\x0e\n\x06tokens\x18\x0c \x03(\t\x12\x16\n\tmin_depth\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_depth\x18\x0e \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08\x61uditors\x18\x0f \x03(\tB\x0c\n\n_min_depthB\x0c\n\n_max_depth\"\xb2\x03\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05\x65vent\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06writer\x18\x05 \x01(\t\x12\x0b\n\x03seq\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\ngrant_type\x18\t \x01(\t\x12\x11\n\tclient_id\x18\n \x01(\t\x12\x12\n\nmcp_client\x18\x0b \x01(\t\x12\x12\n\nmcp_server\x18\x0c \x01(\t\x12\x0f\n\x07subject\x18\r \x01(\t\x12\x10\n\x08resource\x18\x0e \x01(\t\x12\x16\n\x0escopes_granted\x18\x0f \x03(\t\x12\x12\n\npolicy_ids\x18\x10 \x03(\t\x12\x13\n\x0b\x63hain_depth\x18\x11 \x01(\x05\x12\x0b\n\x03jti\x18\x12 \x01(\t\x12\x0f\n\x07\x61uditor\x18\x13 \x01(\t\x12\x0c\n\x04line\x18\x14 \x01(\x0c\x12\x0c\n\x04\x66ile\x18\x15 \x01(\t\x12\x0e\n\x06offset\x18\x16 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x17 \x01(\t\"\xa2\x01\n\x11ListEventsRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.broker.v1.AuditFilter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"e\n\x12ListEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.broker.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\"}\n\x0fGetEventRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\x12\n\x08\x65vent_id\x18\x02 \x01(\tH\x00\x12\x0f\n\x05token\x18\x03 \x01(\tH\x00\x42\x05\n\x03key\"k\n\x10GetEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.broker.v1.AuditEvent\x12\x18\n\x10parent_event_ids\x18\x02 \x03(\t\x12\x17\n\x0f\x63hild_event_ids\x18\x03 \x03(\t\"b\n\x11GetLineageRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\r\n\x05token\x18\x02 \x01(\t\"K\n\x12GetLineageResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.broker.v1.LineageNode\x12\x0e\n\x06is_cut\x18\x02 \x01(\x08\"C\n\x0bLineageNode\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.broker.v1.AuditEvent\x12\x0e\n\x06parent\x18\x02 \x01(\x05\"\x8c\x01\n\x12WatchEventsRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.broker.v1.AuditFilter\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"w\n\x13WatchEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.broker.v1.AuditEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x11ProveEventRequest\x12>\n\x15\x63lient_authentication\x18\x01 \x01(\x0b\x32\x1f.broker.v1.ClientAuthentication\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"I\n\x12ProveEventResponse\x12\r\n\x05proof\x18\x01 \x01(\t\x12$\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.broker.v1.AuditEvent2\x84\x03\n\x0c\x41uditService\x12I\n\nListEvents\x12\x1c.broker.v1.ListEventsRequest\x1a\x1d.broker.v1.ListEventsResponse\x12\x43\n\x08GetEvent\x12\x1a.broker.v1.GetEventRequest\x1a\x1b.broker.v1.GetEventResponse\x12I\n\nGetLineage\x12\x1c.broker.v1.GetLineageRequest\x1a\x1d.broker.v1.GetLineageResponse\x12N\n\x0bWatchEvents\x12\x1d.broker.v1.WatchEventsRequest\x1a\x1e.broker.v1.WatchEventsResponse0\x01\x12I\n\nProveEvent\x12\x1c.broker.v1.ProveEventRequest\x1a\x1d.broker.v1.ProveEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.v1.audit_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITFILTER']._serialized_start=101
-  _globals['_AUDITFILTER']._serialized_end=456
-  _globals['_AUDITEVENT']._serialized_start=459
-  _globals['_AUDITEVENT']._serialized_end=893
-  _globals['_LISTEVENTSREQUEST']._serialized_start=896
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1058
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1060
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1161
-  _globals['_GETEVENTREQUEST']._serialized_start=1163
-  _globals['_GETEVENTREQUEST']._serialized_end=1288
-  _globals['_GETEVENTRESPONSE']._serialized_start=1290
-  _globals['_GETEVENTRESPONSE']._serialized_end=1397
-  _globals['_GETLINEAGEREQUEST']._serialized_start=1399
-  _globals['_GETLINEAGEREQUEST']._serialized_end=1497
-  _globals['_GETLINEAGERESPONSE']._serialized_start=1499
-  _globals['_GETLINEAGERESPONSE']._serialized_end=1574
-  _globals['_LINEAGENODE']._serialized_start=1576
-  _globals['_LINEAGENODE']._serialized_end=1643
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1646
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1786
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1788
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1907
-  _globals['_PROVEEVENTREQUEST']._serialized_start=1909
-  _globals['_PROVEEVENTREQUEST']._serialized_end=2010
-  _globals['_PROVEEVENTRESPONSE']._serialized_start=2012
-  _globals['_PROVEEVENTRESPONSE']._serialized_end=2085
-  _globals['_AUDITSERVICE']._serialized_start=2088
-  _globals['_AUDITSERVICE']._serialized_end=2476
+  _globals['_AUDITFILTER']._serialized_end=474
+  _globals['_AUDITEVENT']._serialized_start=477
+  _globals['_AUDITEVENT']._serialized_end=911
+  _globals['_LISTEVENTSREQUEST']._serialized_start=914
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1076
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1078
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1179
+  _globals['_GETEVENTREQUEST']._serialized_start=1181
+  _globals['_GETEVENTREQUEST']._serialized_end=1306
+  _globals['_GETEVENTRESPONSE']._serialized_start=1308
+  _globals['_GETEVENTRESPONSE']._serialized_end=1415
+  _globals['_GETLINEAGEREQUEST']._serialized_start=1417
+  _globals['_GETLINEAGEREQUEST']._serialized_end=1515
+  _globals['_GETLINEAGERESPONSE']._serialized_start=1517
+  _globals['_GETLINEAGERESPONSE']._serialized_end=1592
+  _globals['_LINEAGENODE']._serialized_start=1594
+  _globals['_LINEAGENODE']._serialized_end=1661
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1664
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1804
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1806
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1925
+  _globals['_PROVEEVENTREQUEST']._serialized_start=1927
+  _globals['_PROVEEVENTREQUEST']._serialized_end=2028
+  _globals['_PROVEEVENTRESPONSE']._serialized_start=2030
+  _globals['_PROVEEVENTRESPONSE']._serialized_end=2103
+  _globals['_AUDITSERVICE']._serialized_start=2106
+  _globals['_AUDITSERVICE']._serialized_end=2494
 # @@protoc_insertion_point(module_scope)

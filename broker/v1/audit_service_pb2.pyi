@@ -42,6 +42,7 @@ class AuditFilter(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     MIN_DEPTH_FIELD_NUMBER: _builtins.int
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
+    AUDITORS_FIELD_NUMBER: _builtins.int
     min_depth: _builtins.int
     """At least so many actors."""
     max_depth: _builtins.int
@@ -94,6 +95,10 @@ class AuditFilter(_message.Message):
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The `jti` of a token that was issued or presented."""
 
+    @_builtins.property
+    def auditors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who read the record on the pages, or wanted to, as people know them or as they stand in the record."""
+
     def __init__(
         self,
         *,
@@ -111,10 +116,11 @@ class AuditFilter(_message.Message):
         tokens: _abc.Iterable[_builtins.str] | None = ...,
         min_depth: _builtins.int | None = ...,
         max_depth: _builtins.int | None = ...,
+        auditors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "_min_depth", b"_min_depth", "max_depth", b"max_depth", "min_depth", b"min_depth", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "_min_depth", b"_min_depth", "clients", b"clients", "decisions", b"decisions", "events", b"events", "grant_types", b"grant_types", "max_depth", b"max_depth", "mcp_servers", b"mcp_servers", "min_depth", b"min_depth", "people", b"people", "policies", b"policies", "reasons", b"reasons", "resources", b"resources", "since", b"since", "tokens", b"tokens", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth", "_min_depth", b"_min_depth", "auditors", b"auditors", "clients", b"clients", "decisions", b"decisions", "events", b"events", "grant_types", b"grant_types", "max_depth", b"max_depth", "mcp_servers", b"mcp_servers", "min_depth", b"min_depth", "people", b"people", "policies", b"policies", "reasons", b"reasons", "resources", b"resources", "since", b"since", "tokens", b"tokens", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_depth: _TypeAlias = _typing.Literal["max_depth"]  # noqa: Y015
     _WhichOneofArgType__max_depth: _TypeAlias = _typing.Literal["_max_depth", b"_max_depth"]  # noqa: Y015

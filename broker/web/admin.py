@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from broker.lifeline import ORPHANED, REPORT_LIMIT, Lifeline
+from broker.web.idle_connections import IDLE_SECONDS, MOST, OperatorsConnection
 from broker.web.readiness import Readiness
 
 Beside = Callable[[], AbstractAsyncContextManager[object]]
@@ -24,7 +25,6 @@ MetricsPage = Callable[[Mapping[str, bool], Mapping[tuple[str, str], bool]], byt
 """Makes the page for Prometheus; it is told which workers are up, and which checks pass."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_CONNECTION_LIMIT = 64
 _HEADER_LIMIT = 16 * 1024
 
 
@@ -80,7 +80,7 @@ def run_control(
     """
     host, port = listener
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=_CONNECTION_LIMIT) as server:
+    with socket.create_server((host, port), family=family, backlog=MOST) as server:
         serving = _serve(
             lifeline, server, readiness(), exposition=exposition, routes=routes, beside=beside
         )
@@ -100,6 +100,7 @@ async def _serve(
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=OperatorsConnection,
             lifespan="off",
             ws="none",
             # Logging is set up once for the whole broker.
@@ -107,9 +108,9 @@ async def _serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTION_LIMIT,
+            limit_concurrency=MOST,
             h11_max_incomplete_event_size=_HEADER_LIMIT,
-            timeout_keep_alive=5,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=1,
         )
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.model import Purpose, TrustedIssuer
+from broker.model import ExplainRequest, Purpose, RequestContext, TrustedIssuer, new_request_id
 from broker.oauth import (
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_ID_JAG,
@@ -17,7 +17,9 @@ from broker.oauth import (
     TOKEN_TYPE_SAML2,
     TYP_ACCESS_TOKEN,
 )
-from tests.harness import decode_claims
+from broker.rpc.call import CallMetadata
+from broker.rpc.token_service import read_exchange
+from tests.harness import decode_claims, exchange_message
 from tests.idp import signer
 from tests.stage import Stage
 from tests.stagehands import Staging, every_exchange
@@ -228,6 +230,38 @@ def test_a_scope_is_no_oracle_for_a_closed_resource(stage: Stage, scope: str | N
         stage.good(resource="https://nope.test", scope=scope), error=IT, reason="target_unknown"
     )
     assert closed.fields == unknown.fields
+
+
+@pytest.mark.requirement("TEX-06", "TX-06")
+@pytest.mark.parametrize("scope", ["b:read no:such", None])
+@pytest.mark.parametrize("resource", ["https://nope.test", OFF])
+def test_the_record_of_a_target_that_is_none_tells_what_was_asked_and_no_word_of_ours(
+    stage: Stage, resource: str, scope: str | None
+) -> None:
+    """Policy is asked about a scope that there is not, for the time that it takes; nobody asked for that."""
+    reason = "target_refused" if resource == OFF else "target_unknown"
+    stage.refuse(stage.good(resource=resource, scope=scope), error=IT, reason=reason)
+
+    record = stage.broker.records()[-1]
+    assert record["targets_asked"] == [resource]
+    assert record["scopes_asked"] == (scope or "").split()
+    assert not {"scope_decisions", "resource"} & record.keys()
+    assert record["policy_ids"] == []
+    assert "probe" not in str(record)
+
+
+def test_nobody_is_explained_a_scope_that_nobody_asked_for(stage: Stage) -> None:
+    message = exchange_message(
+        exchange_parameters(good_access_token(), resource="https://nope.test")
+        | by_assertion("auditor")
+    )
+    asked = ExplainRequest(read_exchange(message, CallMetadata()), client_id="mcp1-srv")
+    context = RequestContext("grpc", new_request_id())
+
+    explained = stage.broker.endpoints.explain.explain(context, lambda: asked)
+
+    assert (explained.reason, explained.scopes) == ("target_unknown", ())
+    assert "scope_decisions" not in stage.broker.records()[-1]
 
 
 @pytest.mark.requirement("TEX-07", "TX-07", "RES-01")

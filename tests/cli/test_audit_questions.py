@@ -100,6 +100,31 @@ def test_a_question_that_is_none_is_refused(
     assert not result.stdout
 
 
+def test_whoever_read_the_record_has_a_column_and_a_filter_of_their_own(
+    run: Run, tmp_path: Path
+) -> None:
+    life = Life(tmp_path / "audit")
+    life.write(
+        issue(1, subject="ann"),
+        issue(2, event="audit.read", jti=None, auditor="root", people_asked=["ann"]),
+    )
+    life.close()
+
+    table = run("audit", "query", str(life.directory), "--auditor", "root").stdout
+    head, row = (line.split() for line in table.splitlines())
+    everything = run("audit", "query", str(life.directory), "--limit", "2").stdout
+    about = run("audit", "query", str(life.directory), "--subject", "ann", "-o", "ndjson")
+    text = run("audit", "query", str(life.directory), "--auditor", "root", "-o", "csv").stdout
+
+    assert head == ["time", "decision", "event", "auditor", "id"]
+    assert row[-3:] == ["audit.read", "root", "event-2"]
+    assert everything.split()[:5] == ["time", "decision", "event", "subject", "auditor"]
+    assert found(about) == ["event-1"]
+    assert next(csv.DictReader(io.StringIO(text)))["auditor"] == "root"
+    nobody = run("audit", "query", str(life.directory), "--subject", "root", "-o", "ndjson")
+    assert found(nobody) == []
+
+
 def test_pages_go_on_where_the_last_one_ended(run: Run, directory: Path) -> None:
     first = json.loads(run("audit", "query", str(directory), "--limit", "2", "-o", "json").stdout)
     again = ("--cursor", first["next_cursor"], "--limit", "9")

@@ -148,7 +148,10 @@ def test_rules_can_be_set_and_switched_off(load: Load) -> None:
 @pytest.mark.parametrize(
     ("rule", "complaint"),
     [
-        ("dept: {}", "must be the name of a rule"),
+        ("dept: {}", "must be the name of a rule: first_use, client_denials, denials"),
+        ("dept: {}", "— did you mean 'depth'?"),
+        ("first_uses: {enabled: false}", "— did you mean 'first_use'?"),
+        ("depth: {thresholds: 3}", "— did you mean 'threshold'?"),
         ("depth: {threshold: 0}", "must be between 1 and"),
         ("depth: {threshold: many}", "threshold"),
         ("depth: {within: 0s}", "must be between 1s and 30d"),
@@ -162,3 +165,52 @@ def test_a_rule_that_is_none_or_makes_no_sense_is_refused(
 
     assert any(complaint in one for one in problems), problems
     assert len(RULE_NAMES) == 9
+
+
+def test_a_rule_that_resembles_none_is_refused_without_a_guess(refuse: Refuse) -> None:
+    (problem,) = refuse(OWN + "  alerts:\n    rules:\n      zzz: {}\n")
+
+    assert "audit.alerts.rules.zzz: must be the name of a rule" in problem
+    assert "did you mean" not in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        ("sinks: [{type: stdout, require: true}]", "required"),
+        ("sinks: [{type: sys-log}]", "syslog"),
+        ("alerts: {cooldown: 1h}", "cool_down"),
+        ("seal: {ever: 5s}", "every"),
+        ("people: {name: clear}", "names"),
+        ("people: {names: cleer}", "clear"),
+        ("review: {idle_timout: 5m}", "idle_timeout"),
+        ("review: {oidc: {issuer: https://a.example, client_id: a, subject: [b]}}", "subjects"),
+    ],
+)
+def test_a_name_of_the_audit_settings_that_is_nearly_right_is_told(
+    refuse: Refuse, line: str, guess: str
+) -> None:
+    problems = refuse(OWN + f"  {line}\n")
+
+    assert any(f"— did you mean '{guess}'?" in one for one in problems), problems
+
+
+def test_what_belongs_to_another_sort_of_sink_is_not_guessed_by_its_own_name(
+    refuse: Refuse,
+) -> None:
+    (problem,) = refuse(sinks("type: stdout, url: 'https://logs.example/a'"))
+
+    assert "audit.sinks.0.url: there is no such setting" in problem
+    assert "'url'" not in problem
+
+
+def test_the_problem_of_a_login_names_its_setting_and_not_the_one_called_as_the_method(
+    refuse: Refuse,
+) -> None:
+    problems = refuse(
+        "issuer: https://broker.example\nhttp: {is_behind_proxy: true, trusted_proxies: [192.0.2.1]}\n"
+        "keys:\n  store: vault-transit\n  vault:\n    url: https://vault.example\n    keys: {ES256: at}\n"
+        "    auth: {method: token_file, token_file: /nowhere, mount: m}\n"
+    )
+
+    assert any("keys.vault.auth.mount: there is no such setting" in one for one in problems)

@@ -133,6 +133,7 @@ def test_an_event_is_told_with_those_beside_it(asking: Asking) -> None:
         (AuditFilter(max_depth=0, decisions=["permit"], events=["token.issue"]), 1),
         (AuditFilter(tokens=["t1"]), 3),
         (AuditFilter(people=["carol"]), 0),
+        (AuditFilter(auditors=["alice"]), 0),
         (AuditFilter(since=moment(NOW + 63), until=moment(NOW + 65)), 2),
     ],
 )
@@ -430,6 +431,15 @@ def test_each_question_is_on_record_with_what_was_asked_and_told(asking: Asking)
     assert record["asked"] == "list clients=agent-x min_depth=0"
     assert record["people_asked"] == ["alice"]
     assert record["found"] >= 2
+
+
+def test_the_name_of_an_auditor_is_on_record_as_that_of_a_person_is(asking: Asking) -> None:
+    """Where people have pseudonyms, what is asked is kept from the text that has none."""
+    wanted = AuditFilter(auditors=["olga"], decisions=["permit"])
+    asking.ask("ListEvents", ListEventsRequest(filter=wanted))
+    (record,) = asking.audit.records
+    assert record["asked"] == "list decisions=permit"
+    assert record["people_asked"] == ["olga"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -586,7 +586,7 @@ def test_a_policy_that_is_not_there_cannot_be_switched_off(setting: Setting) -> 
 
     order = supervisor.reload()
 
-    assert "The policy to disable, al, does not exist." in order.problem
+    assert "The policy to disable, al, does not exist. Did you mean all?" in order.problem
     assert supervisor.configuration is before
     with pytest.raises(PolicyLoadError, match="The policy to disable, al, does not exist"):
         Configuration.load(load_settings(setting.file, {}))

@@ -13,6 +13,7 @@ LISTS: Final[Mapping[str, str]] = {
     "reason": "reasons",
     "grant": "grant_types",
     "person": "people",
+    "auditor": "auditors",
     "client": "clients",
     "server": "mcp_servers",
     "resource": "resources",

@@ -9,7 +9,7 @@ from typing import Final
 from broker.audit.chain import NOT_A_LINK
 from broker.audit.follow import Line
 from broker.audit.index.schema import CONCERNED, FACETS, ISSUED, PRESENTED
-from broker.audit.record import RECORD_DECODER, Record
+from broker.audit.record import READING_EVENTS, RECORD_DECODER, Record
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -29,7 +29,8 @@ class IndexEntry:
     A line, and what the index keeps of it.
 
     ``moment`` is in microseconds since 1970. ``facets`` are in the order of ``FACETS``, ``depth`` is -1
-    where the record tells none. ``tokens`` tells by ``jti`` what the record has to do with each.
+    where the record tells none. ``subject`` is the auditor where the record is about reading the record.
+    ``tokens`` tells by ``jti`` what the record has to do with each.
     """
 
     line: Line
@@ -93,10 +94,10 @@ def tokens_of(record: Record) -> dict[str, int]:
 
 
 def _person(record: Record) -> str:
+    if record.event in READING_EVENTS:
+        return record.auditor or ""
     if record.subject:
         return record.subject
-    if record.auditor:
-        return record.auditor
     # Whose tokens were withdrawn is no subject of the request, but whoever asks for them means this too.
     return record.party or "" if record.party_kind == "subject" else ""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from broker.audit.index.questions import Pseudonyms, known_texts, moment_of, numbers
+from broker.audit.index.questions import Pseudonyms, known_texts, moment_of, numbers, readings
 from broker.audit.index.schema import TALLIED, TICKS
 from broker.audit.query import PARTY_KINDS, Party
 
@@ -28,6 +28,7 @@ _OF_COMBINATIONS: Final = """
 _OF_PERSON: Final = """
     SELECT c.decision, c.client, c.mcp_client, c.mcp_server, c.resource, s.count, s.first, s.last
     FROM seen AS s CROSS JOIN combination AS c ON c.id = s.combination WHERE s.subject IN ({names})
+        AND c.event NOT IN ({readings})
 """
 _BY_HOUR: Final = """
     SELECT start, sum(count) FROM tally WHERE width = 3600 AND facet = {facet} AND value IN ({names})
@@ -74,7 +75,7 @@ def party_of(
     chosen = numbers(known)
     seen = _Seen()
     if kind == "person":
-        rows = connection.execute(_OF_PERSON.format(names=chosen))
+        rows = connection.execute(_OF_PERSON.format(names=chosen, readings=readings(connection)))
     else:
         where = " OR ".join(f"c.{column} IN ({chosen})" for column in _COLUMNS[kind])
         rows = connection.execute(_OF_COMBINATIONS.format(where=where))

@@ -9,6 +9,7 @@ from typing import Final
 from broker.audit.index.filling import key_of
 from broker.audit.index.schema import LAST_EVENT, TALLIED, TICKS, TIES
 from broker.audit.query import Query
+from broker.audit.record import READING_EVENTS
 
 Pseudonyms = Callable[[str], Sequence[str]]
 """What a person may be called in the records, by the name that people know."""
@@ -133,10 +134,8 @@ def conditions(
         bounds = f"BETWEEN {max(int(least), 0)} AND {DEEPEST if most is None else int(most)}"
         asked.clauses.append(f"c.depth {bounds}")
         asked.tally("depth", f"t.value - 1 {bounds}")
-    if query.people:
-        names = [name for person in query.people for name in (person, *pseudonyms_of(person))]
-        asked.subjects = known_texts(connection, names)
-        asked.is_empty |= not asked.subjects
+    if query.names:
+        _choose_names(connection, asked, query, pseudonyms_of)
     if query.tokens:
         asked.tokens = [key_of(salt, token) for token in query.tokens]
     return asked
@@ -159,6 +158,21 @@ def _choose(
     else:
         is_sum = len(columns) == 1 or len(values) == 1
         asked.tally(columns[0], f"t.value IN ({one_of})", is_sum=is_sum)
+
+
+def _choose_names(
+    connection: sqlite3.Connection, asked: Conditions, query: Query, pseudonyms_of: Pseudonyms
+) -> None:
+    names = [name for one in query.names for name in (one, *pseudonyms_of(one))]
+    asked.subjects = known_texts(connection, names)
+    # A record is about somebody, or about somebody who reads the record, and never both.
+    asked.is_empty |= not asked.subjects or bool(query.people and query.auditors)
+    asked.clauses.append(f"c.event {'IN' if query.auditors else 'NOT IN'} ({readings(connection)})")
+
+
+def readings(connection: sqlite3.Connection) -> str:
+    """The events in whose records the index has auditors in place of subjects, as numbers."""
+    return numbers(known_texts(connection, sorted(READING_EVENTS)))
 
 
 def known_texts(connection: sqlite3.Connection, values: Iterable[str]) -> list[int]:

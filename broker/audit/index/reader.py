@@ -155,7 +155,7 @@ class SqliteAuditReader:
 
     def find(self, query: Query, *, limit: int = 50, cursor: str = "") -> Page:
         most = _bounded(limit)
-        names = self._names_of(query.people)
+        names = self._names_of(query.names)
         with self._asking() as index:
             asked = _conditions(index, query, names)
             if cursor:
@@ -171,7 +171,7 @@ class SqliteAuditReader:
 
     def newer(self, query: Query, *, than: str, limit: int = 50) -> Sequence[Found]:
         most = _bounded(limit)
-        names = self._names_of(query.people)
+        names = self._names_of(query.names)
         while True:
             with self._asking() as index:
                 asked = _conditions(index, query, names)
@@ -244,7 +244,7 @@ class SqliteAuditReader:
         return self.presented(jti, limit=limit) if jti else []
 
     def buckets(self, query: Query, *, width: timedelta) -> Sequence[Bucket]:
-        names = self._names_of(query.people)
+        names = self._names_of(query.names)
         with self._asking() as index:
             asked = _conditions(index, query, names)
             return count_by_time(index.connection, asked, width=width)

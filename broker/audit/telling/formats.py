@@ -21,6 +21,7 @@ _COLUMNS: Final = (
     "peer",
     "client_id",
     "auth_method",
+    "auditor",
     "subject",
     "subject_issuer",
     "subject_kind",

@@ -309,7 +309,7 @@ def _auditor(record: Record) -> Told:
         yield from _asker(record)
         return
     yield "Auditor "
-    yield named("person", record.auditor)
+    yield named("auditor", record.auditor)
     method = _LOGINS.get(record.auth_method or "")
     if method is not None:
         yield f", by {method},"

@@ -18,8 +18,8 @@ class Piece:
     """
     A piece of a sentence. What names somebody or something also says what, and by which name.
 
-    ``kind`` is one of ``PARTY_KINDS``, ``token``, ``policy``, ``event``, or nothing. ``name`` is as the
-    record has it, and so may hold anything; ``text`` is one harmless line.
+    ``kind`` is one of ``PARTY_KINDS``, ``auditor``, ``token``, ``policy``, ``event``, or nothing. ``name`` is
+    as the record has it, and so may hold anything; ``text`` is one harmless line.
     """
 
     text: str

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import secrets
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,11 @@ Clock = Callable[[], float]
 """Unix seconds."""
 
 
+def opening(config: Path) -> str:
+    """The command that makes a link to the pages of the broker with these settings."""
+    return shlex.join(["broker", "audit", "open", "--config", str(config)])
+
+
 class LinksRefused(Exception):
     """The directory of the links cannot be used as it is; the sentence says why."""
 
@@ -53,10 +59,12 @@ class Links:
 
     A file is named by the SHA-256 of its link's secret, so that reading the directory opens nothing. Whoever
     can write here can read the audit record itself: a link gives nothing that the file system does not.
+    ``command`` makes another link.
     """
 
     directory: Path
     now: Clock = time.time
+    command: str = "broker audit open"
 
     def prepare(self) -> None:
         """Make the directory if it is not there; raises as ``issue`` does."""

@@ -26,7 +26,12 @@ from broker.web.review.guard import (
     session_of,
 )
 from broker.web.review.links import Links
-from broker.web.review.login_pages import begin_page, link_page, login_page, refused_page
+from broker.web.review.login_pages import (
+    begin_page,
+    link_page,
+    login_page,
+    refused_page,
+)
 from broker.web.review.openid import NotAnAuditor, OpenIdProvider
 from broker.web.review.pending import PENDING_SECONDS, Pending, PendingLogins
 from broker.web.review.place import BASE, Place, page_after_login
@@ -99,7 +104,7 @@ class ReviewAccess:
             return _to(page_after_login(request.query_params.get("next", "")))
         page = page_after_login(request.query_params.get("next", ""))
         issuer = None if self._provider is None else self._provider.issuer
-        return HTMLResponse(login_page(issuer, page))
+        return HTMLResponse(login_page(issuer, page, command=self._links.command))
 
     async def _show_link(self, request: Request) -> Response:
         # It is only a page with a button: what looks at links ahead of people spends none.
@@ -109,7 +114,7 @@ class ReviewAccess:
         try:
             secret = (await read_form(request)).get("secret", "")
         except FormRefused:
-            return _refused(TokenRejected(Reason.FORM_FORGED))
+            return self._refused(TokenRejected(Reason.FORM_FORGED))
 
         def prove() -> Auditor:
             return Auditor(self._links.spend(secret), "link")
@@ -120,12 +125,13 @@ class ReviewAccess:
     async def _begin(self, request: Request) -> Response:
         provider = self._provider
         if provider is None:
-            return HTMLResponse(refused_page(Reason.LOGIN_UNAVAILABLE.sentence), status_code=404)
+            page = refused_page(Reason.LOGIN_UNAVAILABLE.sentence, command=self._links.command)
+            return HTMLResponse(page, status_code=404)
         try:
             # Nobody's attempts use up what others may: it costs no memory, and the provider is asked once.
             begun = await run_in_threadpool(provider.begin)
         except OAuthError as error:
-            return _refused(error)
+            return self._refused(error)
         page = page_after_login(request.query_params.get("next", ""))
         sealed = self._pending.sealed(Pending(begun, page))
         response = HTMLResponse(begin_page(begun.url))
@@ -161,13 +167,13 @@ class ReviewAccess:
         except FormRefused:
             told = ""
         if not compare_digest(told.encode("utf-8", "replace"), session.form_token.encode()):
-            return _refused(TokenRejected(Reason.FORM_FORGED))
+            return self._refused(TokenRejected(Reason.FORM_FORGED))
         # It ends whether or not that can be recorded.
         self.sessions.end(session)
         try:
             await run_in_threadpool(self._record_logout, _context(request), session)
         except OAuthError as error:
-            response = _refused(error)
+            response = self._refused(error)
         else:
             response = _to(LOGIN)
         response.headers.append("Set-Cookie", self.place.cookie(_COOKIE, "", lifetime=0))
@@ -186,9 +192,9 @@ class ReviewAccess:
             secret = await run_in_threadpool(self._login, context, how, prove)
         except TokenRejected as rejected:
             self._limits.charge(context.source)
-            return _refused(rejected)
+            return self._refused(rejected)
         except OAuthError as error:
-            return _refused(error)
+            return self._refused(error)
         if "broker.session" in request.scope:
             self.sessions.end(session_of(request))
         response = _to(page)
@@ -216,6 +222,19 @@ class ReviewAccess:
             undo.pop_all()
         return secret
 
+    def _refused(self, error: OAuthError | TokenRejected) -> Response:
+        """A page that says why not, in the sentence of the reason."""
+        status = 403
+        headers = {}
+        if isinstance(error, OAuthError):
+            status = error.http_status
+        if isinstance(error, TemporarilyUnavailable):
+            headers["Retry-After"] = str(error.retry_after)
+        sentence = _sentence(error)
+        return HTMLResponse(
+            refused_page(sentence, command=self._links.command), status_code=status, headers=headers
+        )
+
     def _end(self, secret: str) -> None:
         session = self.sessions.find(secret)
         if session is not None:
@@ -237,18 +256,6 @@ def _context(request: Request) -> RequestContext:
 
 def _to(target: str) -> Response:
     return RedirectResponse(target, status_code=303)
-
-
-def _refused(error: OAuthError | TokenRejected) -> Response:
-    """A page that says why not, in the sentence of the reason."""
-    status = 403
-    headers = {}
-    if isinstance(error, OAuthError):
-        status = error.http_status
-    if isinstance(error, TemporarilyUnavailable):
-        headers["Retry-After"] = str(error.retry_after)
-    sentence = _sentence(error)
-    return HTMLResponse(refused_page(sentence), status_code=status, headers=headers)
 
 
 _TOLD: Final = frozenset(

@@ -22,18 +22,25 @@ _PAGE: Final = """\
 </main>
 </html>
 """
-_COMMAND: Final = "<p>On the broker's machine, <code>broker audit open</code> makes a link.</p>"
+_COMMAND: Final = """\
+<p>On the broker's machine, as the account that it runs as, this command makes a new link:</p>
+<pre tabindex="0" aria-label="Command"><code>{command}</code></pre>
+<p>A link logs one browser in, once, within two minutes.</p>"""
 
 _LONGEST_SHOWN: Final = 500
 
 
-def login_page(issuer: str | None, page: str) -> str:
-    """How to log in: at the provider, where there is one, and by a link. ``page`` is shown after it."""
+def login_page(issuer: str | None, page: str, *, command: str) -> str:
+    """
+    How to log in: at the provider, where there is one, and by a link. ``page`` is shown after it.
+
+    ``command`` makes a link.
+    """
     if issuer is None:
-        return _page("Log in to read the audit record", _COMMAND)
+        return _page("Log in to read the audit record", _by_link(command))
     target = escape(f"{BASE}/login/begin?{urlencode({'next': page})}")
     link = f'<p><a class="button" href="{target}">Log in at {escape(issuer)}</a></p>'
-    return _page("Log in to read the audit record", link + _COMMAND)
+    return _page("Log in to read the audit record", link + _by_link(command))
 
 
 def link_page(secret: str) -> str:
@@ -42,7 +49,8 @@ def link_page(secret: str) -> str:
         f'<form method="post" action="{BASE}/login/link">'
         f'<input type="hidden" name="secret" value="{escape(secret[:64])}">'
         '<p><button class="primary" type="submit">Read the audit record</button></p></form>'
-        "<p>The link works once, and only for two minutes.</p>"
+        "<p>This logs this browser in to the auditor's pages. The link works once, and only for two "
+        "minutes.</p>"
     )
     return _page("Log in by a link", content)
 
@@ -63,10 +71,15 @@ def onward_page(target: str) -> str:
     return _page("Do you mean to ask this?", content)
 
 
-def refused_page(sentence: str) -> str:
-    """Why somebody was not let in."""
+def refused_page(sentence: str, *, command: str) -> str:
+    """Why somebody was not let in, and the ``command`` that makes a link."""
     again = f'<p><a href="{BASE}/login">Log in again</a></p>'
-    return _page("Not logged in", f'<p role="alert">{escape(sentence)}</p>{again}')
+    told = f'<p role="alert">{escape(sentence)}</p>{again}{_by_link(command)}'
+    return _page("Not logged in", told)
+
+
+def _by_link(command: str) -> str:
+    return _COMMAND.format(command=escape(command))
 
 
 def _page(title: str, content: str) -> str:

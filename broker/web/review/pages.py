@@ -48,6 +48,9 @@ _FILTERS_BY_KIND: Final = {
 _TYPED: Final = frozenset({"reason", "client", "server", "resource", "policy", "token"})
 """Filters whose values are typed in, and may be a name in the wrong place."""
 
+_NAMES: Final = frozenset({"person", "auditor"})
+"""Filters whose values are names of people, and in no text on record."""
+
 _Found = TypeVar("_Found")
 
 
@@ -294,10 +297,10 @@ class Pages:
 
 
 def _look(what: str, asked: Asked) -> Look:
-    pairs = [(name, value) for name, value in asked.pairs if name != "person"]
+    pairs = [(name, value) for name, value in asked.pairs if name not in _NAMES]
     typed = tuple(value for name, value in pairs if name in _TYPED)
     bare = address(what, [pair for pair in pairs if pair[0] not in _TYPED])
-    return Look(address(what, pairs), asked.query.people, bare, typed)
+    return Look(address(what, pairs), asked.query.names, bare, typed)
 
 
 def _typed(what: str, text: str) -> Look:

@@ -92,6 +92,7 @@ class Row:
     decision: str
     what: str
     person: Name | None
+    auditor: Name | None
     through: Sequence[Name]
     target: Name | None
     scopes: Sequence[str]
@@ -117,7 +118,7 @@ def link(kind: str, name: str) -> str:
         return address(f"{BASE}/{PARTY_PATHS[kind]}", [("name", name)])
     if kind == "token":
         return lineage_address(name)
-    return address(BASE, [("policy", name)]) if kind == "policy" else ""
+    return address(BASE, [(kind, name)]) if kind in {"policy", "auditor"} else ""
 
 
 def named(kind: str, name: str | None) -> Name | None:
@@ -136,6 +137,7 @@ def row(found: Found) -> Row:
         decision=record.decision,
         what=what(record),
         person=named("person", record.subject if is_user else None),
+        auditor=named("auditor", record.auditor),
         through=through(record),
         target=_target(record),
         scopes=record.scopes_granted or (),

@@ -9,9 +9,10 @@ import pytest
 
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.query import Found, Query, QueryRefused, QueryTooExpensive
-from broker.audit.record import ScopeFact
+from broker.audit.record import Record, ScopeFact
 from tests.audit.index.lives import NOW, Life, ids, issue, presented
 
+DAY = timedelta(days=1)
 RECORDS = (
     issue(
         1, subject="ann", client_id="desk", mcp_client="desk", grant_type="exchange", chain_depth=1
@@ -204,6 +205,51 @@ def test_people_are_found_under_their_pseudonyms(tmp_path: Path) -> None:
     party = reader.party("person", "ann")
     assert party is not None
     assert party.permitted == 3
+    life.close()
+
+
+def reading(number: int, auditor: str, **facts: Any) -> Record:
+    told = {
+        "event": "audit.read",
+        "jti": None,
+        "auditor": auditor,
+        "people_asked": ["~2026-11~ann"],
+    }
+    return issue(number, **told | facts)
+
+
+def test_whoever_read_the_record_is_found_as_an_auditor_and_not_as_a_person(
+    tmp_path: Path,
+) -> None:
+    names = {"olga": ["~2026-10~olga", "~2026-11~olga"]}
+    life = Life(tmp_path, pseudonyms_of=lambda name: names.get(name, []))
+    start = life.tell(issue(1, subject="ben")).latest()
+    reader = life.tell(
+        reading(2, "~2026-10~olga"),
+        reading(3, "~2026-11~olga", event="audit.login", decision="deny"),
+        reading(4, "root", event="audit.logout"),
+        reading(5, "ben"),
+        # The same person, as somebody whom a token is about.
+        issue(6, subject="~2026-11~olga"),
+    )
+
+    olga, ben = Query(auditors=("olga",)), Query(auditors=("ben",))
+    assert ids(reader.find(olga).found) == ["event-3", "event-2"]
+    assert ids(reader.newer(olga, than=start)) == ["event-2", "event-3"]
+    assert sum(one.permitted + one.denied for one in reader.buckets(olga, width=DAY)) == 2
+    assert ids(reader.find(ben).found) == ["event-5"]
+    assert ids(reader.find(Query(auditors=("root", "ben"))).found) == ["event-5", "event-4"]
+    assert ids(reader.find(Query(auditors=("olga",), decisions=("deny",))).found) == ["event-3"]
+    assert ids(reader.find(Query(people=("olga",))).found) == ["event-6"]
+    assert ids(reader.find(Query(people=("ben",))).found) == ["event-1"]
+
+    assert reader.find(Query(people=("olga",), auditors=("olga",))).found == []
+    assert reader.find(Query(auditors=("nobody",))).found == []
+    assert reader.find(Query(people=("root",))).found == []
+    assert reader.party("person", "root") is None
+    party = reader.party("person", "ben")
+    assert party is not None
+    assert party.permitted == 1
     life.close()
 
 

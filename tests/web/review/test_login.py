@@ -19,7 +19,7 @@ from broker.fetch import GuardedFetcher
 from broker.issuers import IssuerKeyRing
 from broker.web.peers import Peers
 from broker.web.review.guard import session_of
-from broker.web.review.links import Links
+from broker.web.review.links import Links, opening
 from broker.web.review.login import ReviewAccess
 from broker.web.review.openid import AuditorRules, OpenIdProvider, OpenIdTerms
 from broker.web.review.place import Place, page_after_login
@@ -40,7 +40,7 @@ class Pages:
     def __init__(self, directory: Path, provider: Provider, *, origin: str = ORIGIN) -> None:
         self.clock = Clock()
         self.audit = RecordingAuditLog()
-        self.links = Links(directory / "links")
+        self.links = Links(directory / "links", command=opening(Path("/etc/a <b>.yaml")))
         self.provider = provider
         self.origin = origin
         place = Place(origin)
@@ -186,6 +186,22 @@ def test_a_link_opens_the_pages_once(pages: Pages) -> None:
         ("audit.login", "permit", None, ME),
         ("audit.login", "deny", "link_unknown", None),
     ]
+
+
+def test_whoever_is_not_logged_in_is_told_the_command_that_makes_a_link(pages: Pages) -> None:
+    """With the settings of the broker that runs, as a shell takes them, and as text."""
+    secret = pages.links.issue()
+    browser = pages.browser()
+    browser.post("/audit/login/link", data={"secret": secret}, headers=FORM)
+
+    used = pages.browser().post("/audit/login/link", data={"secret": secret}, headers=FORM)
+    login = pages.browser().get("/audit/login")
+
+    told = "broker audit open --config &#x27;/etc/a &lt;b&gt;.yaml&#x27;"
+    for page in (used, login):
+        assert f"<code>{told}</code>" in page.text
+        assert "once, within two minutes" in page.text
+    assert "The link was used before, or its time is over." in used.text
 
 
 def test_to_look_at_a_link_does_not_spend_it(pages: Pages) -> None:

@@ -642,3 +642,27 @@ def test_the_style_sheet_and_the_script_are_kept_by_browsers_until_they_change(
 def client_with(story: Story, streams: Streams) -> TestClient:
     """A program that asks for pages with these streams."""
     return TestClient(Starlette(routes=review_routes(desk_of(story), streams=streams)))
+
+
+def test_whoever_read_the_record_is_called_an_auditor_and_no_person(tmp_path: Path) -> None:
+    story = Story(tmp_path / "audit")
+    told: dict[str, Any] = {"event": "audit.read", "jti": None, "auth_method": "link"}
+    story.tell(
+        issue("asked", at=NOW - 2, auditor="root", people_asked=["ann"], **told),
+        issue("about", at=NOW - 1, subject="root"),
+    )
+    client = client_of(desk_of(story))
+
+    listed = client.get("/audit?auditor=root").text
+    about = client.get("/audit?person=root").text
+    shown = client.get("/audit/events/asked").text
+    party = client.get("/audit/people?name=root").text
+
+    assert ids_in(listed) == ["asked"]
+    cell = '<td role="cell" data-label="Auditor" class="name"><span class="role">Auditor</span>'
+    assert cell in listed
+    assert '<a class="quiet" href="/audit?auditor=root">root</a>' in listed
+    assert ids_in(about) == ids_in(party) == ["about"]
+    assert 'class="role"' not in about
+    assert '<a href="/audit?auditor=root">root</a>' in shown
+    story.close()

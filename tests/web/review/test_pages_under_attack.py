@@ -95,6 +95,13 @@ def test_nor_is_one_in_the_wrong_filter(asked: Asked, name: str) -> None:
     assert witness.records[-1]["asked"] == "records?decision=permit"
 
 
+def test_the_name_of_an_auditor_is_in_no_text_on_record(asked: Asked) -> None:
+    browser, witness = asked
+    browser.get("/audit?decision=permit&auditor=olga&person=ann")
+    assert witness.records[-1]["asked"] == "records?decision=permit"
+    assert witness.records[-1]["people_asked"] == ("ann", "olga")
+
+
 def test_what_is_found_is_asked_for_by_its_id(asked: Asked) -> None:
     browser, witness = asked
     browser.get("/audit/events/id-7")

@@ -237,7 +237,9 @@ class Auditing:
 
     def _verifier(self, settings: VerifySettings) -> Verifying:
         within = settings.within.total_seconds()
-        terms = VerifyTerms(every=settings.every.total_seconds(), within=within, settled=_SETTLED_SECONDS)
+        terms = VerifyTerms(
+            every=settings.every.total_seconds(), within=within, settled=_SETTLED_SECONDS
+        )
 
         def ask() -> Question | None:
             found = self._evidence

@@ -86,9 +86,10 @@ def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: D
 def tampered(directory: Path) -> None:
     """One letter of a record that was sealed in an earlier life."""
     segment = directory / "http-0.000001.jsonl"
-    content = segment.read_bytes()
-    assert b'"req-1"' in content
-    segment.write_bytes(content.replace(b'"req-1"', b'"req-x"'))
+    # In its place: a file that is empty for a moment is other damage.
+    with segment.open("r+b") as file:
+        file.seek(file.read().index(b'"req-1"') + len(b'"req-'))
+        file.write(b"x")
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ def sealed_before(tmp_path: Path, chain: DiskChain) -> Path:
     auditing.begin()
     chain.append([record(2)])
     until(lambda: auditing.integrity().records == 3, seconds=5, what="it is sealed")
+    auditing.reader.catch_up()
     auditing.close()
     return tmp_path / ".broker" / "audit"
 
@@ -319,6 +321,9 @@ def test_with_vault_the_checkpoint_is_anchored_and_printed_for_an_auditor(
     with auditing.under_way():
         until(lambda: auditing.integrity().anchored_records == 2, seconds=5, what="it is anchored")
         assert "broker_audit_anchor_conflict 0.0" in page(auditing)
+        assert auditing._evidence is not None
+        asked = auditing._evidence.question(within=9)
+        assert [open_note(asked.anchor, [NoteKey.read(key)]) for key in asked.keys]
     config = str(tmp_path / "broker.yaml")
     status, _, note = broker("audit", "anchor", "--config", config).partition(" ")
     assert status == "0"

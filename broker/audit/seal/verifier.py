@@ -36,7 +36,6 @@ from broker.audit.seal.verified import (
 from broker.lifeline import end_with_parent
 
 _ANCHOR: Final = "anchor"
-_LOWEST_PRIORITY: Final = 19
 _MARGIN: Final = 5.0
 """Who asks is to end this process in time; only when it cannot does this process end by itself."""
 
@@ -44,7 +43,7 @@ _MARGIN: Final = 5.0
 def main() -> None:
     """Answer the question on standard input on standard output."""
     answers = _only_for_the_answer()
-    _give_way()
+    _offer_itself()
     question = msgspec.json.decode(sys.stdin.buffer.read(LARGEST_MESSAGE), type=Question)
     if _tie(question):
         with open(answers, "wb") as file:  # noqa: PTH123 - of a descriptor.
@@ -75,9 +74,8 @@ def _only_for_the_answer() -> int:
     return answers
 
 
-def _give_way() -> None:
-    """Let everybody else go first: to a core, and where memory runs out."""
-    os.nice(_LOWEST_PRIORITY)
+def _offer_itself() -> None:
+    """Be the first to be ended where memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 

@@ -30,6 +30,7 @@ _AGAIN: Final = 0.125
 """Of the interval: so much later it is tried again where it could not be verified."""
 _JITTER: Final = 0.1
 _TICK: Final = 0.2
+_LOWEST_PRIORITY: Final = 19
 _LARGEST_MEMORY: Final = 1024
 
 _log = structlog.get_logger("broker.audit")
@@ -200,6 +201,8 @@ def answer_apart(
         cwd="/",
     ) as process:
         try:
+            # From here, so that it gives way while it loads as well.
+            os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST_PRIORITY)
             said = _said(process, question, is_ending)
         finally:
             process.kill()

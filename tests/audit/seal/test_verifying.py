@@ -183,18 +183,19 @@ def test_a_verifier_that_somebody_else_has_started_says_nothing(log: SealedLog) 
         answer_apart(question(log, parent=1))
 
 
-def test_a_verifier_is_given_nothing_but_what_is_public(
+def test_a_verifier_gives_way_and_is_given_nothing_but_what_is_public(
     log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKER_VAULT_TOKEN", "hvs.secret")
     program = (
         "import os, sys, json; asked = json.load(sys.stdin); fds = os.listdir('/proc/self/fd')\n"
         "told = [sorted(os.environ), sys.argv, len(fds), sorted(asked), asked['keys'], os.getcwd()]\n"
+        "told += [os.getpriority(os.PRIO_PROCESS, 0)]\n"
         "print(json.dumps({'type': 'Failed', 'failure': json.dumps(told)}))"
     )
     with pytest.raises(Unverified) as raised:
         answer_apart(question(log), verifier=("-S", "-c", program))
-    environment, arguments, descriptors, members, keys, place = msgspec.json.decode(
+    environment, arguments, descriptors, members, keys, place, priority = msgspec.json.decode(
         str(raised.value)
     )
     # Python adds the second by itself where no locale is told.
@@ -203,10 +204,12 @@ def test_a_verifier_is_given_nothing_but_what_is_public(
     assert descriptors == 4
     assert members == sorted(Question.__struct_fields__)
     assert [NoteKey.read(key) for key in keys] == [log.key]
-    assert place == "/"
+    assert (place, priority) == ("/", 19)
 
 
-def test_a_verifier_gives_way_to_everybody_and_ends_with_whoever_asked(log: SealedLog) -> None:
+def test_a_verifier_ends_with_whoever_asked_and_first_where_memory_runs_out(
+    log: SealedLog,
+) -> None:
     mark = log.directory / "mark"
     slow = (
         "import os, time; from broker.audit.seal import verifier\n"
@@ -225,7 +228,6 @@ def test_a_verifier_gives_way_to_everybody_and_ends_with_whoever_asked(log: Seal
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         until(mark.exists, seconds=20, what="it has begun to look")
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
         assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
         parent.kill()
     until(lambda: not is_alive(pid), seconds=5, what="it has ended")

@@ -242,11 +242,13 @@ class Auditing:
         )
 
         def ask() -> Question | None:
-            found = self._evidence
-            if found is None:
-                raise Unverified(f"nothing could be sealed: {self._sealing.failure}")
-            is_new = found.sealer.last is None and not self._sealing.failure
-            return None if is_new else found.question(within=within)
+            found, failure = self._evidence, self._sealing.failure
+            if found is not None and (failure or found.sealer.last is not None):
+                return found.question(within=within)
+            if failure:
+                raise Unverified(f"nothing could be sealed: {failure}")
+            # It has only just begun.
+            return None
 
         return Verifying(self._settings.audit.directory, terms, ask, now=self._now)
 

@@ -140,7 +140,7 @@ class Verifying:
             pause = every * _AGAIN
         else:
             if found is None:
-                return self._terms.settled
+                return max(self._terms.settled, _TICK)
             pause = every * random.uniform(1 - _JITTER, 1)  # noqa: S311 - no secret.
         is_broken = self.last is not None and self.last.fault_count > 0
         # Another process knows nothing of a fault until it has looked for itself.

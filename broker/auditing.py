@@ -1,5 +1,6 @@
 """What the control process does for auditors: it seals the record, proves it, ships it and watches it."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,20 +9,31 @@ from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
+from broker.audit.checkpoints import CheckpointRefused
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
+from broker.audit.notes import NoteRefused
 from broker.audit.outlets import Outlets
-from broker.audit.seal.anchor import Anchor, AnchorConflict
+from broker.audit.seal.anchor import Anchor, AnchorConflict, anchored_note
 from broker.audit.seal.integrity import Integrity, NotSealed
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.sealer import Sealer
 from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.time_stamps import Authority, TimeStamper
+from broker.audit.seal.verified import Question
+from broker.audit.seal.verifying import Unverified, Verifying, VerifyTerms
+from broker.audit.segments import AuditLogRefused
 from broker.config import Settings
+from broker.config.settings import VerifySettings
 from broker.fetch.guarded import GuardedFetcher
 from broker.metrics.outlets import outlet_families
-from broker.metrics.sealing import SealMeasures, seal_families
+from broker.metrics.sealing import (
+    SealMeasures,
+    VerificationMeasures,
+    seal_families,
+    verification_families,
+)
 from broker.people import open_pseudonyms
 from broker.signing import open_audit_anchor, open_audit_signer
 
@@ -30,6 +42,12 @@ _STAMP_SECONDS: Final = 10.0
 
 _CLOSING_SECONDS: Final = 8.0
 """How long the end of all that goes on here is waited for."""
+
+_SETTLED_SECONDS: Final = 30.0
+"""So long after the start nothing is verified, while there is more to do."""
+
+_MOST_CHANGED: Final = 100
+"""So many records that could not be proved are remembered."""
 
 _INDEX_SECONDS: Final = 1.0
 """How often the index is brought up to date."""
@@ -57,6 +75,24 @@ class _Evidence:
             else None
         )
         self.stamper = _stamper(settings, now=now)
+        # Verifying has a thread of its own, too.
+        self._verified_by = open_audit_signer(settings, origin=self.origin)
+        self._anchored_at = open_audit_anchor(settings, log_id=log_id)
+        stamps = settings.audit.seal.time_stamps
+        self._stamp_roots = "" if stamps is None else str(stamps.ca_file.absolute())
+        self._directory = str(directory.absolute())
+
+    def question(self, *, within: float) -> Question:
+        """What is to be verified, by the public keys and with what is anchored at this moment."""
+        document, keys = self._anchored_at, self._verified_by.keys()
+        return Question(
+            directory=self._directory,
+            keys=[key.text for key in keys],
+            anchor="" if document is None else anchored_note(document) or "",
+            stamp_roots=self._stamp_roots,
+            parent=os.getpid(),
+            within=within,
+        )
 
 
 class Auditing:
@@ -78,8 +114,14 @@ class Auditing:
         self.reader = _reader(settings)
         self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
         audit = settings.audit
+        self._changed: dict[str, str] = {}
+        self._verifying = None if audit.verify is None else self._verifier(audit.verify)
         self._outlets = Outlets(
-            audit.directory, sinks=audit.sinks, alerts=audit.alerts, damaged=self._damaged
+            audit.directory,
+            sinks=audit.sinks,
+            alerts=audit.alerts,
+            damaged=self._damaged,
+            unverified=self._unverified,
         )
 
     def begin(self) -> None:
@@ -88,6 +130,8 @@ class Auditing:
         self._witnessing.begin()
         self._indexing.begin()
         self._outlets.begin()
+        if self._verifying is not None:
+            self._verifying.begin()
 
     def close(self) -> None:
         """Seal what there is, and stop; whoever writes chains should have closed them by then."""
@@ -95,11 +139,15 @@ class Auditing:
         for one in (self._sealing, self._witnessing, self._indexing, self._outlets):
             one.ask_to_end()
         self.reader.ask_to_end()
+        if self._verifying is not None:
+            self._verifying.ask_to_end()
         until = time.monotonic() + _CLOSING_SECONDS
         self._sealing.close()
         for rounds in (self._witnessing, self._indexing):
             rounds.close(within=_left(until))
         self._outlets.close(within=_left(until))
+        if self._verifying is not None:
+            self._verifying.close(within=_left(until))
         self.reader.close()
         if self._evidence is not None:
             self._evidence.sealer.close()
@@ -116,9 +164,11 @@ class Auditing:
     def integrity(self) -> Integrity:
         """How far the record is sealed, and whether that goes on."""
         failure, failures = self._sealing.failure, self._sealing.failures
-        found = self._evidence
+        found, verifying = self._evidence, self._verifying
+        verified = None if verifying is None else verifying.last
+        unverified = self._unverified()
         if found is None:
-            return Integrity(failure=failure, failures=failures)
+            return Integrity(failure=failure, failures=failures, unverified=unverified)
         last, anchor, stamper = found.sealer.last, found.anchor, found.stamper
         anchored = None if anchor is None else anchor.anchored
         return Integrity(
@@ -134,13 +184,23 @@ class Auditing:
             anchor_failure=self._witnessing.failure,
             has_anchor_conflict=self._has_conflict,
             stamped_at=None if stamper is None or stamper.last is None else stamper.last.time,
+            changed=dict(self._changed),
+            verified=verified,
+            unverified=unverified,
         )
 
     def prove(self, writer: str, seq: int) -> str:
         """The proof of one record, as ``Proofs`` tells."""
         if self._evidence is None:
             raise NotSealed("nothing was sealed yet")
-        return self._evidence.prover.prove(writer, seq)
+        try:
+            return self._evidence.prover.prove(writer, seq)
+        except NotSealed:
+            raise
+        except (AuditLogRefused, NoteRefused, CheckpointRefused) as refused:
+            if len(self._changed) < _MOST_CHANGED:
+                self._changed.setdefault(f"record {seq} of {writer}", str(refused))
+            raise AuditLogRefused(str(refused)) from refused
 
     def measures(self) -> Iterable[Metric]:
         """What is measured, for the metrics page."""
@@ -156,16 +216,41 @@ class Auditing:
             stamped_at=None if stamped is None else stamped.timestamp(),
         )
         yield from seal_families(measured, now=self._now())
+        yield from verification_families(_measured(self._verifying))
         outlets = self._outlets
         yield from outlet_families(backlogs=outlets.backlogs(), alerts=outlets.alerts())
 
     def _damaged(self) -> Mapping[str, str]:
-        """What sealing knows to be wrong, for the alerts."""
+        """What sealing, questions, proofs and the last verification found to be wrong, for the alerts."""
         found = self.integrity()
         damaged = {f"seal of {writer}": fault for writer, fault in found.faults.items()}
+        damaged |= {**self.reader.changed(), **found.changed}
+        if found.verified is not None:
+            faults = found.verified.faults
+            damaged |= {one.place: f"{one.kind}: {one.sentence}" for one in faults}
         if found.has_anchor_conflict:
             damaged["anchor"] = "what is anchored is no checkpoint of this record"
         return damaged
+
+    def _unverified(self) -> str:
+        return "" if self._verifying is None else self._verifying.trouble
+
+    def _verifier(self, settings: VerifySettings) -> Verifying:
+        within = settings.within.total_seconds()
+        terms = VerifyTerms(
+            every=settings.every.total_seconds(), within=within, settled=_SETTLED_SECONDS
+        )
+
+        def ask() -> Question | None:
+            found, failure = self._evidence, self._sealing.failure
+            if found is not None and (failure or found.sealer.last is not None):
+                return found.question(within=within)
+            if failure:
+                raise Unverified(f"nothing could be sealed: {failure}")
+            # It has only just begun.
+            return None
+
+        return Verifying(self._settings.audit.directory, terms, ask, now=self._now)
 
     def _seal(self) -> None:
         if self._evidence is None:
@@ -191,6 +276,18 @@ class Auditing:
             self._has_conflict = True
             raise
         self._has_conflict = False
+
+
+def _measured(verifying: Verifying | None) -> VerificationMeasures | None:
+    if verifying is None:
+        return None
+    last = verifying.last
+    return VerificationMeasures(
+        records=None if last is None else last.records,
+        faults=None if last is None else last.fault_count,
+        age=verifying.age,
+        failures=verifying.failures,
+    )
 
 
 def _left(until: float) -> float:

@@ -3,6 +3,7 @@
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,17 @@ from structlog.testing import capture_logs
 
 from broker.audit.disk import DiskChain
 from broker.audit.notes import NoteKey, open_note
+from broker.audit.query import Query, RecordChanged
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.seal.proof import Proof
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.store import CheckpointStore
+from broker.audit.seal.verifying import MEMORY
+from broker.audit.segments import AuditLogRefused
 from broker.auditing import Auditing
 from broker.cli import main
 from broker.config import Settings, load_settings
+from broker.web.review.evidence import standing
 from tests.audit.chains import NOW, record
 from tests.audit.seal.authority import TimeStampAuthority
 from tests.audit.sinks.collecting import CollectorServer, closing, hang, seconds_for
@@ -30,9 +35,11 @@ from tests.openbao import OpenBao, Transit
 PLAIN = "issuer: http://127.0.0.1:8080\nlisten: {http: 127.0.0.1:8080, admin: 127.0.0.1:9443}\n"
 
 
-def settings_of(folder: Path, text: str = PLAIN, *, seal: str = "every: 1s") -> Settings:
+def settings_of(
+    folder: Path, text: str = PLAIN, *, seal: str = "every: 1s", more: str = "verify: {}"
+) -> Settings:
     path = folder / "broker.yaml"
-    path.write_text(f"{text}audit: {{seal: {{{seal}}}}}\n")
+    path.write_text(f"{text}audit: {{seal: {{{seal}}}, {more}}}\n")
     return load_settings(path, {})
 
 
@@ -74,6 +81,99 @@ def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: D
         assert "broker_audit_sink_backlog_records" in page(auditing)
         chain.append([record(2)])
     assert auditing.integrity().records == 3
+
+
+def tampered(directory: Path) -> None:
+    """One letter of a record that was sealed in an earlier life."""
+    segment = directory / "http-0.000001.jsonl"
+    # In its place: a file that is empty for a moment is other damage.
+    with segment.open("r+b") as file:
+        file.seek(file.read().index(b'"req-1"') + len(b'"req-'))
+        file.write(b"x")
+
+
+@pytest.fixture
+def sealed_before(tmp_path: Path, chain: DiskChain) -> Path:
+    """The directory of a record that was sealed, indexed and watched before; nobody reads it again."""
+    auditing = Auditing(settings_of(tmp_path))
+    auditing.begin()
+    chain.append([record(2)])
+    until(lambda: auditing.integrity().records == 3, seconds=5, what="it is sealed")
+    auditing.reader.catch_up()
+    auditing.close()
+    return tmp_path / ".broker" / "audit"
+
+
+def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
+    tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tampered(sealed_before)
+    (sealed_before / MEMORY).write_text('{"due": 0}')
+    monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
+    auditing = Auditing(settings_of(tmp_path))
+    with capture_logs() as told, auditing.under_way():
+        until(lambda: auditing.integrity().verified, seconds=10, what="it is looked through")
+        found = auditing.integrity()
+        assert (dict(found.faults), found.failure, found.unverified) == ({}, "", "")
+        assert "broker_audit_verification_faults 1.0" in page(auditing)
+        assert "broker_audit_broken_chains 0.0" in page(auditing)
+        (wrong,) = standing(auditing, auditing.reader.extent()).faults
+        alert = 'broker_audit_alerts_total{rule="damage"} 1.0'
+        until(lambda: alert in page(auditing), seconds=5, what="it is an alert")
+    assert wrong.startswith("http-0.000001.jsonl:2: the record was changed after it was written")
+    (alerted,) = [one for one in told if one["event"] == "audit_alert"]
+    assert (alerted["rule"], alerted["chain"]) == ("damage", "http-0.000001.jsonl:2")
+    assert alerted["wrong"].startswith("changed: ")
+    assert [one["event"] for one in told if one["log_level"] == "critical"] == ["audit_not_whole"]
+
+
+def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verified_unasked(
+    tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
+    (sealed_before / MEMORY).write_text('{"due": 0}')
+    auditing = Auditing(settings_of(tmp_path, more="verify: {enabled: false}"))
+    assert auditing._verifying is None
+    with capture_logs() as told, auditing.under_way():
+        until(lambda: auditing.integrity().records > 2, seconds=5, what="it is sealed")
+        event_id = auditing.reader.find(Query(events=("token.issue",))).found[-1].record.event_id
+        tampered(sealed_before)
+        for _ in range(3):
+            assert auditing.reader.find(Query(events=("token.issue",))).changed
+            with pytest.raises(RecordChanged):
+                auditing.reader.get(event_id)
+            with pytest.raises(AuditLogRefused, match="not the one that was sealed"):
+                auditing.prove("http-0", 1)
+        alerts = 'broker_audit_alerts_total{rule="damage"} 2.0'
+        until(lambda: alerts in page(auditing), seconds=5, what="both are alerts")
+        faults = standing(auditing, auditing.reader.extent()).faults
+        assert "broker_audit_verification_faults 1" not in page(auditing)
+    places = {one["chain"]: one["wrong"] for one in told if one["event"] == "audit_alert"}
+    (of_file, of_proof) = sorted(places)
+    assert of_file.startswith("http-0.000001.jsonl, byte ")
+    assert "changed after it was indexed" in places[of_file]
+    assert of_proof == "record 1 of http-0"
+    assert len(faults) == 2
+    assert "audit_verified" not in {one["event"] for one in told}
+
+
+def test_a_verifier_that_cannot_be_started_is_an_alert_of_its_own_kind(
+    tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    (sealed_before / MEMORY).write_text('{"due": 0}')
+    auditing = Auditing(settings_of(tmp_path))
+    with capture_logs() as told, auditing.under_way():
+        alert = 'broker_audit_alerts_total{rule="unverified"} 1.0'
+        until(lambda: alert in page(auditing), seconds=5, what="it is an alert")
+        assert "broker_audit_verification_failures_total 1.0" in page(auditing)
+        assert 'rule="damage"} 0.0' in page(auditing)
+        (trouble,) = standing(auditing, auditing.reader.extent()).troubles
+        assert trouble.startswith("The whole record could not be verified: FileNotFoundError")
+    (alerted,) = [one for one in told if one["event"] == "audit_alert"]
+    assert alerted["rule"] == "unverified"
+    assert "audit_verification_failed" in {one["event"] for one in told}
 
 
 def test_the_last_records_are_sealed_when_it_closes(tmp_path: Path, chain: DiskChain) -> None:
@@ -221,6 +321,9 @@ def test_with_vault_the_checkpoint_is_anchored_and_printed_for_an_auditor(
     with auditing.under_way():
         until(lambda: auditing.integrity().anchored_records == 2, seconds=5, what="it is anchored")
         assert "broker_audit_anchor_conflict 0.0" in page(auditing)
+        assert auditing._evidence is not None
+        asked = auditing._evidence.question(within=9)
+        assert [open_note(asked.anchor, [NoteKey.read(key)]) for key in asked.keys]
     config = str(tmp_path / "broker.yaml")
     status, _, note = broker("audit", "anchor", "--config", config).partition(" ")
     assert status == "0"
@@ -257,6 +360,23 @@ def test_settings_that_would_show_less_than_they_promise_are_refused(
 ) -> None:
     with pytest.raises(Exception, match=told):
         settings_of(tmp_path, seal=seal)
+
+
+@pytest.mark.parametrize(
+    "verify", ["every: 59s", "every: 31d", "within: 59s", "within: 8d", "enabled: 1d", "often: 1d"]
+)
+def test_a_verification_that_would_be_a_burden_or_come_too_late_is_refused(
+    tmp_path: Path, verify: str
+) -> None:
+    with pytest.raises(Exception, match=r"audit\.verify"):
+        settings_of(tmp_path, more=f"verify: {{{verify}}}")
+
+
+def test_the_whole_record_is_verified_each_day_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    verify = settings_of(tmp_path).audit.verify
+    assert verify is not None
+    assert (verify.every, verify.within) == (timedelta(days=1), timedelta(hours=6))
+    assert settings_of(tmp_path, more="verify: {enabled: false}").audit.verify is None
 
 
 def test_the_key_that_seals_is_none_that_signs(tmp_path: Path, vault: str) -> None:

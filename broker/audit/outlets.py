@@ -19,7 +19,8 @@ class Outlets:
     Ships the files of a directory and looks at them for alerts, from ``begin`` to ``close``.
 
     For one process of a broker. ``damaged`` tells what else is known to be wrong with the record, by the
-    name of its part. Raises ``OSError`` for certificates that cannot be read.
+    name of its part, and ``unverified`` why it is not known whether it is whole. Raises ``OSError`` for
+    certificates that cannot be read.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Outlets:
         sinks: Sequence[SinkTerms],
         alerts: AlertTerms,
         damaged: Callable[[], Mapping[str, str]] = dict,
+        unverified: Callable[[], str] = str,
     ) -> None:
         self._damaged = damaged
+        self._unverified = unverified
         self._counts: Counter[str] = Counter(dict.fromkeys(RULE_NAMES, 0))
         self._shipper = Shipper(directory, [open_shipped(one, directory) for one in sinks])
         self._watch = AlertWatch(
@@ -75,4 +78,4 @@ class Outlets:
         self._counts[rule] += 1
 
     def _status(self) -> Status:
-        return Status(time.time(), self._damaged(), self._shipper.backlogs())
+        return Status(time.time(), self._damaged(), self._shipper.backlogs(), self._unverified())

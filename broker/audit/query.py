@@ -38,6 +38,7 @@ class RecordChanged(Exception):
         super().__init__(f"{file}, byte {offset}: {sentence}")
         self.file = file
         self.offset = offset
+        self.sentence = sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

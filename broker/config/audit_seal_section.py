@@ -1,4 +1,4 @@
-"""What may stand in ``broker.yaml`` about the checkpoints of the audit record."""
+"""What may stand in ``broker.yaml`` about the checkpoints of the audit record, and its verification."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -27,4 +27,18 @@ class SealSection(Section):
     timestamp_ca_file: FileName | None = Field(
         default=None,
         description="The root certificates, in PEM form, that its time-stamps have to lead to.",
+    )
+
+
+class VerifySection(Section):
+    """The whole audit record is verified again and again, by a process of lowest priority."""
+
+    enabled: bool = Field(default=True, description="Whether that is done.")
+    every: Annotated[Duration, lasting("1m", "30d")] = Field(
+        default=timedelta(days=1),
+        description="How long after one look the next one begins, at most.",
+    )
+    within: Annotated[Duration, lasting("1m", "7d")] = Field(
+        default=timedelta(hours=6),
+        description="How long a look may take; then it is ended, which is an alert.",
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from broker.config.alert_sections import AlertsSection
-from broker.config.audit_seal_section import SealSection
+from broker.config.audit_seal_section import SealSection, VerifySection
 from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
 from broker.config.review_sections import ReviewSection
 from broker.config.section import Section
@@ -57,6 +57,9 @@ class AuditSection(Section):
     )
     seal: SealSection = Field(
         default_factory=SealSection, description="The checkpoints that make the record evidence."
+    )
+    verify: VerifySection = Field(
+        default_factory=VerifySection, description="How often all of it is verified, unasked."
     )
     people: PeopleSection = Field(
         default_factory=PeopleSection, description="How people are named in it."

@@ -2,6 +2,7 @@
 
 from pathlib import Path as FilePath
 
+from broker.config.audit_seal_section import VerifySection
 from broker.config.building_alerts import build_alerts
 from broker.config.building_sinks import build_sinks
 from broker.config.findings import Scene
@@ -13,6 +14,7 @@ from broker.config.settings import (
     ReviewSettings,
     SealSettings,
     TimeStampSettings,
+    VerifySettings,
 )
 
 
@@ -27,6 +29,7 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         sinks=build_sinks(scene),
         alerts=build_alerts(section.alerts),
         seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
+        verify=_verify(section.verify),
         people=PeopleSettings(
             names=section.people.names,
             period=section.people.period,
@@ -38,6 +41,10 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
             ),
         ),
     )
+
+
+def _verify(section: VerifySection) -> VerifySettings | None:
+    return VerifySettings(section.every, section.within) if section.enabled else None
 
 
 def _time_stamps(scene: Scene) -> TimeStampSettings | None:

@@ -313,6 +313,14 @@ class SealSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifySettings:
+    """How often the whole audit record is verified, and how long that may take."""
+
+    every: timedelta = timedelta(days=1)
+    within: timedelta = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True)
 class PeopleSettings:
     """
     How people are named in the audit record, and how long a key of their pseudonyms is used.
@@ -330,7 +338,7 @@ class AuditSettings:
     """
     The audit files. ``segment_size`` is in bytes; past ``write_timeout`` a write has failed.
 
-    ``review`` is ``None`` where there are no pages.
+    ``review`` is ``None`` where there are no pages, and ``verify`` where the whole is verified by hand alone.
     """
 
     directory: Path
@@ -341,6 +349,7 @@ class AuditSettings:
     alerts: AlertTerms = field(default_factory=AlertTerms)
     review: ReviewSettings | None = None
     seal: SealSettings = field(default_factory=SealSettings)
+    verify: VerifySettings | None = field(default_factory=VerifySettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,20 @@ class SealMeasures:
     stamped_at: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationMeasures:
+    """
+    What the last look through the whole record found; ``None`` leaves a measure out.
+
+    ``age`` is how many seconds ago it ended, or the process began.
+    """
+
+    records: int | None
+    faults: int | None
+    age: float
+    failures: int
+
+
 def seal_families(found: SealMeasures, *, now: float) -> Iterator[Metric]:
     """The families for the page."""
     sealed = GaugeMetricFamily(
@@ -59,6 +73,28 @@ def seal_families(found: SealMeasures, *, now: float) -> Iterator[Metric]:
         "broker_audit_time_stamp_age_seconds", "How long ago a checkpoint was time-stamped."
     )
     yield _filled(stamped, None if found.stamped_at is None else now - found.stamped_at)
+
+
+def verification_families(found: VerificationMeasures | None) -> Iterator[Metric]:
+    """The families for the page; without a value where nothing is verified unasked."""
+    age = GaugeMetricFamily(
+        "broker_audit_verification_age_seconds",
+        "How long ago the last look through the whole record came to an end, or this process began.",
+    )
+    yield _filled(age, None if found is None else found.age)
+    records = GaugeMetricFamily("broker_audit_verified_records", "Records that it looked through.")
+    yield _filled(records, None if found is None else found.records)
+    faults = GaugeMetricFamily(
+        "broker_audit_verification_faults",
+        "Faults that it found. Anything but 0 is to be looked into at once.",
+    )
+    yield _filled(faults, None if found is None else found.faults)
+    failures = CounterMetricFamily(
+        "broker_audit_verification_failures",
+        "Looks through the whole record that came to no end: it is not known whether it is whole.",
+    )
+    failures.add_metric([], 0 if found is None else found.failures)
+    yield failures
 
 
 def _filled(family: GaugeMetricFamily, value: float | None) -> GaugeMetricFamily:

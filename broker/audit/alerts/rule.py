@@ -28,12 +28,14 @@ class Status:
     How things stand at a moment, in unix seconds.
 
     ``damaged`` says by chain, or by another name of a part of the record, what is wrong with it. ``backlogs``
-    counts by sink the records that it has not taken.
+    counts by sink the records that it has not taken. ``unverified`` says why it is not known whether the
+    record is whole, and is empty where that is known or not asked for.
     """
 
     at: float
     damaged: Mapping[str, str] = field(default_factory=dict)
     backlogs: Mapping[str, int] = field(default_factory=dict)
+    unverified: str = ""
 
 
 @dataclass(frozen=True, slots=True)

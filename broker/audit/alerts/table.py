@@ -11,6 +11,7 @@ from broker.audit.alerts.first_use import FirstUse
 from broker.audit.alerts.key_times import KeyTimes
 from broker.audit.alerts.replays import Replays
 from broker.audit.alerts.rule import Rule
+from broker.audit.alerts.unverified import Unverified
 
 RULES: Final[tuple[type[Rule], ...]] = (
     FirstUse,
@@ -21,6 +22,7 @@ RULES: Final[tuple[type[Rule], ...]] = (
     KeyTimes,
     Changes,
     Damage,
+    Unverified,
     Backlog,
 )
 RULE_NAMES: Final = tuple(rule.name for rule in RULES)

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -108,7 +108,7 @@ class SqliteAuditReader:
         self._cache = cache
         self._limit = limit
         self._opened: IndexFile | None = None
-        self._changed: dict[str, str] = {}
+        self._changed: dict[tuple[str, int], RecordChanged] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
 
@@ -269,8 +269,16 @@ class SqliteAuditReader:
         elif unreadable:
             faults["index"] = f"{unreadable} records are of a version that is not known here"
         with self._lock:
-            faults |= self._changed
+            faults |= {one.file: str(one) for one in self._changed.values()}
         return Extent(sum(chains.values()), moment_of(last), faults, chains)
+
+    def changed(self) -> Mapping[str, str]:
+        """What questions have met that is not as it was indexed, by its place; bounded, the first of all."""
+        with self._lock:
+            return {
+                f"{file}, byte {offset}": one.sentence
+                for (file, offset), one in self._changed.items()
+            }
 
     @contextmanager
     def _asking(self) -> Iterator[_Index]:
@@ -300,7 +308,8 @@ class SqliteAuditReader:
     def _remember(self, changed: RecordChanged) -> None:
         with self._lock:
             if len(self._changed) < _MOST_CHANGED:
-                self._changed[changed.file] = str(changed)
+                # The first word about a place stands, so that it is told once.
+                self._changed.setdefault((changed.file, changed.offset), changed)
 
     def _one(self, spots: Sequence[Spot], is_wanted: Callable[[Found], bool]) -> Found | None:
         """The first of the records that is wanted; raises ``RecordChanged`` when it cannot be told."""

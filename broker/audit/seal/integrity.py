@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from broker.audit.seal.verified import Verified
 from broker.audit.segments import AuditLogRefused
 
 
@@ -22,7 +23,9 @@ class Integrity:
     unix seconds. ``faults`` tell by the name of its writer which chain is not sealed on, and why, and
     ``failure`` why nothing is. ``anchored_records`` is how many the anchored checkpoint is over, ``None``
     where nothing is anchored, and ``anchor_failure`` why the newest is not. ``stamped_at`` is when somebody
-    else last saw a checkpoint.
+    else last saw a checkpoint. ``changed`` tells by its place what did not fit when a record was proved.
+    ``verified`` is what the last look through the whole record found, ``None`` where there was none since
+    the start, and ``unverified`` why it is not known whether the record is whole.
     """
 
     origin: str = ""
@@ -37,6 +40,9 @@ class Integrity:
     anchor_failure: str = ""
     has_anchor_conflict: bool = False
     stamped_at: datetime | None = None
+    changed: Mapping[str, str] = field(default_factory=dict)
+    verified: Verified | None = None
+    unverified: str = ""
 
 
 class Proofs(Protocol):

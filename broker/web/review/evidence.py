@@ -1,6 +1,7 @@
 """How far the record is known to be whole, and where one record stands in it, as pages tell it."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -9,6 +10,7 @@ from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.query import Extent
 from broker.audit.record import Record
 from broker.audit.seal.integrity import Integrity, NotSealed, Proofs
+from broker.audit.seal.verified import Verified
 from broker.audit.segments import AuditLogRefused
 
 _INDEX: Final = re.compile(r"^index ([0-9]{1,15})$", re.MULTILINE | re.ASCII)
@@ -21,7 +23,8 @@ class Standing:
 
     ``records`` are sealed. ``sealed_until`` is the time of the last checkpoint in unix seconds, ``None``
     where there is none yet. ``unsealed`` records came since. ``faults`` say where the record is broken and
-    how, a sentence each, ``troubles`` what does not go on as it should though nothing is broken.
+    how, a sentence each, ``troubles`` what does not go on as it should though nothing is broken. All
+    of it, ``verified_records``, was last looked through at ``verified_at``, in unix seconds.
     """
 
     records: int = 0
@@ -31,6 +34,8 @@ class Standing:
     is_time_stamped: bool = False
     faults: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    verified_at: float | None = None
+    verified_records: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,11 @@ class Proving:
 def standing(proofs: Proofs, extent: Extent) -> Standing:
     """What is known without verifying anything anew."""
     found = proofs.integrity()
+    verified = found.verified
     faults = dict.fromkeys((*found.faults.values(), *extent.faults.values()))
+    faults |= dict.fromkeys(f"{place}: {wrong}" for place, wrong in found.changed.items())
+    if verified is not None:
+        faults |= dict.fromkeys(_found_by(verified))
     if found.has_anchor_conflict:
         faults[f"The anchor does not fit: {found.anchor_failure}"] = None
     return Standing(
@@ -72,7 +81,17 @@ def standing(proofs: Proofs, extent: Extent) -> Standing:
         is_time_stamped=found.stamped_at is not None,
         faults=tuple(faults),
         troubles=tuple(_troubles(found)),
+        verified_at=None if verified is None else verified.at,
+        verified_records=0 if verified is None else verified.records,
     )
+
+
+def _found_by(verified: Verified) -> Iterator[str]:
+    """What the last look through the whole record found wrong."""
+    for one in verified.faults:
+        yield f"{one} ({one.kind}, found when the whole record was verified)"
+    if more := verified.fault_count - len(verified.faults):
+        yield f"{more} more faults were found when the whole record was verified"
 
 
 def _troubles(found: Integrity) -> list[str]:
@@ -81,6 +100,8 @@ def _troubles(found: Integrity) -> list[str]:
         troubles.append(f"Nothing is sealed just now: {found.failure}")
     if found.anchor_failure and not found.has_anchor_conflict:
         troubles.append(f"The newest checkpoint is not anchored: {found.anchor_failure}")
+    if found.unverified:
+        troubles.append(f"The whole record could not be verified: {found.unverified}")
     return troubles
 
 

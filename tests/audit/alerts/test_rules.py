@@ -300,6 +300,16 @@ def test_nothing_else_is_a_change(record: Record) -> None:
     assert telling.see(record) == 0
 
 
+def test_a_record_of_which_nobody_knows_whether_it_is_whole_is_told_by_its_reason() -> None:
+    telling = Telling("unverified")
+
+    assert telling.look() == 0
+    assert telling.look(unverified="it took longer than 60 s") == 1
+    assert telling.told[0]["why"] == "it took longer than 60 s"
+    assert telling.look(unverified="it took longer than 60 s") == 0
+    assert telling.look(unverified="ended by signal 9") == 1
+
+
 def test_damage_is_told_by_chain_and_kind() -> None:
     telling = Telling("damage")
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 
 from broker.audit.query import Page, Query, QueryTooExpensive
 from broker.audit.record import Event
+from broker.audit.seal.verified import ToldFault, Verified
 from broker.audit.telling.formats import FORMATS
 from broker.errors import RateLimited, Reason, TemporarilyUnavailable
 from broker.web.review.export import Exporting
@@ -228,6 +231,35 @@ def test_the_badge_tells_how_far_the_record_is_sealed(client: TestClient) -> Non
     text = Markup(client.get("/audit").text).text
 
     assert "Log intact 448 records sealed until 2026-11-22 14:05:10 , anchored." in text
+
+
+def test_the_badge_tells_when_the_whole_record_was_verified_and_why_it_was_not(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = ToldFault("http-0.000001.jsonl:7", "changed", "<b>the record was changed</b>")
+    whole = Verified(
+        at=NOW - 60, seconds=1.0, records=448, sealed=448, anchors=1, fault_count=0, faults=()
+    )
+    known = story.integrity()
+
+    def told(**found: Any) -> str:
+        monkeypatch.setattr(story, "integrity", lambda: replace(known, **found))
+        return Markup(client_of(desk_of(story)).get("/audit").text).text
+
+    assert "Whole record verified 2026-11-22 14:04:10 : 448 records." in told(verified=whole)
+    assert "Whole record" not in told()
+    late = told(verified=whole, unverified="it took longer than 60 s")
+    assert "Log intact as far as it is sealed" in late
+    assert "could not be verified: it took longer than 60 s" in late
+    broken = told(
+        verified=msgspec.structs.replace(whole, fault_count=3, faults=(fault,)),
+        changed={"record 9 of grpc-0": "the record is not the one that was sealed"},
+    )
+    assert "Log broken record 9 of grpc-0: the record is not the one that was sealed" in broken
+    assert "http-0.000001.jsonl:7: <b>the record was changed</b> (changed, found when" in broken
+    assert "2 more faults were found" in broken
+    assert "Whole record verified" not in broken
+    assert "Log intact" not in broken
 
 
 def test_the_badge_counts_what_is_not_sealed_yet(tmp_path: Path) -> None:

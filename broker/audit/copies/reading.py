@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from broker.audit.chain import LEAF, MAX_LINE_BYTES, NOT_A_LINK
+from broker.audit.hashing import HASH_BYTES
 from broker.audit.log_id import LOG_ID
-from broker.audit.merkle import HASH_BYTES
 from broker.audit.segments import WRITER
 
 LONGEST_LINE: Final = MAX_LINE_BYTES + 16 * 1024

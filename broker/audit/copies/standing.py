@@ -8,8 +8,8 @@ from typing import Final
 
 from broker.audit.chain import LEAF, decode_link
 from broker.audit.diagnosis import Fault, Place
+from broker.audit.hashing import HASH_BYTES
 from broker.audit.log_id import read_log_id
-from broker.audit.merkle import HASH_BYTES
 from broker.audit.seal.chains import Chain, Chains, Progress
 from broker.audit.segments import AuditLogRefused, find_segments
 from broker.audit.verify import Extent, chain_extents

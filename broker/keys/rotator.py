@@ -360,32 +360,36 @@ class Rotator:
         if entry.revoked_at is not None:
             return self._revoked_before(record, entry, entry.revoked_at)
         was_active = entry == editor.active(record)
-        successor = editor.scheduled(record)
-        record = editor.revoke(record, kid)
+        successor = None
         if was_active:
-            record = self._succeeded(record, entry.algorithm, successor)
+            record, successor = self._successor(record, entry.algorithm)
+        # The one stops and the other begins at the same moment, however long it took to make that one.
+        editor = self.editor(entry.algorithm)
+        record = editor.revoke(record, kid)
+        if successor is not None:
+            record = editor.begin_at_once(record, successor)
         return Revoked(
-            record, entry.algorithm, kid, was_active, editor.active(record), revoked_at=self.now()
+            record, entry.algorithm, kid, was_active, editor.active(record), revoked_at=editor.now
         )
 
-    def _succeeded(
-        self, record: KeyRecord, algorithm: str, successor: KeyEntry | None
-    ) -> KeyRecord:
-        """The record in which another key signs at once, if there is one or one can be made."""
+    def _successor(self, record: KeyRecord, algorithm: str) -> tuple[KeyRecord, KeyEntry | None]:
+        """Another key that can sign at once, if there is one or one can be made."""
+        successor = self.editor(algorithm).scheduled(record)
         if successor is None:
-            # A key that somebody else may sign with is worse than none, so this does not depend on it.
+            # A key that somebody else may sign with is worse than none, so nothing depends on it.
             with suppress(TemporarilyUnavailable, NotRotated):
-                record, successor = self._with_spare(record, algorithm)
-        if successor is None:
-            return record
-        return self.editor(algorithm).begin_at_once(record, successor)
+                return self._with_spare(record, algorithm)
+        return record, successor
 
     def _revoked_before(self, record: KeyRecord, entry: KeyEntry, revoked_at: int) -> Revoked:
         """What there is to tell of a revocation that was made before, and a successor if it lacks one."""
         editor = self.editor(entry.algorithm)
         is_alone = entry.takes_over and editor.active(record) is None
         if is_alone:
-            record = self._succeeded(record, entry.algorithm, editor.scheduled(record))
+            record, successor = self._successor(record, entry.algorithm)
+            editor = self.editor(entry.algorithm)
+            if successor is not None:
+                record = editor.begin_at_once(record, successor)
         followed = (
             one.number > entry.number and one.activates_at == revoked_at
             for one in record.of(entry.algorithm)

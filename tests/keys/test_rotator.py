@@ -463,6 +463,21 @@ def test_without_a_spare_one_is_made_in_the_emergency(place: Place) -> None:
     assert place.states() == ["active", "revoked"]
 
 
+def test_however_long_the_other_is_in_the_making_it_begins_as_the_revoked_one_stops(
+    dev: Place,
+) -> None:
+    schedule = replace(SCHEDULE, has_spare=False)
+    dev.make_rotator(schedule=schedule).tend()
+    kid = dev.editor_lives()[0].entry.kid
+
+    revoked = dev.make_rotator(slow_smith(dev, seconds=3), schedule=schedule).revoke(kid)
+
+    entries = {entry.kid: entry for entry in revoked.record.of("ES256")}
+    assert revoked.signing is not None
+    assert revoked.signing.activates_at == entries[kid].revoked_at == revoked.revoked_at
+    assert dev.states() == ["active", "revoked"]
+
+
 def test_a_key_is_revoked_though_no_other_can_be_made(dev: Place, tmp_path: Path) -> None:
     rotator = dev.make_rotator(schedule=replace(SCHEDULE, has_spare=False))
     rotator.tend()

@@ -1,5 +1,8 @@
 """Fixtures that any test may use, and the order in which tests are begun."""
 
+import gc
+from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +32,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Of several processes one goes through them while the others take quick ones from the end of the list; none
     is left with a slow one when the others have nothing to do any more.
     """
-    items.sort(key=_place)
+    items.sort(key=lambda item: _place(item.path))
 
 
-def _place(item: pytest.Item) -> int:
-    folder = item.path.relative_to(_ROOT).parts[0]
+@cache
+def _place(file: Path) -> int:
+    folder = file.relative_to(_ROOT).parts[0]
     return _SLOW.index(folder) if folder in _SLOW else len(_SLOW)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """
+    Let the collector of garbage pass over what stays until the end.
+
+    These are sixteen thousand tests, and all that is imported for them; it would go through them again and
+    again, in each process.
+    """
+    del session
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()

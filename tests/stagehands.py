@@ -42,7 +42,7 @@ def every_exchange(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
+def quick_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     A directory in memory where the system has one, else on disk.
 
@@ -50,7 +50,7 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
     """
     memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it.
     if not os.access(memory, os.W_OK):
-        yield tmp_path
+        yield tmp_path_factory.mktemp("broker")
         return
     with tempfile.TemporaryDirectory(dir=memory, prefix="broker-test-") as name:
         yield Path(name)

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from broker.model import (
@@ -78,6 +79,7 @@ def jwt_client(client_id: str, **changes: Any) -> Client:
     return replace(client, **changes)
 
 
+@cache
 def _clients() -> tuple[Client, ...]:
     return (
         jwt_client("agent-x", profile="ai_agent", groups=AGENTS),
@@ -133,6 +135,7 @@ def _trust_domain() -> TrustedIssuer:
     )
 
 
+@cache
 def _issuers() -> tuple[TrustedIssuer, ...]:
     a = signer("a1")
     user = frozenset({Purpose.USER, Purpose.ACCESS_TOKEN, Purpose.ID_JAG})
@@ -153,6 +156,7 @@ def _issuers() -> tuple[TrustedIssuer, ...]:
     )
 
 
+@cache
 def _resources() -> tuple[Resource, ...]:
     inbound = _scopes("a:read", "b:read", "b:admin")
     return (
@@ -171,6 +175,7 @@ def _resources() -> tuple[Resource, ...]:
     )
 
 
+@cache
 def _authorization_servers() -> tuple[ResourceAuthorizationServer, ...]:
     wiki = Resource(WIKI, _scopes("pages.read", "pages.write"), authorization_server=RAS)
     return (ResourceAuthorizationServer(RAS, {"agent-x": "agent-x-at-ras"}, (wiki,)),)
@@ -178,7 +183,11 @@ def _authorization_servers() -> tuple[ResourceAuthorizationServer, ...]:
 
 @dataclass(frozen=True)
 class Cast:
-    """Everything registered in the world; a test replaces what it needs to be otherwise."""
+    """
+    Everything registered in the world; a test replaces what it needs to be otherwise.
+
+    Whoever is in it by default is made once and never changes.
+    """
 
     clients: tuple[Client, ...] = field(default_factory=_clients)
     issuers: tuple[TrustedIssuer, ...] = field(default_factory=_issuers)

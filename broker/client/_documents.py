@@ -1,12 +1,12 @@
 """The guarded fetch of a small JSON document: from one place, for a bounded time, and nothing else."""
 
-import ssl
 import time
 from typing import Any, Final
 
 import httpx2
 
 from broker.client._addresses import Origin, private_origin
+from broker.client._trust import authorities
 from broker.strict_json import StrictJsonError, loads_strict
 
 _LARGEST: Final = 256 * 1024
@@ -33,10 +33,9 @@ class Documents:
     """
 
     def __init__(self, *, ca_file: str | None = None) -> None:
-        verify = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
         # No connection outlives its answer: the next document is minutes away.
         self._client = httpx2.Client(
-            verify=verify,
+            verify=authorities(ca_file),
             trust_env=False,
             follow_redirects=False,
             limits=httpx2.Limits(max_keepalive_connections=0),

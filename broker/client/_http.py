@@ -10,6 +10,7 @@ import httpx2
 
 from broker.client._oauth_error import refusal, sentence, whole_number
 from broker.client._reading import NO_ANSWER, UNREADABLE
+from broker.client._trust import authorities
 from broker.client.asks import Ask
 from broker.client.credentials import Presented
 from broker.client.failures import BadAnswer, BrokerError, StepUp, Unavailable
@@ -109,12 +110,10 @@ def settings(url: str, ca_file: str | None) -> dict[str, Any]:
 
 
 def _trust(url: str, ca_file: str | None) -> ssl.SSLContext:
-    if ca_file is not None:
-        return ssl.create_default_context(cafile=ca_file)
-    if url.startswith("http://"):
+    if ca_file is None and url.startswith("http://"):
         # Nobody is asked over TLS, so nobody need be believed; the system's authorities take long to read.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx2.create_ssl_context(trust_env=False)
+    return authorities(ca_file)
 
 
 def _request(

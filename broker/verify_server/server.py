@@ -2,7 +2,6 @@
 
 import json
 import re
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import httpx2
 
 from broker.client._challenges import challenges
+from broker.client._trust import authorities
 from broker.oauth import TOKEN_TYPE_BEARER
 from broker.strict_json import StrictJsonError, loads_strict
 from broker.verify_server.options import MCP
@@ -95,9 +95,11 @@ class Server:
     """
 
     def __init__(self, url: str, *, method: str = MCP, ca_file: str | None = None) -> None:
-        verify = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
         self._client = httpx2.Client(
-            verify=verify, trust_env=False, follow_redirects=False, timeout=_SECONDS
+            verify=authorities(ca_file),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=_SECONDS,
         )
         self.url = url
         self.told_tokens = 0

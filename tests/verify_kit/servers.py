@@ -151,6 +151,10 @@ def serving_plainly(build: Callable[[str], Plain]) -> Iterator[str]:
     """The address of a plain server, until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
+        # A connection serves for all requests of a trial, and an answer is sent in one piece.
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+
         def do_GET(self) -> None:
             if self.path.startswith("/.well-known/"):
                 document = server.metadata() if self.path == metadata_path(server.url) else None

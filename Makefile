@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 T ?= tests
-# Tests wait for other processes a third of their time, so there is one more of them than there are cores.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)' 2>/dev/null || echo auto)
+# Tests wait for other processes a third of their time, so that more of them than there are cores keep those busy.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2 + 1)' 2>/dev/null || echo auto)
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 # The tests start hundreds of interpreters; each of them would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE

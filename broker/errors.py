@@ -218,6 +218,8 @@ class TokenRejected(Exception):
         super().__init__(reason.code)
         self.reason = reason
         self.detail = detail
+        self.known_as: tuple[str, str | None, int, str] | None = None
+        """Issuer, ``jti``, expiry and subject of a token of ours that was good until it was withdrawn."""
 
 
 class OAuthError(Exception):

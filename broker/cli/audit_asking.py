@@ -80,7 +80,10 @@ def filter_options() -> Callable[[_Function], _Function]:
             help="What happened, such as token.issue; docs/audit-records.md has all.",
         ),
         _several("--grant", help="The grant type; exchange, assertion or own for short."),
-        click.option("--since", help="From then on: 2026-11-22T14:05:00Z, 2026-11-22, or 24h ago."),
+        click.option(
+            "--since",
+            help="From then on: 2026-11-22T14:05:00Z, 2026-11-22, or 24h for so long ago.",
+        ),
         click.option("--until", help="Before then."),
         click.option("--min-depth", help="At least so many actors in the chain."),
         click.option("--max-depth", help="At most so many."),

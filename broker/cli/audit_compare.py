@@ -10,7 +10,7 @@ from rich.text import Text
 
 from broker.audit.copies.comparing import Expected, compare_copies
 from broker.audit.copies.outcome import UNDETECTED, ChainComparison, Comparison, Finding
-from broker.cli.output import console, echo_json, output_option, plain, print_columns
+from broker.cli.output import console, echo_json, output_option, plain, print_columns, print_wrapped
 from broker.cli.stop import Negative
 from broker.cli.walking import walking
 
@@ -69,15 +69,15 @@ def compare(
 
 def _print(compared: Comparison) -> None:
     screen = console()
-    screen.print(_headline(compared))
+    print_wrapped(_headline(compared), indent=2)
     for fault in compared.faults:
-        screen.print(plain(f"  {fault}", "bold red"))
+        print_wrapped(plain(f"  {fault}", "bold red"), indent=4)
     screen.print()
     heading = [plain(name, "dim") for name in _COLUMNS]
     print_columns([heading, *(_cells(one) for one in compared.chains)])
     screen.print()
     for line in _told(compared):
-        screen.print(line)
+        print_wrapped(line, indent=4)
 
 
 def _headline(compared: Comparison) -> Text:

@@ -11,7 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from broker.audit.chain import line_hash
+from broker.audit.merkle import ProofRefused
 from broker.audit.query import AuditReader, Found
+from broker.audit.seal.prover import Prover
 from broker.audit.segments import AuditLogRefused
 from broker.audit.telling.chain import Chain, chain_of
 from broker.audit.telling.kin import ancestors_of, parents_of
@@ -51,7 +53,7 @@ class _Shown:
     found: Found
     chain: Chain
     grounds: Grounds
-    placement: Placement | None
+    placement: Placement | str | None
     number: str
     parents: Sequence[Found]
     children: Sequence[Found]
@@ -92,13 +94,22 @@ def show(name: str, directory: Path | None, config: Path, output: str) -> None:
         else:
             _print(shown)
         tell_faults(reader)
+        if isinstance(shown.placement, str):
+            raise Negative(
+                "The record does not fit its seal; `broker audit verify` tells what is wrong."
+            )
 
 
-def _placement(place: Path, found: Found) -> Placement | None:
+def _placement(place: Path, found: Found) -> Placement | str | None:
+    """Where its line is sealed, as shown by a proof, or what is wrong; nothing before it is sealed."""
+    record = found.record
     try:
-        return Seals(place).placement(found.record.writer, found.record.seq)
-    except AuditLogRefused as refused:
-        raise Negative(f"{refused}.") from None
+        placement = Seals(place).placement(record.writer, record.seq)
+        if placement is not None:
+            Prover(place).proof(record.writer, record.seq)
+    except (AuditLogRefused, ProofRefused) as refused:
+        return str(refused)
+    return placement
 
 
 def _children(reader: AuditReader, found: Found) -> Sequence[Found]:
@@ -176,8 +187,13 @@ def _places(shown: _Shown) -> Iterator[Text]:
     found = shown.found
     place = f"{shown.number}; {found.file}, byte {found.offset}"
     yield Text.assemble((f"{'place':<{_LABEL}}", "cyan"), plain(place))
-    sealed = "not sealed yet" if shown.placement is None else f"sealed as {shown.placement}"
-    style = "yellow" if shown.placement is None else "green"
+    match shown.placement:
+        case None:
+            sealed, style = "not sealed yet", "yellow"
+        case Placement():
+            sealed, style = f"sealed as {shown.placement}", "green"
+        case wrong:
+            sealed, style = f"✖ {wrong}", "bold red"
     yield Text.assemble((f"{'proof':<{_LABEL}}", "cyan"), (sealed, style))
 
 
@@ -189,7 +205,8 @@ def _members(shown: _Shown) -> dict[str, Any]:
         "why": asdict(shown.grounds),
         "place": shown.number,
         "proof": {
-            "sealed": None if shown.placement is None else asdict(shown.placement),
+            "sealed": asdict(shown.placement) if isinstance(shown.placement, Placement) else None,
+            "fault": shown.placement if isinstance(shown.placement, str) else "",
             "line_hash": line_hash(found.line),
             "file": found.file,
             "offset": found.offset,

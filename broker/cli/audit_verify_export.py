@@ -42,6 +42,10 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
 
 def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
     print_wrapped(Text("✔ the export is what its manifest says", style="green"))
+    for fault in told.unread.values():
+        print_wrapped(
+            plain(f"! it leaves out what could not be read: {fault}", "bold red"), indent=2
+        )
     checkpoint = told.checkpoint
     under = f"{counted(checkpoint.size, 'record')}, {checkpoint.digest}" if checkpoint else "none"
     rows = (
@@ -51,7 +55,6 @@ def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
         ("query", told.query),
         ("made", f"{told.time} by {told.by}"),
         ("checkpoint", under),
-        *((f"not {name}", fault) for name, fault in told.unread.items()),
         ("file", f"{told.file}, SHA-256 {told.sha256}"),
     )
     for name, value in rows:

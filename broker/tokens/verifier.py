@@ -160,7 +160,16 @@ class TokenVerifier:
             if not profile.is_own_accepted:
                 raise TokenRejected(profile.own_refusal)
             verified = self._read_own(taken, profile)
-            self.standing.check_own(verified.claims)
+            try:
+                self.standing.check_own(verified.claims)
+            except TokenRejected as rejected:
+                rejected.known_as = (
+                    verified.issuer,
+                    verified.jti,
+                    verified.expires_at,
+                    verified.sub,
+                )
+                raise
         else:
             verified = self._verify_foreign(taken, profile, client)
         _check_holder(verified, proved_key)

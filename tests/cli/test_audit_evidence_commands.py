@@ -344,3 +344,17 @@ def test_a_record_that_was_changed_after_it_was_sealed_is_not_proved(
 
 def test_what_nobody_knows_cannot_be_proved(run: Run, log: SealedLog) -> None:
     assert run("audit", "prove", "nobody-knows", str(log.directory)).exit_code == 1
+
+
+def test_a_record_that_was_written_anew_is_not_shown_as_sealed(run: Run, log: SealedLog) -> None:
+    event_id = json.loads(lines_of(log, "http-0")[5])["event_id"]
+    assert "sealed as record" in run("audit", "show", event_id, str(log.directory)).stdout
+    for path in log.directory.glob("index.sqlite*"):
+        path.unlink()
+    log.forge("http-0", 5, lambda one: setattr(one, "subject", "somebody-else"))
+
+    result = run("audit", "show", event_id, str(log.directory))
+
+    assert result.exit_code == 1
+    assert "is not the one that was sealed" in result.stdout
+    assert "sealed as record" not in result.stdout

@@ -108,7 +108,7 @@ class SqliteAuditReader:
         self._cache = cache
         self._limit = limit
         self._opened: IndexFile | None = None
-        self._changed: dict[tuple[str, int], RecordChanged] = {}
+        self._changed: dict[tuple[str, int], tuple[Spot, RecordChanged]] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
 
@@ -268,17 +268,25 @@ class SqliteAuditReader:
             faults["index"] = "the index is being made anew and does not know all records yet"
         elif unreadable:
             faults["index"] = f"{unreadable} records are of a version that is not known here"
-        with self._lock:
-            faults |= {one.file: str(one) for one in self._changed.values()}
+        faults |= {one.file: str(one) for one in self._still_changed()}
         return Extent(sum(chains.values()), moment_of(last), faults, chains)
 
     def changed(self) -> Mapping[str, str]:
         """What questions have met that is not as it was indexed, by its place; bounded, the first of all."""
+        return {f"{one.file}, byte {one.offset}": one.sentence for one in self._still_changed()}
+
+    def _still_changed(self) -> Sequence[RecordChanged]:
+        """What was met and is still so: what was put back as it was is wrong no more."""
         with self._lock:
-            return {
-                f"{file}, byte {offset}": one.sentence
-                for (file, offset), one in self._changed.items()
-            }
+            seen = dict(self._changed)
+        for key, (spot, _) in seen.items():
+            if not any(
+                isinstance(one, RecordChanged) for one in read_found(self.directory, [spot])
+            ):
+                with self._lock:
+                    self._changed.pop(key, None)
+        with self._lock:
+            return [one for _, one in self._changed.values()]
 
     @contextmanager
     def _asking(self) -> Iterator[_Index]:
@@ -297,27 +305,27 @@ class SqliteAuditReader:
 
     def _read(self, spots: Sequence[Spot]) -> tuple[list[Found], list[str]]:
         found, changed = [], []
-        for one in read_found(self.directory, spots):
+        for spot, one in zip(spots, read_found(self.directory, spots), strict=True):
             if isinstance(one, RecordChanged):
                 changed.append(str(one))
-                self._remember(one)
+                self._remember(spot, one)
             else:
                 found.append(one)
         return found, changed
 
-    def _remember(self, changed: RecordChanged) -> None:
+    def _remember(self, spot: Spot, changed: RecordChanged) -> None:
         with self._lock:
             if len(self._changed) < _MOST_CHANGED:
                 # The first word about a place stands, so that it is told once.
-                self._changed.setdefault((changed.file, changed.offset), changed)
+                self._changed.setdefault((changed.file, changed.offset), (spot, changed))
 
     def _one(self, spots: Sequence[Spot], is_wanted: Callable[[Found], bool]) -> Found | None:
         """The first of the records that is wanted; raises ``RecordChanged`` when it cannot be told."""
         changed = None
-        for one in read_found(self.directory, spots):
+        for spot, one in zip(spots, read_found(self.directory, spots), strict=True):
             if isinstance(one, RecordChanged):
                 changed = one
-                self._remember(one)
+                self._remember(spot, one)
             elif is_wanted(one):
                 return one
         if changed is not None:

@@ -1,7 +1,7 @@
 """The walk along the checkpoints of a log: what each seals is there, as it was then."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -79,6 +79,8 @@ class _Misfit:
     first: int
     end: int
     sealed_at: str
+    newest: int
+    newest_at: str
 
 
 class SealWalk:
@@ -199,13 +201,17 @@ class SealWalk:
         """The lines that a checkpoint seals beyond the one before it; a chain that does not fit is noted."""
         leaves = []
         for writer, head in sorted(checkpoint.heads.items()):
-            if writer in self._misfits:
+            if (misfit := self._misfits.get(writer)) is not None:
+                # The later ones are signed as well, so what is missing is missing up to the last of them.
+                self._misfits[writer] = replace(misfit, newest=head.seq, newest_at=checkpoint.time)
                 continue
             chain = self._chains.get(writer)
             before = 0 if chain is None else chain.taken
             leaves.append(b"" if chain is None else chain.take(head.seq))
             if chain is None or chain.head != head:
-                self._misfits[writer] = _Misfit(writer, before, head.seq, checkpoint.time)
+                self._misfits[writer] = _Misfit(
+                    writer, before, head.seq, checkpoint.time, head.seq, checkpoint.time
+                )
         return b"".join(leaves)
 
     def _settle(self) -> None:
@@ -240,11 +246,11 @@ class SealWalk:
         chain = self._chains.get(misfit.writer)
         if chain is None:
             path = self._listing.folder.parent / segment_name(misfit.writer, 1)
-            sentence = f"the whole chain is missing: {misfit.end} records of it were sealed"
-            return Fault(Place(path, 1), Wrong.MISSING, f"{sentence} at {misfit.sealed_at}")
+            sentence = f"the whole chain is missing: {misfit.newest} records of it were sealed"
+            return Fault(Place(path, 1), Wrong.MISSING, f"{sentence} until {misfit.newest_at}")
         if chain.taken < misfit.end:
             sentence = (
-                f"records {chain.taken} to {misfit.end - 1} were sealed at {misfit.sealed_at} and are "
+                f"records {chain.taken} to {misfit.newest - 1} were sealed until {misfit.newest_at} and are "
                 "missing after this line"
             )
             return Fault(chain.place(chain.taken - 1), Wrong.TRUNCATED, sentence)

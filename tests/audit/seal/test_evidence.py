@@ -237,6 +237,8 @@ def test_a_chain_that_is_gone_with_its_lock_is_missed(log: SealedLog) -> None:
 
     assert found(evidence) == [("http-0.000001.jsonl", 1, Wrong.MISSING)]
     assert "the whole chain is missing" in evidence.faults[0].sentence
+    sealed = log.heads(3)["http-0"].seq
+    assert f"{sealed} records of it were sealed until" in evidence.faults[0].sentence
 
 
 @pytest.mark.parametrize("position", [0, 1, -1])

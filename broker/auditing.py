@@ -199,7 +199,7 @@ class Auditing:
             raise
         except (AuditLogRefused, NoteRefused, CheckpointRefused) as refused:
             if len(self._changed) < _MOST_CHANGED:
-                self._changed.setdefault(f"record {seq} of {writer}", str(refused))
+                self._changed.setdefault(f"the record of {writer} with seq {seq}", str(refused))
             raise AuditLogRefused(str(refused)) from refused
 
     def measures(self) -> Iterable[Metric]:

@@ -126,15 +126,15 @@ def _displaced(misfit: Misfit, link: Link) -> Fault:
     """The line is a record of this chain in the wrong place."""
     number = misfit.expected.seq
     if link.seq < number:
-        return Fault(misfit.place, Wrong.REPEATED, f"record {link.seq} stands here again")
+        return Fault(misfit.place, Wrong.REPEATED, f"the record with seq {link.seq} stands here again")
     later = (decode_link(line) for line in misfit.following)
     if any(one is not None and one.seq == number for one in later):
-        sentence = f"record {link.seq} stands before record {number}"
+        sentence = f"the record with seq {link.seq} stands before the one with seq {number}"
         return Fault(misfit.place, Wrong.REORDERED, sentence)
     lost = (
-        f"record {number} is"
+        f"the record with seq {number} is"
         if link.seq == number + 1
-        else f"records {number} to {link.seq - 1} are"
+        else f"the records with seq {number} to {link.seq - 1} are"
     )
     if misfit.before is not None and link.event == "chain.opened":
         sentence = f"the segment ends too early or the next is gone: {lost} missing"

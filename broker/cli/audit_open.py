@@ -49,7 +49,7 @@ def open_pages(config: Path, output: str, *, is_shown: bool) -> None:
         click.echo(url)
         lasts = write_duration(review.session_lifetime)
         click.echo(
-            f"It opens the auditor's pages and logs one browser in, once, within {LIFETIME} seconds. "
+            f"It opens the auditor's pages and logs one browser in, once, within two minutes. "
             f"The login lasts {lasts}, or {write_duration(review.idle_timeout)} without use.",
             err=True,
         )

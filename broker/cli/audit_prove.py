@@ -40,8 +40,8 @@ def prove(name: str, directory: Path | None, *, keys: tuple[str, ...], config: P
         text = Prover(place, lambda: known).prove(record.writer, record.seq)
     except NotSealed:
         raise Negative(
-            f"The record {record.seq} of {record.writer} is in no checkpoint yet. A broker that seals writes "
-            "the next one within `audit.seal.every`: ask again then."
+            f"The record of {record.writer} with seq {record.seq} is in no checkpoint yet. A broker that "
+            "seals writes the next one within `audit.seal.every`: ask again then."
         ) from None
     except (AuditLogRefused, ProofRefused, NoteRefused) as refused:
         raise Negative(f"{refused}. `broker audit verify` tells what this means.") from None

@@ -79,7 +79,7 @@ ListenAddress = Annotated[
 ServerPlace = Annotated[
     ServerAddress,
     PlainValidator(values.read_server),
-    _schema("host and port", examples=["valkey.example:6379"]),
+    _schema("host and port", examples=["server.example:6514"]),
 ]
 KeyPrefix = Annotated[str, AfterValidator(values.read_key_prefix), _schema("name")]
 Url = Annotated[str, AfterValidator(values.read_url), _schema("URL", format="uri")]

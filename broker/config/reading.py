@@ -92,7 +92,10 @@ def problem_of(error: ErrorDetails, root: Node) -> Problem:
     known: Sequence[str] = ()
     if kind in ("literal_error", "union_tag_invalid"):
         expected = str(context.get("expected") or context.get("expected_tags"))
-        sentence, known = f"must be {expected}", _QUOTED.findall(expected)
+        known = _QUOTED.findall(expected)
+        # What is a tag is told without the word before the last.
+        told = _one_of(known) if kind == "union_tag_invalid" else expected
+        sentence = f"must be {told}"
     elif kind == "union_tag_not_found":
         sentence = f"lacks its '{_discriminator(context)}'"
     elif kind == "refused":
@@ -104,6 +107,12 @@ def problem_of(error: ErrorDetails, root: Node) -> Problem:
     at_key = kind == "missing" or error["loc"][-1] == "[key]"
     hint = nearest(_written_at(path, root, is_key=at_key), known)
     return Problem(root.mark_of(path, is_key=at_key), dotted(path), sentence, hint)
+
+
+def _one_of(words: Sequence[str]) -> str:
+    """The words that something may be, as a sentence names them: ``'a', 'b' or 'c'``."""
+    *most, last = [f"'{word}'" for word in words]
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _written_at(path: Path, root: Node, *, is_key: bool) -> object:

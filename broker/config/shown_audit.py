@@ -11,6 +11,7 @@ def shown_audit(audit: dict[str, Any]) -> dict[str, Any]:
         **audit,
         "sinks": [_sink(one) for one in audit["sinks"]],
         "seal": _seal(audit["seal"]),
+        "verify": {"enabled": audit["verify"] is not None, **(audit["verify"] or {})},
     }
 
 

@@ -120,7 +120,7 @@ def read_server(value: Any) -> ServerAddress:
     """Where a server is: a name or an address, and a port."""
     match = _ADDRESS.fullmatch(text_of(value))
     if match is None or not 0 < int(match["port"]) <= 65_535:
-        raise refusal("must be host:port, such as valkey.example:6379")
+        raise refusal("must be host:port, such as server.example:6514")
     host = match["v6"] or match["v4"]
     if not _is_host(host, is_in_brackets=match["v6"] is not None):
         raise refusal("must begin with a host name or an address")

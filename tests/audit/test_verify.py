@@ -204,7 +204,7 @@ def test_a_segment_cut_between_lines_is_blamed_on_its_last_line(
     count = sound[FIRST].count(b"\n")
     assert found(fault) == (FIRST, count - 2, Wrong.TRUNCATED)
     assert fault is not None
-    assert f"records {count - 2} to {count - 1} are missing" in fault.sentence
+    assert f"the records with seq {count - 2} to {count - 1} are missing" in fault.sentence
 
 
 def test_a_very_last_line_without_its_end_is_told_and_is_no_record(

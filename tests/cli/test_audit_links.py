@@ -28,7 +28,7 @@ def test_a_link_is_printed_and_opens_the_pages(run: Run, state: Path) -> None:
     assert result.exit_code == 0, result.output
     found = re.fullmatch(r"http://127\.0\.0\.1:9443/audit/login/link/([\w-]{43})\n", result.stdout)
     assert found is not None
-    assert "logs one browser in, once, within 120 seconds" in result.stderr
+    assert "logs one browser in, once, within two minutes" in result.stderr
     assert "lasts 8h, or 30m without use" in result.stderr
     assert Links(state / "audit-links").spend(found[1])
 

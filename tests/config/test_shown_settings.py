@@ -147,6 +147,7 @@ OTHERS: Final[Mapping[str, dict[str, Any]]] = {
         "tokens": {"pairwise_key_file": "secret"},
         "policies": ".",
         "audit": {
+            "verify": {"enabled": False},
             "sinks": [
                 {
                     "type": "syslog",

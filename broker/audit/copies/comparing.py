@@ -279,18 +279,23 @@ class _Work:
     def _remarks(self) -> Iterator[str]:
         counts = self._counts
         if counts["repeated"]:
-            yield f"{counts['repeated']} records came more than once, as they may"
+            yield f"{counted(counts['repeated'], 'record')} came more than once, as may be"
         if counts["rewritten"]:
-            yield f"{counts['rewritten']} records say the same in other bytes: somebody wrote them anew"
+            says = "says" if counts["rewritten"] == 1 else "say"
+            told = counted(counts["rewritten"], "record")
+            yield f"{told} {says} the same in other bytes: written anew by somebody"
         if counts["by_hash"]:
-            yield f"{counts['by_hash']} records were compared by the hash that the copy has of them"
+            told = counted(counts["by_hash"], "record")
+            yield f"{told} compared by the hash alone, which is what the copy has"
         if self._expected.is_mixed:
             for name, count in self._whose.others.items():
-                yield f"{count} records are of another log, {name or 'one of many'}"
+                are = "is" if count == 1 else "are"
+                yield f"{counted(count, 'record')} {are} of another log, {name or 'one of many'}"
         if not self._expected.is_complete:
             yield from (str(one) for one in self._told[Finds.LOST])
         if counts["unread"]:
-            yield f"{counts['unread']} lines are no records, the first:"
+            are = "is no record" if counts["unread"] == 1 else "are no records, the first"
+            yield f"{counted(counts['unread'], 'line')} {are}:"
             yield from self._unread
 
 

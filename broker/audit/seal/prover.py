@@ -47,7 +47,7 @@ class Prover:
         found = self._store.first(lambda one: _count(one, writer) > seq) if seq >= 0 else None
         last = self._store.last()
         if last is None or found is None:
-            raise NotSealed(f"record {seq} of {writer} is in no checkpoint yet")
+            raise NotSealed(f"the record of {writer} with seq {seq} is in no checkpoint yet")
         if keys := self._keys():
             open_note(last.note, keys)
         line = self._line(writer, seq)
@@ -93,7 +93,7 @@ class Prover:
             opening = decode_link(next(extent.lines(), b"")[:-1])
             if opening is not None and opening.seq <= seq:
                 return _line_in(extent, writer, seq)
-        raise AuditLogRefused(f"record {seq} of {writer} was sealed and is gone")
+        raise AuditLogRefused(f"the record of {writer} with seq {seq} was sealed and is gone")
 
 
 def _line_in(extent: Extent, writer: str, seq: int) -> bytes:
@@ -107,7 +107,7 @@ def _line_in(extent: Extent, writer: str, seq: int) -> bytes:
         _, line = first_line(file, extent.size, is_there)
     link = decode_link(line[:-1])
     if link is None or (link.writer, link.seq) != (writer, seq):
-        raise AuditLogRefused(f"record {seq} of {writer} was sealed and is gone")
+        raise AuditLogRefused(f"the record of {writer} with seq {seq} was sealed and is gone")
     return line[:-1]
 
 

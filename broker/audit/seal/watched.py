@@ -132,7 +132,7 @@ class Chains:
         told = read_head(self._directory, writer)
         if fault is None and told is not None and _is_before(told, sealed):
             place = Place(head_path(self._directory, writer), 1)
-            sentence = f"its writer goes on from record {told.seq}, but {sealed.seq} were sealed"
+            sentence = f"its writer goes on from seq {told.seq}, but {sealed.seq} were sealed"
             return Fault(place, Wrong.TRUNCATED, sentence)
         return fault
 
@@ -178,7 +178,7 @@ def _changed_below(path: Path, position: Position, sealed: Head, *, is_start: bo
     place = Place(path, 1)
     if position.head != sealed:
         return Fault(
-            place, Wrong.CHANGED, f"record {sealed.seq - 1} is not the one that was sealed"
+            place, Wrong.CHANGED, f"the record with seq {sealed.seq - 1} is not the one that was sealed"
         )
     if not path.is_file():
         return Fault(place, Wrong.MISSING, "the segment was sealed and is gone")

@@ -34,7 +34,7 @@ _NAMES: Final[Mapping[str, str]] = {
     "key.revoke": "Signing key revoked",
     "key.failed": "Change of signing keys failed",
     "key.seen": "Signing key changed its state",
-    "people.forget": "People of a period forgotten",
+    "people.forget": "People of a period to be forgotten",
     "people.failed": "People of a period not forgotten",
     "chain.opened": "Audit segment opened",
     "chain.closed": "Audit segment closed",

@@ -37,7 +37,7 @@ EVENTS: Final = {
     "key.revoke": "Key revoked",
     "key.failed": "Key change failed",
     "key.seen": "Key seen",
-    "people.forget": "People forgotten",
+    "people.forget": "People to be forgotten",
     "people.failed": "Forgetting failed",
     "audit.login": "Login of an auditor",
     "audit.logout": "Logout of an auditor",

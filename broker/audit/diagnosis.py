@@ -126,7 +126,9 @@ def _displaced(misfit: Misfit, link: Link) -> Fault:
     """The line is a record of this chain in the wrong place."""
     number = misfit.expected.seq
     if link.seq < number:
-        return Fault(misfit.place, Wrong.REPEATED, f"the record with seq {link.seq} stands here again")
+        return Fault(
+            misfit.place, Wrong.REPEATED, f"the record with seq {link.seq} stands here again"
+        )
     later = (decode_link(line) for line in misfit.following)
     if any(one is not None and one.seq == number for one in later):
         sentence = f"the record with seq {link.seq} stands before the one with seq {number}"

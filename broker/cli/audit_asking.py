@@ -22,7 +22,8 @@ from broker.cli.output import plain
 from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
 from broker.config import Settings
-from broker.errors import TemporarilyUnavailable
+from broker.config.problems import nearest
+from broker.errors import Reason, TemporarilyUnavailable
 from broker.people import open_people
 
 _FILTERS: Final[Mapping[str, str]] = {
@@ -48,6 +49,8 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "cursor": "--cursor",
 }
 """By which options the parts of a question are given."""
+_REASONS: Final = frozenset(reason.code for reason in Reason)
+_LONGEST_SHOWN: Final = 40
 _PATIENCE: Final = 600.0
 _SILENT: Final = 2.0
 
@@ -111,11 +114,19 @@ def query_of(filters: Mapping[str, Any]) -> Query:
                     "--token takes the id of a token, its jti; a token itself is a secret and is not"
                     " to be written here."
                 )
+            if name == "reason" and text.strip() and text not in _REASONS:
+                raise click.UsageError(_no_reason(text))
             pairs.append((_FILTERS[name], text))
     try:
         return query_from(pairs, now=time.time())
     except QueryRefused as refused:
         raise click.UsageError(_by_option(refused)) from None
+
+
+def _no_reason(text: str) -> str:
+    meant = nearest(text, _REASONS)
+    hint = f"did you mean {meant!r}?" if meant else "docs/errors.md has all."
+    return f"--reason: {plain(text[:_LONGEST_SHOWN]).plain!r} is none; {hint}"
 
 
 def _by_option(refused: QueryRefused) -> str:

@@ -10,11 +10,14 @@ from rich.text import Text
 
 from broker.audit.copies.comparing import Expected, compare_copies
 from broker.audit.copies.outcome import UNDETECTED, ChainComparison, Comparison, Finding
-from broker.cli.output import console, echo_json, output_option, plain, print_columns, print_wrapped
+from broker.audit.copies.reading import CopyPacked
+from broker.audit.telling.words import counted
+from broker.cli.output import console, echo_json, output_option, plain, print_table, print_wrapped
 from broker.cli.stop import Negative
 from broker.cli.walking import walking
 
 _COLUMNS: Final = ("writer", "in log", "in copy", "from", "to", "lost", "state")
+_SPARE: Final = (_COLUMNS.index("from"), _COLUMNS.index("to"), _COLUMNS.index("lost"))
 
 
 @click.command()
@@ -55,6 +58,8 @@ def compare(
                 processes=len(os.sched_getaffinity(0)),
                 progress=told,
             )
+    except CopyPacked as packed:
+        raise click.UsageError(f"{packed} is compressed: unpack it first (gunzip).") from None
     except OSError as error:
         raise Negative(f"{error.filename or directory} cannot be read: {error.strerror}.") from None
     if not compared.records:
@@ -74,14 +79,14 @@ def _print(compared: Comparison) -> None:
         print_wrapped(plain(f"  {fault}", "bold red"), indent=4)
     screen.print()
     heading = [plain(name, "dim") for name in _COLUMNS]
-    print_columns([heading, *(_cells(one) for one in compared.chains)])
+    print_table([heading, *(_cells(one) for one in compared.chains)], spare=_SPARE)
     screen.print()
     for line in _told(compared):
         print_wrapped(line, indent=4)
 
 
 def _headline(compared: Comparison) -> Text:
-    counts = f"{compared.records} records, {compared.matching} as they are"
+    counts = f"{counted(compared.records, 'record')}, {compared.matching} as they are"
     if compared.is_whole:
         return plain(f"✔ the log has what the copy has: {counts}", "bold green")
     found = {

@@ -21,6 +21,10 @@ from broker.keys.key_files import KeyFileRefused
 from broker.model import RequestContext, new_request_id
 
 _LOGGER: Final = logging.getLogger(__name__)
+_IN_CLEAR: Final = (
+    "People have their names in the record (`audit.people.names: clear`): there is no key to destroy, and "
+    "names cannot be taken out."
+)
 
 
 @click.command()
@@ -42,14 +46,22 @@ def forget(
     if not is_period(period):
         raise click.UsageError("PERIOD is a month, quarter or year: 2026-11, 2026-q4 or 2026.")
     settings = settings_from(config)
-    if is_current(period, time.time()) and not force:
-        raise Negative(f"{period} is not over: --force forgets those in it until now.")
-    if not yes:
-        click.confirm(
-            f"Nobody will find the people of {period} again. Destroy its key?", abort=True
-        )
-    with people_keys(settings, token_file) as keys, operators_log(settings) as audit:
-        failure = _destroy(keys, audit, period)
+    with people_keys(settings, token_file) as keys:
+        is_there = _may_be_there(keys, period)
+        if not is_there and settings.audit.people.names == "clear":
+            raise Negative(_IN_CLEAR)
+        if is_current(period, time.time()) and not force:
+            raise Negative(f"{period} is not over: --force forgets those in it until now.")
+        if not is_there:
+            raise Negative(
+                f"There is no key of {period}: it was forgotten before, or there never was one."
+            )
+        if not yes:
+            click.confirm(
+                f"Nobody will find the people of {period} again. Destroy its key?", abort=True
+            )
+        with operators_log(settings) as audit:
+            failure = _destroy(keys, audit, period)
     if failure is not None:
         raise Negative(_told(failure, period, config))
     if output == "json":
@@ -58,6 +70,14 @@ def forget(
         click.echo(
             f"Forgotten: the people of {period}. Destroy copies of its key in backups as well."
         )
+
+
+def _may_be_there(keys: PeopleKeys, period: str) -> bool:
+    """Whether there is a key to destroy, or nobody can tell: then it is tried, on record."""
+    try:
+        return period in keys.held()
+    except (KeyFileRefused, OAuthError, OSError):
+        return True
 
 
 @dataclass(frozen=True, slots=True)

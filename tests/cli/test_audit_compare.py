@@ -1,5 +1,6 @@
 """An auditor compares the record with what somebody else received, by a command."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,18 @@ def test_a_copy_without_a_record_ends_with_2(
 
     assert result.exit_code == 2
     assert "There is no record in what was brought along" in result.stderr
+
+
+def test_a_copy_that_is_compressed_has_to_be_unpacked_first(
+    run: Run, sound: SealedLog, tmp_path: Path
+) -> None:
+    packed = tmp_path / "copy.gz"
+    packed.write_bytes(gzip.compress(b"\n".join(received(sound))))
+
+    result = run("audit", "compare", str(sound.directory), str(packed))
+
+    assert result.exit_code == 2
+    assert "unpack it first" in result.stderr
 
 
 def test_a_copy_or_a_directory_that_is_not_there_ends_with_2(

@@ -31,7 +31,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             1, subject="ann", client_id="desk", mcp_client="desk", grant_type="client_credentials"
         ),
         issue(2, subject="ben", mcp_server="https://a.example", inputs=[presented("token-1")]),
-        issue(3, decision="deny", reason="policy_denied", jti=None, policy_ids=["never"]),
+        issue(3, decision="deny", reason="policy_forbidden", jti=None, policy_ids=["never"]),
         issue(4, subject=HOSTILE, client_id=HOSTILE, resource=HOSTILE, chain_depth=2),
     )
     life.close()
@@ -52,7 +52,7 @@ def found(result: Result) -> list[str]:
         (("--mcp-server", "https://a.example"), [2]),
         (("--resource", HOSTILE), [4]),
         (("--decision", "deny"), [3]),
-        (("--reason", "policy_denied"), [3]),
+        (("--reason", "policy_forbidden"), [3]),
         (("--policy", "never"), [3]),
         (("--token", "token-1"), [2, 1]),
         (("--event", "token.issue", "--limit", "2"), [4, 3]),
@@ -77,6 +77,11 @@ def test_a_filter_says_which_records_are_wanted(
     ("options", "told"),
     [
         (("--since", "yesterday"), "--since: 'yesterday' is no time: write 2026-11-22T14:05:00Z"),
+        (
+            ("--reason", "polcy_forbiden"),
+            "--reason: 'polcy_forbiden' is none; did you mean 'policy_forbidden'?",
+        ),
+        (("--reason", "x\x1b[2J"), "docs/errors.md has all."),
         (("--until", "2026-02-31"), "--until: '2026-02-31' is no time"),
         (("--since", "2026-01-02", "--until", "2026-01-01"), "--since: it is not before until"),
         (("--min-depth", "-1"), "--min-depth: '-1' is no number from 0 to 999"),
@@ -200,7 +205,7 @@ def test_the_newest_records_are_printed_the_newest_last(run: Run, directory: Pat
 def test_records_are_printed_as_they_come_until_it_is_enough(tmp_path: Path) -> None:
     life = Life(tmp_path / "audit")
     life.directory.mkdir(mode=0o700)
-    life.write(issue(1), issue(2, decision="deny", reason="policy_denied", jti=None))
+    life.write(issue(1), issue(2, decision="deny", reason="policy_forbidden", jti=None))
     command = [sys.executable, "-m", "broker", "audit", "tail", str(life.directory), "--follow"]
     output = tmp_path / "output"
     with output.open("wb") as file:
@@ -214,7 +219,7 @@ def test_records_are_printed_as_they_come_until_it_is_enough(tmp_path: Path) -> 
         )
     try:
         until(lambda: b"event-1" in output.read_bytes(), seconds=30, what="the newest")
-        life.write(issue(3), issue(4, decision="deny", reason="policy_denied", jti=None))
+        life.write(issue(3), issue(4, decision="deny", reason="policy_forbidden", jti=None))
         life.write(issue(5), writer="w2")
         until(lambda: b"event-5" in output.read_bytes(), seconds=30, what="what comes")
         following.send_signal(signal.SIGINT)

@@ -126,13 +126,27 @@ def test_what_is_no_period_is_refused(run: Run, keys: PeopleKeyFiles, name: str)
 
 
 @pytest.mark.usefixtures("keys")
-def test_a_period_without_a_key_is_told_and_recorded_as_such(run: Run, tmp_path: Path) -> None:
-    result = run("audit", "forget", "2025-02", "--yes")
+def test_a_period_without_a_key_is_told_before_anybody_is_asked(run: Run, tmp_path: Path) -> None:
+    result = run("audit", "forget", "2025-02")
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("There is no key of 2025-02")
-    assert f"broker audit show {failed_in(tmp_path)}" in result.stderr
-    assert [event for event, _ in told(tmp_path)] == ["people.forget", "people.failed"]
+    assert "Destroy its key?" not in result.output
+    assert result.stderr.startswith("There is no key of 2025-02: it was forgotten before, or")
+    assert not (tmp_path / ".broker" / "audit").exists()
+
+
+def test_names_in_clear_cannot_be_forgotten(run: Run, keys: PeopleKeyFiles, tmp_path: Path) -> None:
+    """A key that is left from before can still be destroyed."""
+    with (tmp_path / "broker.yaml").open("a") as settings:
+        settings.write("audit: {people: {names: clear}}\n")
+
+    result = run("audit", "forget", "2025-02")
+
+    assert result.exit_code == 1
+    assert "have their names in the record" in result.stderr
+    assert not (tmp_path / ".broker" / "audit").exists()
+    assert run("audit", "forget", "2025-03", "--yes").exit_code == 0
+    assert "2025-03" not in keys.held()
 
 
 def failed_in(tmp_path: Path) -> str:

@@ -158,7 +158,7 @@ OTHERS: Final[Mapping[str, dict[str, Any]]] = {
                 },
                 {"type": "syslog", "name": "near"},
                 {"type": "syslog", "name": "six", "transport": "udp", "server": "[::1]:514"},
-            ]
+            ],
         },
     },
     "behind a proxy with keys in memory": {

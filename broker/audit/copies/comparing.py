@@ -17,6 +17,7 @@ from broker.audit.copies.whose import Whose
 from broker.audit.diagnosis import Place
 from broker.audit.record import Record
 from broker.audit.seal.chains import Progress
+from broker.audit.telling.words import counted
 
 MOST_TOLD: Final = 10
 """So many findings of each kind are told one by one; all are counted."""
@@ -55,7 +56,7 @@ def compare_copies(
 
     Each of them is a stream that is read once, and of the log 33 bytes are kept for each record. The copies
     are opened first: what comes to a log that is at work after its copy was made is no fault. More
-    ``processes`` are for programs without threads. Raises ``OSError``.
+    ``processes`` are for programs without threads. Raises ``CopyPacked`` and ``OSError``.
     """
     with ExitStack() as stack:
         sources = [stack.enter_context(opened(path)) for path in copies]
@@ -111,6 +112,8 @@ class _Work:
         self._counts: Counter[str] = Counter()
         self._told: dict[Finds, list[Finding]] = {kind: [] for kind in Finds}
         self._foreign: dict[str, Finding] = {}
+        # Where the first record of a chain was met that the log does not have.
+        self._gone: dict[str, Place] = {}
         self._unread: list[str] = []
 
     def read(self, copy: Copy, course: _Course) -> None:
@@ -168,7 +171,7 @@ class _Work:
         other = self._whose.other_log(found, before)
         if other:
             if self._whose.count(other):
-                sentence = f"{_name(found)} is of another log, {other}"
+                sentence = f"{_name(found)} is of another log, {other}{self._own}"
                 self._foreign[other] = Finding(Finds.FOREIGN, sentence, place)
             return
         kind = _kind(found, before, known)
@@ -176,9 +179,27 @@ class _Work:
         is_first = self._blame(found.writer, kind)
         if chain is not None and known is not None and chain.marks[found.seq] == UNMARKED:
             self._mark(chain, found.seq, _CHANGED)
-        if is_first or kind is not Finds.RELINKED:
+        if chain is None:
+            if is_first and len(self._gone) < MOST_TOLD:
+                self._gone[found.writer] = place
+        elif is_first or kind is not Finds.RELINKED:
             # All that come after a changed record are relinked.
             self._tell(kind, _sentence(found, kind, chain), place)
+
+    @property
+    def _own(self) -> str:
+        """The name of this log behind that of another, where it has one."""
+        return f"; this one is {self._log.log_id}" if self._log.log_id else ""
+
+    @property
+    def _named(self) -> str:
+        """The name of this log behind a word for it, where it has one."""
+        return f", {self._log.log_id}" if self._log.log_id else ""
+
+    @property
+    def _has_ours(self) -> bool:
+        """Whether anything in the copy is of this log."""
+        return bool(self._counts["matching"] or self._counts["rewritten"])
 
     def _blame(self, writer: str, kind: Finds) -> bool:
         """
@@ -247,9 +268,13 @@ class _Work:
         if chain is None or not one.in_log:
             return
         if one.first is None or one.last is None:
-            self._tell(
-                Finds.LOST, f"{one.writer}: none of its {one.in_log} records is in the copy", None
-            )
+            # Of a copy of another log that goes without saying.
+            if self._has_ours or not self._whose.foreign:
+                which = (
+                    "its only record" if one.in_log == 1 else f"none of its {one.in_log} records"
+                )
+                is_there = "is not" if one.in_log == 1 else "is"
+                self._tell(Finds.LOST, f"{one.writer}: {which} {is_there} in the copy", None)
             return
         for first, last in _runs(chain.marks, one.first, one.last):
             if len(self._told[Finds.LOST]) >= MOST_TOLD:
@@ -266,37 +291,58 @@ class _Work:
             yield Finding(fault.wrong, fault.sentence, fault.place)
         for kind in (Finds.CHANGED, Finds.RELINKED, Finds.MISSING):
             yield from self._told[kind]
+        for writer, place in self._gone.items():
+            count = counted(self._tallies[writer].wrong[Finds.MISSING], "record")
+            sentence = f"the log has no chain {writer}: {count} of it in the copy"
+            yield Finding(Finds.MISSING, sentence, place)
         mistaken = self._whose.mistaken
         for name, finding in self._foreign.items():
             if not self._expected.is_mixed or name in mistaken:
                 yield finding
-        has_ours = self._counts["matching"] or self._counts["rewritten"]
-        if self._expected.is_mixed and self._whose.foreign and not has_ours:
-            yield Finding(Finds.FOREIGN, "no record of the copy is of this log")
+        if self._expected.is_mixed and self._whose.foreign and not self._has_ours:
+            yield Finding(Finds.FOREIGN, f"no record of the copy is of this log{self._named}")
         if self._expected.is_complete:
             yield from self._told[Finds.LOST]
 
+    def _newer(self) -> int:
+        """How many records of the log come after the last that the copy has of their chain."""
+        return sum(
+            chain.marks.count(UNMARKED, last + 1)
+            for name, chain in self._log.chains.items()
+            if (last := self._tallies[name].last) is not None
+        )
+
     def _remarks(self) -> Iterator[str]:
         counts = self._counts
-        if counts["repeated"]:
-            yield f"{counted(counts['repeated'], 'record')} came more than once, as may be"
-        if counts["rewritten"]:
-            says = "says" if counts["rewritten"] == 1 else "say"
-            told = counted(counts["rewritten"], "record")
-            yield f"{told} {says} the same in other bytes: written anew by somebody"
-        if counts["by_hash"]:
-            told = counted(counts["by_hash"], "record")
-            yield f"{told} compared by the hash alone, which is what the copy has"
+        yield from self._how_received()
         if self._expected.is_mixed:
             for name, count in self._whose.others.items():
                 are = "is" if count == 1 else "are"
                 yield f"{counted(count, 'record')} {are} of another log, {name or 'one of many'}"
         if not self._expected.is_complete:
             yield from (str(one) for one in self._told[Finds.LOST])
+        elif newer := self._newer():
+            are = "is" if newer == 1 else "are"
+            yield f"{counted(newer, 'record')} of the log {are} newer than the copy"
         if counts["unread"]:
             are = "is no record" if counts["unread"] == 1 else "are no records, the first"
             yield f"{counted(counts['unread'], 'line')} {are}:"
             yield from self._unread
+
+    def _how_received(self) -> Iterator[str]:
+        repeated, rewritten, by_hash = (
+            self._counts[name] for name in ("repeated", "rewritten", "by_hash")
+        )
+        if repeated:
+            may = "it" if repeated == 1 else "they"
+            yield f"{counted(repeated, 'record')} came more than once, as {may} may"
+        if rewritten:
+            say, them = ("says", "it") if rewritten == 1 else ("say", "them")
+            told = f"{say} the same in other bytes: somebody wrote {them} anew"
+            yield f"{counted(rewritten, 'record')} {told}"
+        if by_hash:
+            were = "was" if by_hash == 1 else "were"
+            yield f"{counted(by_hash, 'record')} {were} compared by the hash that the copy has"
 
 
 def _name(found: Copied) -> str:
@@ -314,9 +360,7 @@ def _kind(found: Copied, before: bytes | None, known: bytes | None) -> Finds:
     return Finds.CHANGED
 
 
-def _sentence(found: Copied, kind: Finds, chain: Standing | None) -> str:
-    if chain is None:
-        return f"{_name(found)} is not in the log, which has no such chain"
+def _sentence(found: Copied, kind: Finds, chain: Standing) -> str:
     if kind is Finds.MISSING:
         end = f", whose chain ends with {chain.numbers - 1}" if found.seq >= chain.numbers else ""
         return f"{_name(found)} is not in the log{end}"

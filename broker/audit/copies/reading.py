@@ -24,11 +24,18 @@ LONGEST_LINE: Final = MAX_LINE_BYTES + 16 * 1024
 STANDARD_INPUT: Final = "-"
 """What stands for standard input where a file is named."""
 
+_PACKED: Final = b"\x1f\x8b"
+"""How a file begins that gzip made."""
+
 _RECORD: Final = b'{"'
 _BEGUN: Final = b'"decision":"'
 _MARK_OF_TEXT: Final = b"\xef\xbb\xbf"
 _LARGEST_NUMBER: Final = 2**63
 _IN_CSV: Final = ("writer", "seq", "line_hash")
+
+
+class CopyPacked(Exception):
+    """A copy is compressed, so that no line of it can be read; it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +94,10 @@ class Copy:
         """
         How many bytes of each line were kept, and what it is: ``None`` for what nobody misses.
 
-        Raises ``OSError``.
+        Raises ``CopyPacked`` and ``OSError``.
         """
         columns: Sequence[int] = ()
-        for line in _lines(self.file):
+        for line in _lines(self.file, self.name):
             if line is None:
                 yield LONGEST_LINE, NoRecord.TOO_LONG
                 continue
@@ -138,14 +145,18 @@ def read_line(content: bytes) -> Copied | NoRecord:
     return Copied(told.writer, told.seq, sha256(LEAF + line).digest(), line, told.prev, log_id)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+def _lines(file: BinaryIO, name: Path) -> Iterator[bytes | None]:
     """The lines with their ends, and ``None`` for each that is too long to be kept."""
-    while line := file.readline(LONGEST_LINE):
+    line = file.readline(LONGEST_LINE)
+    if line.startswith(_PACKED):
+        raise CopyPacked(name)
+    while line:
         is_whole = len(line) < LONGEST_LINE or line.endswith(b"\n")
         while not is_whole:
             rest = file.readline(LONGEST_LINE)
             is_whole, line = not rest or rest.endswith(b"\n"), b""
         yield line or None
+        line = file.readline(LONGEST_LINE)
 
 
 def _csv_columns(content: bytes) -> Sequence[int]:

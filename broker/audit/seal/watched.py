@@ -178,7 +178,9 @@ def _changed_below(path: Path, position: Position, sealed: Head, *, is_start: bo
     place = Place(path, 1)
     if position.head != sealed:
         return Fault(
-            place, Wrong.CHANGED, f"the record with seq {sealed.seq - 1} is not the one that was sealed"
+            place,
+            Wrong.CHANGED,
+            f"the record with seq {sealed.seq - 1} is not the one that was sealed",
         )
     if not path.is_file():
         return Fault(place, Wrong.MISSING, "the segment was sealed and is gone")

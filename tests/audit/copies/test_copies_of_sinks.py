@@ -68,7 +68,7 @@ def test_what_stands_for_a_record_that_a_collector_refused_is_compared_by_its_ha
     found = check(log, kept(tmp_path / "copy", server.lines))
 
     assert found.by_hash == 3
-    assert found.remarks == ["3 records were compared by the hash that the copy has of them"]
+    assert found.remarks == ["3 records were compared by the hash that the copy has"]
 
 
 def test_what_was_written_to_standard_output(log: SealedLog, tmp_path: Path) -> None:

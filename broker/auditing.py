@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
-from broker.audit.checkpoints import CheckpointRefused
+from broker.audit.checkpoints import Checkpoint, CheckpointRefused
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.notes import NoteRefused
@@ -188,6 +188,12 @@ class Auditing:
             verified=verified,
             unverified=unverified,
         )
+
+    def first_over(self, writer: str, seq: int) -> Checkpoint:
+        """The first checkpoint that a record is in, as ``Proofs`` tells."""
+        if self._evidence is None:
+            raise NotSealed("nothing was sealed yet")
+        return self._evidence.prover.first_over(writer, seq)
 
     def prove(self, writer: str, seq: int) -> str:
         """The proof of one record, as ``Proofs`` tells."""

@@ -19,6 +19,7 @@ from broker.audit.record import Event
 from broker.cli.audit_rows import DECISIONS
 from broker.cli.audit_sources import directory_of, settings_for
 from broker.cli.output import plain
+from broker.cli.page import tell
 from broker.cli.recording import without_logs
 from broker.cli.stop import Negative
 from broker.config import Settings
@@ -190,7 +191,7 @@ def _catch_up(reader: SqliteAuditReader) -> None:
     finally:
         waiting.end()
     if caught.rebuilt:
-        click.echo(plain(f"The index was made anew: {caught.rebuilt}.").plain, err=True)
+        tell(plain(f"The index was made anew: {caught.rebuilt}.").plain)
 
 
 class _Waiting:
@@ -217,6 +218,6 @@ def tell_faults(reader: SqliteAuditReader, changed: Sequence[str] = ()) -> None:
     """Say what keeps the answer from being whole, and end the command with exit code 1 if something does."""
     faults = list(dict.fromkeys([*reader.extent().faults.values(), *changed]))
     for fault in faults:
-        click.echo(plain(fault).plain, err=True)
+        tell(plain(fault).plain)
     if faults:
         raise Negative("The answer is not whole; `broker audit verify` tells what is wrong.")

@@ -11,7 +11,7 @@ import rich_click as click
 from broker.audit.people.keys import PeopleKeys
 from broker.audit.people.periods import is_current, is_period
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.output import echo_json, output_option
+from broker.cli.output import echo_json, output_option, plain, print_wrapped
 from broker.cli.people_keys import people_keys, token_file_option, what_helps
 from broker.cli.recording import FACE, account, operators_log
 from broker.cli.stop import Negative
@@ -67,9 +67,8 @@ def forget(
     if output == "json":
         echo_json({"forgotten": period})
     else:
-        click.echo(
-            f"Forgotten: the people of {period}. Destroy copies of its key in backups as well."
-        )
+        told = f"Forgotten: the people of {period}. Destroy copies of its key in backups as well."
+        print_wrapped(plain(told))
 
 
 def _may_be_there(keys: PeopleKeys, period: str) -> bool:

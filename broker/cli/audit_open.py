@@ -9,6 +9,7 @@ import rich_click as click
 
 from broker.cli.inputs import config_option, settings_from
 from broker.cli.output import echo_json, output_option
+from broker.cli.page import tell
 from broker.cli.stop import Misconfigured, Stop
 from broker.config.durations import write_duration
 from broker.web.review.links import FOLDER, LIFETIME, Links, LinksRefused
@@ -48,10 +49,9 @@ def open_pages(config: Path, output: str, *, is_shown: bool) -> None:
     else:
         click.echo(url)
         lasts = write_duration(review.session_lifetime)
-        click.echo(
+        tell(
             f"It opens the auditor's pages and logs one browser in, once, within two minutes. "
-            f"The login lasts {lasts}, or {write_duration(review.idle_timeout)} without use.",
-            err=True,
+            f"The login lasts {lasts}, or {write_duration(review.idle_timeout)} without use."
         )
     if is_shown:
         _show(links, secret, url)

@@ -11,7 +11,7 @@ from rich.text import Text
 from broker.audit.people.periods import is_current
 from broker.audit.people.search import People
 from broker.cli.inputs import config_option, settings_from
-from broker.cli.output import echo_json, output_option, plain, print_table
+from broker.cli.output import echo_json, output_option, plain, print_table, print_wrapped
 from broker.cli.people_keys import people_keys, token_file_option
 
 _LONGEST_NAME: Final = 2048
@@ -51,7 +51,7 @@ def people(name: str, token_file: Path | None, config: Path, output: str) -> Non
         echo_json({"periods": facts})
         return
     if not facts:
-        click.echo(_NO_KEYS[settings.audit.people.names])
+        print_wrapped(plain(_NO_KEYS[settings.audit.people.names]))
         return
     _print(facts, has_name=bool(name))
 

@@ -20,6 +20,7 @@ from broker.cli.audit_asking import (
 from broker.cli.audit_rows import print_record_table
 from broker.cli.inputs import config_option
 from broker.cli.output import echo_json, output_option
+from broker.cli.page import tell
 
 _MOST: Final = 100_000
 
@@ -63,7 +64,7 @@ def query(
         found, changed, more = _pages(reader, wanted, limit=limit, cursor=cursor)
         _PRINTERS[output](found, more)
         if not found:
-            click.echo(_NOTHING_OF_PEOPLE if wanted.names else _NOTHING, err=True)
+            tell(_NOTHING_OF_PEOPLE if wanted.names else _NOTHING)
         if more and output != "json":
             click.echo(f"There are more: --cursor {more}", err=True)
         tell_faults(reader, changed)

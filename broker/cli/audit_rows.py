@@ -8,7 +8,8 @@ from rich.text import Text
 
 from broker.audit.index.entries import deciding
 from broker.audit.query import Found
-from broker.cli.output import console, is_wider, packed, page_width, plain, print_columns
+from broker.cli.output import console, is_wider, packed, plain, print_columns
+from broker.cli.page import page_width
 
 DECISIONS: Final = {
     "permit": ("✔ permit", "green"),

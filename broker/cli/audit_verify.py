@@ -108,7 +108,9 @@ def _print(evidence: Evidence, chains: Sequence[ChainReport], keys: Sequence[Not
         print_wrapped(told, indent=4)
     console().print()
     heading = [plain(name, "dim") for name in _COLUMNS]
-    print_table([heading, *map(_cells, chains)], spare=_SPARE)
+    broken = _broken_off(evidence)
+    rows = [_cells(one, is_broken_off=one.writer in broken) for one in chains]
+    print_table([heading, *rows], spare=_SPARE)
     console().print()
     for line in _told(evidence):
         print_wrapped(line, indent=2)
@@ -116,6 +118,13 @@ def _print(evidence: Evidence, chains: Sequence[ChainReport], keys: Sequence[Not
     print_wrapped(plain(f"Verified with {evidence.mode.value}. Undetectable by this:"), indent=2)
     for one in evidence.undetected:
         print_wrapped(plain(f"  - {one}"), indent=4)
+
+
+def _broken_off(evidence: Evidence) -> frozenset[str]:
+    """The writers of the chains that were not looked at behind their fault."""
+    return frozenset(
+        one.writer for one in evidence.report.chains if one.fault is not None and one.segments
+    )
 
 
 def _headline(evidence: Evidence) -> Text:
@@ -134,7 +143,11 @@ def _headline(evidence: Evidence) -> Text:
 
 def _told(evidence: Evidence) -> Iterator[Text]:
     """What was checked, and what was seen on the way."""
+    broken = _broken_off(evidence)
     for chain in evidence.report.chains:
+        if chain.writer in broken:
+            told = f"{counted(chain.records, 'record')} fit; what comes after the fault was not looked at."
+            yield plain(f"{chain.writer}: {told}", "yellow")
         for group in chain.unfinished_groups:
             told = f"the group {group} was cut short; none of its tokens left the broker."
             yield plain(f"{chain.writer}: {told}", "yellow")
@@ -174,9 +187,10 @@ def _sealing(sealed: Sealed, *, is_whole: bool) -> Iterator[Text]:
         yield plain(f"{records} came after {last}, protected by the chains alone so far.", "yellow")
 
 
-def _cells(one: ChainReport) -> list[Text]:
+def _cells(one: ChainReport, *, is_broken_off: bool) -> list[Text]:
+    records = f"first {one.records}" if is_broken_off else one.records
     times = (one.first_time or "-", one.last_time or "-")
-    values = (one.writer, one.segments, one.records, *times)
+    values = (one.writer, one.segments, records, *times)
     style = "green" if one.fault is None else "bold red"
     return [*map(plain, values), plain(_state(one), style)]
 

@@ -25,7 +25,7 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     Verify the MANIFEST of an export and the file that it tells of, beside it.
 
     The manifest has to be signed by one of the keys, and the file has to be the one it was made for. It
-    takes neither settings nor a network.
+    takes neither settings nor a network. What the export itself says that it leaves out is told.
     """
     try:
         known = read_keys(keys)
@@ -35,13 +35,19 @@ def verify_export(manifest: Path, keys: Sequence[str], output: str) -> None:
     except OSError as error:
         raise Negative(f"{error.filename} cannot be read: {error.strerror}.") from None
     if output == "json":
-        echo_json({"is_whole": True, **asdict(told)})
+        echo_json({"is_whole": True, "is_complete": not told.unread, **asdict(told)})
     else:
         _print(told, known)
 
 
 def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
-    print_wrapped(Text("✔ the export is what its manifest says", style="green"))
+    headline = "✔ the export is what its manifest says"
+    if told.unread:
+        print_wrapped(
+            plain(f"{headline}: it is not all that was asked for", "bold yellow"), indent=2
+        )
+    else:
+        print_wrapped(Text(headline, style="green"))
     for fault in told.unread.values():
         print_wrapped(
             plain(f"! it leaves out what could not be read: {fault}", "bold red"), indent=2

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import rich_click as click
 
+from broker.cli.page import told_width
 from broker.cli.stop import Misconfigured
 from broker.config import ConfigError, Settings, load_settings
 
@@ -45,7 +46,8 @@ def settings_from(config: Path, *, is_single_process: bool = False) -> Settings:
 def wrong_settings(config: Path, error: ConfigError) -> Misconfigured:
     """How a command ends that was given wrong settings, or found none."""
     hint = "" if config.exists() else f"\n{_NO_SETTINGS}"
-    return Misconfigured(f"{error}{hint}")
+    width = told_width()
+    return Misconfigured(f"{error if width is None else error.on_page(width)}{hint}")
 
 
 def read_token(argument: str, *, name: str) -> str:

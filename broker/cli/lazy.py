@@ -7,6 +7,7 @@ from typing import Any
 
 import rich_click as click
 
+from broker.cli.page import tell
 from broker.cli.stop import Stop
 
 
@@ -56,5 +57,5 @@ class LazyGroup(click.RichGroup):
         try:
             return super().invoke(ctx)
         except Stop as stop:
-            click.echo(str(stop), err=True)
+            tell(str(stop))
             ctx.exit(stop.exit_code)

@@ -1,8 +1,6 @@
 """How commands print: plain text for people, JSON for programs."""
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -11,11 +9,11 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from broker.cli.page import page_width
 from broker.config.problems import printable
 
 _LONGEST_SHOWN: Final = 512
 _WIDEST: Final = 4096
-_NARROWEST: Final = 40
 _HEIGHT: Final = 25
 _GAP: Final = 2
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -48,17 +46,6 @@ def print_columns(rows: Sequence[Sequence[Text]]) -> None:
             line.append_text(cell).append(" " * (width - cell.cell_len + _GAP))
         line.rstrip()
         screen.print(line)
-
-
-def page_width() -> int | None:
-    """
-    How many columns there are for people, or ``None`` where a program reads.
-
-    What programs read is never broken, cut or left out: it is the same however wide a terminal is.
-    """
-    if sys.stdout is None or not sys.stdout.isatty():
-        return None
-    return max(shutil.get_terminal_size().columns, _NARROWEST)
 
 
 def print_wrapped(text: Text, *, indent: int = 0) -> None:

@@ -10,6 +10,7 @@ Path = tuple[str | int, ...]
 """Where a value stands: the names and list positions that lead to it from the top."""
 
 _WIDEST_SOURCE: Final = 100
+_INDENT: Final = 2
 _MOST_PROBLEMS: Final = 100
 
 # Somebody will write a secret where only its hash belongs; a problem must not print it.
@@ -52,7 +53,11 @@ class Problem:
     suggestion: str = ""
 
     def __str__(self) -> str:
-        return self._told(self.path) + self._excerpt()
+        return self.on_page(_WIDEST_SOURCE + _INDENT)
+
+    def on_page(self, width: int) -> str:
+        """The same with no more of the line in the file than so many columns show."""
+        return self._told(self.path) + self._excerpt(width - _INDENT)
 
     @property
     def in_brief(self) -> str:
@@ -64,12 +69,12 @@ class Problem:
         where = f"{self.mark}: {path}" if path else str(self.mark)
         return printable(f"{where}: {self.sentence}{hint}")
 
-    def _excerpt(self) -> str:
+    def _excerpt(self, width: int) -> str:
         if not self.mark.line:
             return ""
-        column = self.mark.column - 1
-        start = max(0, column - _WIDEST_SOURCE // 2)
-        text = _without_secrets(self.mark.text)[start : start + _WIDEST_SOURCE]
+        column, room = self.mark.column - 1, min(width, _WIDEST_SOURCE)
+        start = max(0, column - room // 2)
+        text = _without_secrets(self.mark.text)[start : start + room]
         return f"\n  {printable(text).rstrip()}\n  {' ' * len(printable(text[: column - start]))}^"
 
 
@@ -92,6 +97,10 @@ class ConfigError(Exception):
 
     def __str__(self) -> str:
         return self._listed([str(problem) for problem in self.problems[:_MOST_PROBLEMS]])
+
+    def on_page(self, width: int) -> str:
+        """The problems with no more of each line in the file than so many columns show."""
+        return self._listed([problem.on_page(width) for problem in self.problems[:_MOST_PROBLEMS]])
 
     @property
     def in_brief(self) -> str:

@@ -171,6 +171,18 @@ def test_a_chain_that_is_gone_has_a_row_of_its_own(run: Run, log: SealedLog, tak
     assert told["chains"][2]["fault"] in told["faults"]
 
 
+def test_a_chain_is_told_to_be_looked_at_up_to_its_fault_alone(run: Run, log: SealedLog) -> None:
+    name, line = log.place_of("http-0", 3)
+    log.edit(name, lambda lines: lines.pop(line - 1))
+
+    result = run("audit", "verify", str(log.directory))
+
+    (row,) = [one for one in result.stdout.splitlines() if one.startswith("http-0 ")]
+    assert " first 3 " in row
+    assert "http-0: 3 records fit; what comes after the fault was not looked at." in result.stdout
+    assert "the record with seq 3 is missing" in result.stdout
+
+
 def test_a_chain_that_only_a_token_knows_of_has_a_row_as_well(
     run: Run, sound: SealedLog, tmp_path: Path
 ) -> None:

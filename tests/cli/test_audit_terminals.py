@@ -1,10 +1,13 @@
 """What commands print about the record fits the terminal; what programs read does not depend on it."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from broker.cli.page import tell
+from broker.config.problems import Mark, Problem
 from tests.audit.seal.sealed_logs import SealedLog, real_run
 from tests.audit.seal.signers import KeysInMemory, signer_of
 from tests.audit.telling import logs, records
@@ -185,6 +188,56 @@ def test_a_line_about_a_fault_begins_with_its_kind_and_its_place(
     told = result.stdout.splitlines()[1].split()
     assert told[0] == kind, result.stdout
     assert told[1].startswith(f"{log.directory}/"), result.stdout
+
+
+@pytest.mark.usefixtures("run")
+def test_a_comparison_fits(
+    sealed: SealedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"".join(map(Path.read_bytes, sealed.directory.glob("*.jsonl"))))
+
+    monkeypatch.chdir(tmp_path)
+    lines = shown(monkeypatch, "audit", "compare", str(sealed.directory), "copy", columns=50)
+
+    assert max(map(len, lines)) <= 50, lines
+    assert any(line.startswith("No room for: ") for line in lines)
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what it shows."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_what_is_told_beside_the_output_fits_and_can_be_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    copied = "  broker audit show 0b8f6e52-91c4-4d0c-a3f5-7d2e1c9a4b60"
+
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    tell(f"{'word ' * 20}end\n{copied}")
+    monkeypatch.setattr("sys.stderr", pipe := io.StringIO())
+    tell(f"{'word ' * 20}end")
+
+    *wrapped, last = screen.getvalue().splitlines()
+    assert max(map(len, wrapped)) <= 40
+    assert last == copied
+    assert pipe.getvalue() == f"{'word ' * 20}end\n"
+
+
+@pytest.mark.parametrize("column", [1, 30, 88, 170])
+def test_the_line_of_a_problem_fits_with_its_caret_under_its_place(column: int) -> None:
+    text = "".join(chr(ord("a") + number % 26) for number in range(180))
+    problem = Problem(Mark("broker.yaml", 1, column, text), "", "is wrong")
+
+    _, excerpt, caret = problem.on_page(60).splitlines()
+
+    assert max(len(excerpt), len(caret)) <= 60
+    assert excerpt[caret.index("^")] == text[column - 1]
 
 
 @pytest.mark.requirement("LOG-05")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from broker.audit.checkpoints import Checkpoint
 from broker.audit.seal.verified import Verified
 from broker.audit.segments import AuditLogRefused
 
@@ -46,7 +47,7 @@ class Integrity:
 
 
 class Proofs(Protocol):
-    """What pages, commands and calls ask about the evidence. Both may be called from any thread."""
+    """What pages, commands and calls ask about the evidence. All may be called from any thread."""
 
     def integrity(self) -> Integrity:
         """What is known without reading anything."""
@@ -59,4 +60,8 @@ class Proofs(Protocol):
         Raises ``NotSealed``, other ``AuditLogRefused`` when what is on disk does not prove it, and
         ``OSError``.
         """
+        ...
+
+    def first_over(self, writer: str, seq: int) -> Checkpoint:
+        """The first checkpoint that a record is in, as it was written; raises as ``prove`` does."""
         ...

@@ -44,10 +44,8 @@ class Prover:
         Raises ``NotSealed``, ``NoteRefused``, other ``AuditLogRefused`` when what is on disk does not prove
         it, and ``OSError``.
         """
-        found = self._store.first(lambda one: _count(one, writer) > seq) if seq >= 0 else None
-        last = self._store.last()
-        if last is None or found is None:
-            raise NotSealed(f"the record of {writer} with seq {seq} is in no checkpoint yet")
+        found = self._first(writer, seq)
+        last = self._store.last() or found[1]
         if keys := self._keys():
             open_note(last.note, keys)
         line = self._line(writer, seq)
@@ -59,6 +57,17 @@ class Prover:
     def prove(self, writer: str, seq: int) -> str:
         """The text of a proof; raises as ``proof`` does."""
         return self.proof(writer, seq).text
+
+    def first_over(self, writer: str, seq: int) -> Checkpoint:
+        """The first checkpoint that a record is in; raises as ``prove`` does."""
+        return self._first(writer, seq)[1].checkpoint
+
+    def _first(self, writer: str, seq: int) -> tuple[Checkpoint | None, Kept]:
+        """The first checkpoint that a record is in, after the one before it."""
+        found = self._store.first(lambda one: _count(one, writer) > seq) if seq >= 0 else None
+        if found is None:
+            raise NotSealed(f"the record of {writer} with seq {seq} is in no checkpoint yet")
+        return found
 
     def _path(self, leaf: bytes, index: int, last: Kept) -> Sequence[bytes]:
         try:

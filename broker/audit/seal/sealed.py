@@ -249,13 +249,12 @@ class SealWalk:
             sentence = f"the whole chain is missing: {misfit.newest} records of it were sealed"
             return Fault(Place(path, 1), Wrong.MISSING, f"{sentence} until {misfit.newest_at}")
         if chain.taken < misfit.end:
-            first, last = chain.taken, misfit.newest - 1
-            lost = (
-                f"the record with seq {last} was"
-                if first == last
-                else f"the records with seq {first} to {last} were"
+            newest = misfit.newest - 1
+            lost, are = (
+                (f"the record with seq {newest} was", "is")
+                if chain.taken == newest
+                else (f"the records with seq {chain.taken} to {newest} were", "are")
             )
-            are = "is" if first == last else "are"
             sentence = f"{lost} sealed until {misfit.newest_at} and {are} missing after this line"
             return Fault(chain.place(chain.taken - 1), Wrong.TRUNCATED, sentence)
         first, last = chain.place(misfit.first), chain.place(misfit.end - 1)

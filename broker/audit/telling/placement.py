@@ -29,7 +29,7 @@ class Placement:
 
     def __str__(self) -> str:
         number = f"{self.index + 1:,} of {self.size:,}"
-        return f"record {number} under the signed checkpoint of {self.time}"
+        return f"record {number} under the checkpoint of {self.time}"
 
 
 def numbered(record: Record, extent: Extent) -> str:

@@ -43,8 +43,8 @@ class Proof:
     """
     That a record stands in the sealed log: the leaf that it is, and the checkpoint above it.
 
-    ``text`` is what ``broker audit verify-proof`` accepts. ``number`` counts from 1. ``sealed_at`` is the
-    time of the checkpoint, in unix seconds.
+    ``text`` is what ``broker audit verify-proof`` accepts, under the newest checkpoint. ``number`` counts
+    from 1. ``size`` and ``sealed_at``, in unix seconds, are those of the first checkpoint above it.
     """
 
     text: str
@@ -109,15 +109,15 @@ def proving(proofs: Proofs, record: Record) -> Proving:
     """The proof of one record; raises ``OSError`` when the files cannot be read."""
     try:
         text = proofs.prove(record.writer, record.seq)
-        return Proving(_read(text))
+        return Proving(_read(text, proofs.first_over(record.writer, record.seq)))
     except NotSealed:
         return Proving(is_early=True)
     except (AuditLogRefused, CheckpointRefused) as refused:
         return Proving(fault=str(refused))
 
 
-def _read(text: str) -> Proof:
-    """What a proof says of itself; it was checked when it was made."""
+def _read(text: str, first: Checkpoint) -> Proof:
+    """What a proof says of itself, which was checked when it was made, and since when there is one."""
     head, _, note = text.partition("\n\n")
     index = _INDEX.search(head)
     checkpoint = Checkpoint.read(note.rpartition("\n\n")[0] + "\n")
@@ -127,6 +127,6 @@ def _read(text: str) -> Proof:
         text=text,
         origin=checkpoint.origin,
         number=int(index[1]) + 1,
-        size=checkpoint.size,
-        sealed_at=datetime.fromisoformat(checkpoint.time).timestamp(),
+        size=first.size,
+        sealed_at=datetime.fromisoformat(first.time).timestamp(),
     )

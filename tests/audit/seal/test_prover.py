@@ -46,6 +46,16 @@ def test_every_sealed_record_is_proved_to_whoever_has_the_key(sealed: Log) -> No
             assert proved.checkpoint == last
 
 
+def test_the_first_checkpoint_over_a_record_is_the_one_that_sealed_it(sealed: Log) -> None:
+    prover = Prover(sealed.directory)
+    listed = [one.checkpoint for one in sealed.checkpoints()]
+
+    for seq, expected in ((0, listed[0]), (3, listed[0]), (4, listed[1]), (23, listed[5])):
+        assert prover.first_over("a", seq) == expected
+    with pytest.raises(NotSealed):
+        prover.first_over("a", 24)
+
+
 def test_what_is_not_sealed_is_not_proved(sealed: Log) -> None:
     prover = Prover(sealed.directory)
     head = sealed.checkpoints()[-1].checkpoint.heads["b"]

@@ -71,4 +71,4 @@ def test_people_are_told_which_record_of_its_chain_one_is(known: dict[str, int],
 def test_a_place_under_a_checkpoint_is_counted_from_one() -> None:
     first = placement_in(LIST, "b", 0)
 
-    assert str(first) == "record 1 of 2 under the signed checkpoint of 2026-11-22T08:00:00Z"
+    assert str(first) == "record 1 of 2 under the checkpoint of 2026-11-22T08:00:00Z"

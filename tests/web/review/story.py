@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from broker.audit.checkpoints import Checkpoint
 from broker.audit.disk import DiskChain
 from broker.audit.index.reader import SqliteAuditReader
 from broker.audit.record import VERSION, InputFact, KeyChangeFact, Record, ScopeFact, rfc3339
@@ -79,6 +80,10 @@ class Story:
     def prove(self, writer: str, seq: int) -> str:
         """The proof of one record."""
         return self.prover.prove(writer, seq)
+
+    def first_over(self, writer: str, seq: int) -> Checkpoint:
+        """The first checkpoint over one record."""
+        return self.prover.first_over(writer, seq)
 
     def close(self) -> None:
         """Let go of all files."""

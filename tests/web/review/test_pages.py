@@ -323,7 +323,7 @@ def test_an_event_tells_its_sentence_its_chain_why_and_its_proof(client: TestCli
     assert "4 minutes 56 seconds left" in text
     assert "by tickets-reads-contacts" in text
     assert "no policy permits it" in text
-    assert "under the signed checkpoint of 2026-11-22 14:05:10" in text
+    assert "under the checkpoint of 2026-11-22 14:05:10" in text
     assert re.search(r"http-0\.0\S+\.jsonl: record \d+ of \d+ in chain http-0 \(seq \d+\)", text)
 
 

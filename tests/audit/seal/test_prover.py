@@ -50,10 +50,12 @@ def test_the_first_checkpoint_over_a_record_is_the_one_that_sealed_it(sealed: Lo
     prover = Prover(sealed.directory)
     listed = [one.checkpoint for one in sealed.checkpoints()]
 
-    for seq, expected in ((0, listed[0]), (3, listed[0]), (4, listed[1]), (23, listed[5])):
-        assert prover.first_over("a", seq) == expected
+    ends = [0, *(one.heads["a"].seq for one in listed)]
+    for checkpoint, begin, end in zip(listed, ends, ends[1:], strict=False):
+        assert prover.first_over("a", begin) == prover.first_over("a", end - 1) == checkpoint
+    assert len(set(ends)) == len(ends) > 3
     with pytest.raises(NotSealed):
-        prover.first_over("a", 24)
+        prover.first_over("a", ends[-1])
 
 
 def test_what_is_not_sealed_is_not_proved(sealed: Log) -> None:

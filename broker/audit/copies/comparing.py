@@ -273,6 +273,8 @@ class _Work:
         has_ours = self._counts["matching"] or self._counts["rewritten"]
         if self._expected.is_mixed and self._whose.foreign and not has_ours:
             yield Finding(Finds.FOREIGN, "no record of the copy is of this log")
+        elif self._expected.is_mixed and (doubt := self._whose.doubt):
+            yield Finding(Finds.FOREIGN, doubt)
         if self._expected.is_complete:
             yield from self._told[Finds.LOST]
 

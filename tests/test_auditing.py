@@ -108,7 +108,7 @@ def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
     tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tampered(sealed_before)
-    (sealed_before / MEMORY).write_text('{"due": 0}')
+    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
@@ -131,7 +131,7 @@ def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verif
     tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
-    (sealed_before / MEMORY).write_text('{"due": 0}')
+    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
     auditing = Auditing(settings_of(tmp_path, more="verify: {enabled: false}"))
     assert auditing._verifying is None
     with capture_logs() as told, auditing.under_way():
@@ -162,7 +162,7 @@ def test_a_verifier_that_cannot_be_started_is_an_alert_of_its_own_kind(
 ) -> None:
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    (sealed_before / MEMORY).write_text('{"due": 0}')
+    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
         alert = 'broker_audit_alerts_total{rule="unverified"} 1.0'

@@ -32,6 +32,12 @@ class OperatorsConnection(H11Protocol):
         # There is none before the first request, whatever the base class declares.
         return bool(getattr(self.cycle, "response_complete", True))
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for the other side: idle, or with a request whose body has not come."""
+        cycle = self.cycle
+        return self.is_idle or (cycle.more_body and not cycle.response_started)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.idle_since = self.loop.time()
@@ -64,9 +70,9 @@ class OperatorsConnection(H11Protocol):
         others = [one for one in _open(self.connections) if one is not self]
         if len(others) + 1 < MOST:
             return
-        idle = [one for one in others if one.is_idle]
-        if idle:
-            min(idle, key=lambda one: one.idle_since).give_up()
+        waiting = [one for one in others if one.is_waiting]
+        if waiting:
+            min(waiting, key=lambda one: one.idle_since).give_up()
         elif len(others) >= MOST:
             self.give_up()
 

@@ -73,6 +73,21 @@ def test_a_withdrawn_token_is_dead_at_once(stage: Stage) -> None:
     stage.grant(exchanged(other, "mcp1-srv"))
 
 
+def test_whoever_presents_a_withdrawn_token_is_on_record_with_it_and_nothing_else_is_noted(
+    stage: Stage,
+) -> None:
+    token, spoilt = first_token(stage), first_token(stage)[:-4] + "AAAA"
+    revoke(stage, token, "agent-x")
+
+    stage.refuse(exchanged(token, "mcp1-srv"), error=IR, reason="revoked")
+    refusal = stage.broker.records()[-1]
+    (noted,) = refusal["inputs"]
+    assert (noted["slot"], noted["jti"], noted["issuer"]) == ("subject", jti(token), ISS)
+    assert refusal["subject"] == decode_claims(token)["sub"]
+    stage.refuse(exchanged(spoilt, "mcp1-srv"), error=IR, reason="sig_invalid")
+    assert "inputs" not in stage.broker.records()[-1]
+
+
 def test_a_token_may_be_withdrawn_again(stage: Stage) -> None:
     token = first_token(stage)
 

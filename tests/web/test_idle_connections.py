@@ -17,12 +17,19 @@ from broker.lifeline import Anchor
 from broker.web.admin import run_control
 from broker.web.idle_connections import MOST
 from broker.web.readiness import Readiness
+from broker.web.review.guard import FormRefused, read_form
 from tests.e2e.patience import until
 from tests.web.test_admin import free_port
 
 PATIENCE = 10.0
 ASK = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HOLD = b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+FORM = (
+    b"POST /form HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+)
 
 
 class Port:
@@ -40,6 +47,15 @@ class Port:
         self.held += 1
         await self._release.wait()
         return PlainTextResponse("late")
+
+    async def take_form(self, request: Request) -> Response:
+        """What the pages do with a form that is sent to them."""
+        self.held += 1
+        try:
+            await read_form(request)
+        except FormRefused:
+            return PlainTextResponse("refused", 403)
+        return PlainTextResponse("taken")
 
     def connect(self, sent: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.number), PATIENCE)
@@ -71,7 +87,10 @@ def running() -> Iterator[Port]:
             listener=("127.0.0.1", port.number),
             readiness=lambda: readiness,
             exposition=lambda _workers, _checks: b"",
-            routes=[Route("/hold", port.answer_late)],
+            routes=[
+                Route("/hold", port.answer_late),
+                Route("/form", port.take_form, methods=["POST"]),
+            ],
         )
     )
     serving.start()
@@ -123,6 +142,16 @@ def test_a_probe_is_answered_while_others_hold_more_connections_than_there_may_b
     # What was idle longest has gone, and nothing else.
     assert [status(one) for one in held[:16]] == [0] * 16
     held[-1].sendall(ASK.removeprefix(sent) or ASK)
+    assert status(held[-1]) == 200
+
+
+@pytest.mark.requirement("HTP-13")
+def test_a_probe_is_answered_while_others_send_forms_that_never_come(port: Port) -> None:
+    held = [port.connect(FORM) for _ in range(MOST - 1)]
+    until(lambda: port.held == len(held), seconds=PATIENCE, what="all are waited for")
+
+    assert [status(port.connect(ASK)) for _ in range(8)] == [200] * 8
+    held[-1].sendall(b"secret=xy")
     assert status(held[-1]) == 200
 
 

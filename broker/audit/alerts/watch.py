@@ -19,6 +19,7 @@ from broker.audit.chain import Head
 from broker.audit.follow import Follower, Position
 from broker.audit.gaps import next_beginning
 from broker.audit.record import RECORD_DECODER
+from broker.audit.segments import regular
 from broker.errors import Reason, TemporarilyUnavailable
 
 _FILE: Final = "alerts.json"
@@ -160,11 +161,11 @@ class AlertWatch:
 
     def _recall(self) -> None:
         try:
-            with (self._directory / _FILE).open("rb") as file:
+            with open(self._directory / _FILE, "rb", opener=regular) as file:
                 kept = _DECODER.decode(file.read(_LARGEST_FILE))
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, RecursionError) as failure:
+        except (OSError, ValueError, RecursionError) as failure:
             _log.warning("audit_alerts_memory_lost", reason=type(failure).__name__)
             return
         self._alerts.recall(kept.rules)
@@ -179,7 +180,8 @@ class AlertWatch:
             _Kept(_places(self._follower.positions), _listed(self._alerts.memory()))
         )
         new = self._directory / f"{_FILE}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags |= os.O_CLOEXEC
         # What cannot be kept is learnt again.
         with suppress(OSError):
             descriptor = os.open(new, flags, 0o600)

@@ -295,14 +295,20 @@ class _Work:
             count = counted(self._tallies[writer].wrong[Finds.MISSING], "record")
             sentence = f"the log has no chain {writer}: {count} of it in the copy"
             yield Finding(Finds.MISSING, sentence, place)
+        yield from self._foreigners()
+        if self._expected.is_complete:
+            yield from self._told[Finds.LOST]
+
+    def _foreigners(self) -> Iterator[Finding]:
+        """What of the copy is of other logs, where that is a fault."""
         mistaken = self._whose.mistaken
         for name, finding in self._foreign.items():
             if not self._expected.is_mixed or name in mistaken:
                 yield finding
         if self._expected.is_mixed and self._whose.foreign and not self._has_ours:
             yield Finding(Finds.FOREIGN, f"no record of the copy is of this log{self._named}")
-        if self._expected.is_complete:
-            yield from self._told[Finds.LOST]
+        elif self._expected.is_mixed and (doubt := self._whose.doubt):
+            yield Finding(Finds.FOREIGN, doubt)
 
     def _newer(self) -> int:
         """How many records of the log come after the last that the copy has of their chain."""

@@ -1,6 +1,8 @@
 """A copy that somebody else kept, read as a stream: one line at a time, whatever stands in it."""
 
 import csv
+import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +84,8 @@ class Copy:
     """
     A copy that is open to be read once: its name, and its size in bytes as far as that is known.
 
+    No line is read that begins behind the first ``most`` bytes: it came later.
+
     What surrounds the records does not matter: each stands in a line of its own, from its first brace to
     the end of the line, or is a row of our own CSV.
     """
@@ -89,6 +93,7 @@ class Copy:
     name: Path
     file: BinaryIO
     size: int
+    most: int | None = None
 
     def entries(self) -> Iterator[tuple[int, Copied | NoRecord | None]]:
         """
@@ -96,20 +101,23 @@ class Copy:
 
         Raises ``CopyPacked`` and ``OSError``.
         """
+        head: bytes | None = None
         columns: Sequence[int] = ()
-        for line in _lines(self.file, self.name):
+        for line in _lines(self):
             if line is None:
                 yield LONGEST_LINE, NoRecord.TOO_LONG
                 continue
             content = line.removeprefix(_MARK_OF_TEXT).rstrip(b"\r\n")
-            head = _csv_columns(content)
-            columns = head or columns
-            if head or not content:
+            if head is None and content:
+                # Anybody may have written what looks like a head further on, or be named like a column.
+                head, columns = content, _csv_columns(content)
+            if not content or (columns and content == head):
                 yield len(line), None
-            elif columns and not content.startswith(_RECORD):
-                yield len(line), _read_row(content, columns)
-            else:
-                yield len(line), read_line(content)
+                continue
+            entry = read_line(content)
+            if columns and not isinstance(entry, Copied):
+                entry = _read_row(content, columns)
+            yield len(line), entry
 
 
 @contextmanager
@@ -123,7 +131,9 @@ def opened(path: Path) -> Iterator[Copy]:
         yield Copy(path, sys.stdin.buffer, 0)
         return
     with path.open("rb") as file:
-        yield Copy(path, file, path.stat().st_size)
+        found = os.fstat(file.fileno())
+        most = found.st_size if stat.S_ISREG(found.st_mode) else None
+        yield Copy(path, file, found.st_size, most)
 
 
 def read_line(content: bytes) -> Copied | NoRecord:
@@ -145,18 +155,19 @@ def read_line(content: bytes) -> Copied | NoRecord:
     return Copied(told.writer, told.seq, sha256(LEAF + line).digest(), line, told.prev, log_id)
 
 
-def _lines(file: BinaryIO, name: Path) -> Iterator[bytes | None]:
-    """The lines with their ends, and ``None`` for each that is too long to be kept."""
-    line = file.readline(LONGEST_LINE)
-    if line.startswith(_PACKED):
-        raise CopyPacked(name)
-    while line:
+def _lines(copy: Copy) -> Iterator[bytes | None]:
+    """The lines with their ends that begin so early, and ``None`` for each that is too long to be kept."""
+    file, read = copy.file, 0
+    while (copy.most is None or read < copy.most) and (line := file.readline(LONGEST_LINE)):
+        if not read and line.startswith(_PACKED):
+            raise CopyPacked(copy.name)
+        read += len(line)
         is_whole = len(line) < LONGEST_LINE or line.endswith(b"\n")
         while not is_whole:
             rest = file.readline(LONGEST_LINE)
+            read += len(rest)
             is_whole, line = not rest or rest.endswith(b"\n"), b""
         yield line or None
-        line = file.readline(LONGEST_LINE)
 
 
 def _csv_columns(content: bytes) -> Sequence[int]:

@@ -22,6 +22,7 @@ class Whose:
 
     def __init__(self, log_id: str | None) -> None:
         self._own = {log_id} if log_id else set()
+        self._is_shown = False
         self._counts: Counter[str] = Counter()
         # What the hash of a line leads to: another log by its name, or this one, which is nothing.
         self._links: OrderedDict[str, str] = OrderedDict()
@@ -30,6 +31,7 @@ class Whose:
         """Take note of a record that the log and the copy have in common."""
         if found.log_id:
             self._own.add(found.log_id)
+            self._is_shown = True
 
     def other_log(self, found: Copied, before: bytes | None) -> str:
         """
@@ -65,6 +67,19 @@ class Whose:
     def others(self) -> Mapping[str, int]:
         """How many records there were of each other log."""
         return dict(self._counts)
+
+    @property
+    def doubt(self) -> str:
+        """Why what was taken for other logs may be this one under another name; empty where it is not."""
+        if not self._counts:
+            return ""
+        if not self._is_shown:
+            return "no record of the copy that names its log is of this log"
+        if "" in self._counts:
+            return (
+                f"the copy names more than {MOST_LOGS} other logs, which are too many to tell apart"
+            )
+        return ""
 
     @property
     def mistaken(self) -> frozenset[str]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from broker.audit.segments import regular
+
 INDEX: Final = "index.sqlite"
 """The name of the file."""
 
@@ -26,7 +28,8 @@ class Busy(OSError):
 def log_name(directory: Path) -> str:
     """The id of the log in a directory; nothing where it has none yet."""
     try:
-        told = (directory / "log.id").read_bytes()[:64].decode("ascii", "replace").strip()
+        with open(directory / "log.id", "rb", opener=regular) as file:
+            told = file.read(64).decode("ascii", "replace").strip()
     except OSError:
         return ""
     return told if _LOG_ID.fullmatch(told) else ""

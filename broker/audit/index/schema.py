@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables; a file with another one is thrown away and made anew."""
 APPLICATION: Final = 0x6272_6169
 """Marks the file as ours, in the place that SQLite keeps for that."""

@@ -77,7 +77,8 @@ def write_state(path: Path, state: SealedState) -> None:
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
     draft = path.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags |= os.O_CLOEXEC
     try:
         with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
             file.write(_sum(body) + b"\n" + body)

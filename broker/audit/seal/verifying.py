@@ -2,15 +2,17 @@
 
 import os
 import random
+import select
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 import structlog
@@ -42,6 +44,7 @@ class Unverified(Exception):
 
 class _Kept(Struct, forbid_unknown_fields=True):
     due: float
+    since: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +65,11 @@ class Verifying:
     Has the record of a directory verified again and again, one look at a time.
 
     ``ask`` makes the question, and is ``None`` while there is nothing to verify; whatever it raises is a
-    failure, which is told and tried again. When the next look is due is remembered beside the record, so
-    that a broker that is started often looks as often as another; whoever forges that puts the next look
-    off by one interval at most, and no result is ever read from there. To be begun in the process that uses
-    it, after any fork. ``now`` is in unix seconds.
+    failure, which is told and tried again. When the next look is due, and since when there was none, is
+    remembered beside the record, so that a broker that is started often looks as often as another, and tells
+    when it never lives long enough; whoever forges that puts the next look off by an interval with each
+    start, and no result is ever read from there. To be begun in the process that uses it, after any fork.
+    ``now`` is in unix seconds.
     """
 
     def __init__(
@@ -85,15 +89,14 @@ class Verifying:
         self._ask = ask
         self._now = now
         self._verifier = verifier
-        self._begun = time.monotonic()
-        self._looked = self._begun
+        self._since = now()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit_verifying", daemon=True)
 
     @property
     def age(self) -> float:
-        """How many seconds ago the last look ended that found anything, or this process began."""
-        return time.monotonic() - self._looked
+        """How many seconds ago the last look ended that found anything, or the first was waited for."""
+        return max(self._now() - self._since, 0.0)
 
     @property
     def trouble(self) -> str:
@@ -125,9 +128,12 @@ class Verifying:
             pause = self._pause_after_look()
 
     def _first_pause(self) -> float:
-        due, now = self._recall(), self._now()
-        if due is None or due > now + self._terms.every:
-            due = now + random.uniform(0, _FIRST) * self._terms.every  # noqa: S311 - no secret.
+        kept, now, every = self._recall(), self._now(), self._terms.every
+        if kept is not None:
+            self._since = min(kept.since, now)
+        due = now + every + 1 if kept is None else kept.due
+        if due > now + every or self.age > every + self._terms.within:
+            due = min(due, now + random.uniform(0, _FIRST) * every)  # noqa: S311 - no secret.
             self._keep(due)
         return max(due - now, self._terms.settled)
 
@@ -154,7 +160,7 @@ class Verifying:
         found = answer_apart(question, is_ending=self._stopping.is_set, verifier=self._verifier)
         if found is None:
             return None
-        self.last, self._failure, self._looked = found, "", time.monotonic()
+        self.last, self._failure, self._since = found, "", self._now()
         _tell(found)
         return found
 
@@ -164,20 +170,21 @@ class Verifying:
         self.failures += 1
         _log.error("audit_verification_failed", reason=self._failure)
 
-    def _recall(self) -> float | None:
+    def _recall(self) -> _Kept | None:
         try:
             with open(self._path, "rb", opener=regular) as file:
-                return msgspec.json.decode(file.read(_LARGEST_MEMORY), type=_Kept).due
+                return msgspec.json.decode(file.read(_LARGEST_MEMORY), type=_Kept)
         except (OSError, ValueError):
             return None
 
     def _keep(self, due: float) -> None:
         draft = self._path.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags |= os.O_CLOEXEC
         # What cannot be kept is drawn anew.
         with suppress(OSError):
             with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(_Kept(due)))
+                file.write(msgspec.json.encode(_Kept(due, self._since)))
             draft.replace(self._path)
 
 
@@ -193,17 +200,20 @@ def answer_apart(
     It is a program of its own and no fork, since threads are about; of this process it gets standard error
     and where the code is, and nothing else. Raises ``Unverified`` and ``OSError``.
     """
-    with subprocess.Popen(
-        [sys.executable, "-P", *verifier],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},
-        cwd="/",
-    ) as process:
+    with (
+        _file_of(question) as asked,
+        subprocess.Popen(
+            [sys.executable, "-P", *verifier],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},
+            cwd="/",
+        ) as process,
+    ):
         try:
             # From here, so that it gives way while it loads as well.
             os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST_PRIORITY)
-            said = _said(process, question, is_ending)
+            said = _said(process, question.within, is_ending)
         finally:
             process.kill()
     if said is None:
@@ -211,19 +221,38 @@ def answer_apart(
     return _read(said, process.returncode)
 
 
+@contextmanager
+def _file_of(question: Question) -> Iterator[BinaryIO]:
+    """The question in a file without a name, read from its beginning: nobody waits until it is taken."""
+    with tempfile.TemporaryFile() as file:
+        file.write(msgspec.json.encode(question))
+        file.seek(0)
+        yield file
+
+
 def _said(
-    process: "subprocess.Popen[bytes]", question: Question, is_ending: Callable[[], bool]
+    process: "subprocess.Popen[bytes]", within: float, is_ending: Callable[[], bool]
 ) -> bytes | None:
-    until = time.monotonic() + question.within
-    message: bytes | None = msgspec.json.encode(question)
+    """What it says until it ends, and no more of that than an answer may have."""
+    until = time.monotonic() + within
+    said, told, answers = bytearray(), select.poll(), process.stdout
+    if answers is None:
+        raise Unverified("the verifier cannot be heard")
+    told.register(answers)
+    is_over = False
     while not is_ending():
         if time.monotonic() >= until:
-            raise Unverified(f"it took longer than {question.within:.0f} s")
-        try:
-            return process.communicate(message, timeout=_TICK)[0]
-        except subprocess.TimeoutExpired:
-            # It may be said once only; what is left of it is sent on all the same.
-            message = None
+            raise Unverified(f"it took longer than {within:.0f} s")
+        if is_over:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_TICK)
+                return bytes(said)
+        elif told.poll(_TICK * 1000):
+            some = os.read(answers.fileno(), 64 * 1024)
+            is_over = not some
+            said += some
+            if len(said) > LARGEST_MESSAGE:
+                raise Unverified("the verifier gave no answer of ours")
     return None
 
 

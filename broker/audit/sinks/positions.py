@@ -10,6 +10,7 @@ from typing import Final
 
 from broker.audit.chain import Head
 from broker.audit.follow import Position
+from broker.audit.segments import regular
 
 _LINE: Final = re.compile(
     rb"([0-9]{20}) ([0-9]{10}) ([0-9]{20}) ([0-9]{20}) ([0-9a-f]{64}) ([0-9a-f]{16})\n"
@@ -28,7 +29,7 @@ class Reached:
 def read_reached(path: Path) -> Reached | None:
     """What a file says, or ``None`` where it says nothing or was left half written."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             told = file.read(_BYTES + 1)
     except OSError:
         return None
@@ -63,7 +64,8 @@ class ReachedFile:
         with suppress(OSError):
             if self._descriptor < 0:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+                flags |= os.O_CLOEXEC
                 self._descriptor = os.open(self._path, flags, 0o600)
             os.pwrite(self._descriptor, b"%s %s\n" % (told, _sum(told)), 0)
             if is_synced:

@@ -1,5 +1,6 @@
 """The record is followed for alerts, across restarts and damage."""
 
+import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,3 +197,22 @@ def test_a_fault_of_ours_does_not_end_the_looking(tmp_path: Path, chain: DiskCha
         watch.close()
 
     assert [one["event"] for one in told] == ["audit_alerts_failed"] * 2
+
+
+@pytest.mark.parametrize("name", ["alerts.json", "alerts.json.new"])
+def test_a_pipe_in_the_place_of_the_memory_is_waited_for_by_nobody(
+    tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("broker.audit.alerts.watch._KEEP_INTERVAL", 0)
+    os.mkfifo(tmp_path / "audit" / name)
+    with watching(tmp_path / "audit", damaged={"seal of w1": "changed"}) as told:
+        until(lambda: seen(told, "damage"), seconds=5, what="what is damaged is told")
+        chain.append([denied(reason="replay")])
+        until(lambda: seen(told, "replays"), seconds=5, what="the replay is told")
+
+
+def test_a_memory_in_no_encoding_keeps_nobody_from_looking(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "alerts.json").write_bytes(b'{"places":{},"rules":{"\xff":[]}}')
+    with watching(tmp_path / "audit", damaged={"seal of w1": "changed"}) as told:
+        until(lambda: seen(told, "damage"), seconds=5, what="what is damaged is told")

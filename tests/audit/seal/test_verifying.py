@@ -1,6 +1,7 @@
 """The whole record is looked through again and again, by a process that can do nothing else."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -139,7 +140,7 @@ def test_faults_beyond_those_that_are_told_are_counted(
 @pytest.mark.parametrize(
     ("other", "kind"),
     [
-        ({"keys": ["no key"]}, "ValueError: that is no Ed25519 key"),
+        ({"keys": ["no key"]}, "ValueError: it is not a public key"),
         ({"stamp_roots": "/nowhere.pem"}, "StampsUnread"),
         ({"directory": "/nowhere/at/all"}, "FileNotFoundError: "),
     ],
@@ -252,7 +253,7 @@ def verifying(
     terms: VerifyTerms = TERMS,
 ) -> Iterator[Verifying]:
     """Look again and again, by another program."""
-    (log.directory / MEMORY).write_bytes(b'{"due": 0}')
+    (log.directory / MEMORY).write_text(f'{{"due": 0, "since": {time.time()}}}')
     arguments = verifier() if callable(verifier) else verifier
     made = Verifying(
         log.directory, terms, ask or (lambda: question(log)), verifier=("-S", *arguments)
@@ -352,11 +353,14 @@ def test_looks_that_never_come_to_an_end_are_told(log: SealedLog) -> None:
 @pytest.mark.parametrize(
     ("kept", "least", "most"),
     [
-        ('{"due": 0}', 30, 30),
-        (f'{{"due": {NOW + 1_000}}}', 1_000, 1_000),
-        (f'{{"due": {NOW + 86_401}}}', 30, 8_640),
-        ('{"due": NaN}', 30, 8_640),
-        ('{"due": 0, "whole": true}', 30, 8_640),
+        (f'{{"due": 0, "since": {NOW}}}', 30, 30),
+        (f'{{"due": {NOW + 1_000}, "since": {NOW}}}', 1_000, 1_000),
+        (f'{{"due": {NOW + 86_401}, "since": {NOW}}}', 30, 8_640),
+        (f'{{"due": {NOW + 86_400}, "since": {NOW - 90_000}}}', 30, 8_640),
+        (f'{{"due": {NOW + 20_000}, "since": {NOW + 90_000}}}', 20_000, 20_000),
+        (f'{{"due": NaN, "since": {NOW}}}', 30, 8_640),
+        (f'{{"due": 0, "since": {NOW}, "whole": true}}', 30, 8_640),
+        ('{"due": 0}', 30, 8_640),
         ("", 30, 8_640),
         (None, 30, 8_640),
     ],
@@ -374,6 +378,18 @@ def test_when_the_next_look_is_due_outlives_a_restart_and_puts_off_none(
     assert again == pytest.approx(pause)
 
 
+def test_a_broker_that_never_lives_long_enough_to_look_tells_it(tmp_path: Path) -> None:
+    terms = VerifyTerms(every=86_400, within=60, settled=30)
+    told = []
+    for day in range(4):
+        life = Verifying(tmp_path, terms, lambda: None, now=lambda day=day: NOW + day * 86_400.0)  # type: ignore[misc]
+        life._first_pause()
+        told.append(life.trouble)
+
+    assert told[:2] == ["", ""]
+    assert "no look through the whole record" in told[3]
+
+
 def test_a_link_in_the_place_of_the_memory_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("precious")
@@ -382,3 +398,17 @@ def test_a_link_in_the_place_of_the_memory_is_not_followed(tmp_path: Path) -> No
     terms = VerifyTerms(every=86_400, within=60, settled=30)
     assert Verifying(tmp_path, terms, lambda: None)._first_pause() <= 8_640
     assert other.read_text() == "precious"
+
+
+def test_a_pipe_in_the_place_of_the_memory_is_waited_for_by_nobody(log: SealedLog) -> None:
+    os.mkfifo(log.directory / "verification.new")
+    with verifying(log, ["-c", saying(WHOLE)]) as looking:
+        until(lambda: looking.last is not None, seconds=10, what="a look has ended")
+
+
+def test_a_verifier_that_never_stops_talking_takes_no_memory(log: SealedLog) -> None:
+    program = "import sys\nwhile True: sys.stdout.write('x' * 1_000_000)"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Unverified, match="no answer of ours"):
+        answer_apart(question(log, within=3.0), verifier=("-S", "-c", program))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000

@@ -152,7 +152,7 @@ def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verif
     (of_file, of_proof) = sorted(places)
     assert of_file.startswith("http-0.000001.jsonl, byte ")
     assert "changed after it was indexed" in places[of_file]
-    assert of_proof == "record 1 of http-0"
+    assert of_proof == "the record of http-0 with seq 1"
     assert len(faults) == 2
     assert "audit_verified" not in {one["event"] for one in told}
 

@@ -132,8 +132,9 @@ class Verifying:
         if kept is not None:
             self._since = min(kept.since, now)
         due = now + every + 1 if kept is None else kept.due
-        if due > now + every or self.age > every + self._terms.within:
-            due = min(due, now + random.uniform(0, _FIRST) * every)  # noqa: S311 - no secret.
+        is_overdue = self.age > every + self._terms.within
+        if due > now + every or (is_overdue and due > now + _FIRST * every):
+            due = now + random.uniform(0, _FIRST) * every  # noqa: S311 - no secret.
             self._keep(due)
         return max(due - now, self._terms.settled)
 

@@ -139,7 +139,7 @@ def test_faults_beyond_those_that_are_told_are_counted(
 @pytest.mark.parametrize(
     ("other", "kind"),
     [
-        ({"keys": ["no key"]}, "ValueError: that is no Ed25519 key"),
+        ({"keys": ["no key"]}, "ValueError: it is not a public key in the form "),
         ({"stamp_roots": "/nowhere.pem"}, "StampsUnread"),
         ({"directory": "/nowhere/at/all"}, "FileNotFoundError: "),
     ],

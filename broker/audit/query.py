@@ -148,13 +148,15 @@ class Branch:
     """
     A record in a lineage, and what was derived from the token that it is of.
 
-    ``withdrawal`` is the record in which somebody withdrew that token itself. What was withdrawn for a
-    whole party names no token, and is not told here.
+    ``withdrawal`` is the record in which somebody withdrew that token itself, and
+    ``is_withdrawn_with_ancestor`` tells that one was withdrawn from which it derives, which ends it as well.
+    What was withdrawn for a whole party names no token, and is not told here.
     """
 
     found: Found
     branches: Sequence["Branch"] = ()
     withdrawal: Found | None = None
+    is_withdrawn_with_ancestor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

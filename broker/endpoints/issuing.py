@@ -123,8 +123,9 @@ class Issuing:
             delegation = grant.prove(request, authenticated)
         except TokenRejected as rejected:
             if rejected.known_as is not None:
-                *token, subject = rejected.known_as
-                entry.note(inputs=(InputToken("subject", *token),), subject=subject)
+                issuer, jti, expires_at, subject = rejected.known_as
+                token = InputToken("subject", issuer, jti, expires_at)
+                entry.note(inputs=(token,), subject=subject)
             raise grant.refusal(rejected.reason, detail=rejected.detail) from rejected
         if key is not None:
             delegation = replace(delegation, confirmation=key.thumbprint)

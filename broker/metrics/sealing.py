@@ -82,7 +82,8 @@ def verification_families(found: VerificationMeasures | None) -> Iterator[Metric
         "How long ago the last look through the whole record came to an end, or this process began.",
     )
     yield _filled(age, None if found is None else found.age)
-    records = GaugeMetricFamily("broker_audit_verified_records",
+    records = GaugeMetricFamily(
+        "broker_audit_verified_records",
         "Records that it looked through; absent until the first look has ended.",
     )
     yield _filled(records, None if found is None else found.records)

@@ -468,7 +468,7 @@ def test_what_ends_with_its_ancestor_says_so(tmp_path: Path) -> None:
     given = presented("a", expires_at=NOW + 300)
     story.tell(
         issue("first", at=NOW - 3, jti="a"),
-        issue("second", at=NOW - 2, jti="b", inputs=[given]),
+        issue("second", at=NOW - 2, jti="b", lifetime=60, inputs=[given]),
         issue("end", at=NOW - 1, jti=None, event="token.revoke", inputs=[given]),
     )
     page = client_of(desk_of(story)).get("/audit/lineage?token=a").text

@@ -117,6 +117,8 @@ def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
         assert (dict(found.faults), found.failure, found.unverified) == ({}, "", "")
         assert "broker_audit_verification_faults 1.0" in page(auditing)
         assert "broker_audit_broken_chains 0.0" in page(auditing)
+        # A question that meets the same tells nothing more.
+        assert auditing.reader.find(Query(events=("token.issue",))).changed
         (wrong,) = standing(auditing, auditing.reader.extent()).faults
         alert = 'broker_audit_alerts_total{rule="damage"} 1.0'
         until(lambda: alert in page(auditing), seconds=5, what="it is an alert")

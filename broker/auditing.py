@@ -199,14 +199,18 @@ class Auditing:
         """The proof of one record, as ``Proofs`` tells."""
         if self._evidence is None:
             raise NotSealed("nothing was sealed yet")
+        place = f"the record of {writer} with seq {seq}"
         try:
-            return self._evidence.prover.prove(writer, seq)
+            proof = self._evidence.prover.prove(writer, seq)
         except NotSealed:
             raise
         except (AuditLogRefused, NoteRefused, CheckpointRefused) as refused:
             if len(self._changed) < _MOST_CHANGED:
-                self._changed.setdefault(f"the record of {writer} with seq {seq}", str(refused))
+                self._changed.setdefault(place, str(refused))
             raise AuditLogRefused(str(refused)) from refused
+        # What was put back as it was is wrong no more.
+        self._changed.pop(place, None)
+        return proof
 
     def measures(self) -> Iterable[Metric]:
         """What is measured, for the metrics page."""
@@ -232,6 +236,7 @@ class Auditing:
         damaged = {f"seal of {writer}": fault for writer, fault in found.faults.items()}
         damaged |= {**self.reader.changed(), **found.changed}
         if found.verified is not None:
+            # Of a place that a question has met as well, verification knows more.
             faults = found.verified.faults
             damaged |= {one.place: f"{one.kind}: {one.sentence}" for one in faults}
         if found.has_anchor_conflict:

@@ -31,11 +31,13 @@ class RecordChanged(Exception):
     """
     A record is not in the files as it was when it was indexed; the sentence tells where and how.
 
-    ``offset`` is in bytes. Verification tells what this means for the chain.
+    ``place`` is the name of the file and the number of the line, as verification names it, or the name alone
+    where there is no such file. ``offset`` is in bytes. Verification tells what this means for the chain.
     """
 
-    def __init__(self, file: str, offset: int, sentence: str) -> None:
-        super().__init__(f"{file}, byte {offset}: {sentence}")
+    def __init__(self, file: str, offset: int, sentence: str, *, line: int = 0) -> None:
+        self.place = f"{file}:{line}" if line else file
+        super().__init__(f"{self.place}: {sentence}")
         self.file = file
         self.offset = offset
         self.sentence = sentence
@@ -146,13 +148,15 @@ class Branch:
     """
     A record in a lineage, and what was derived from the token that it is of.
 
-    ``withdrawal`` is the record in which somebody withdrew that token itself. What was withdrawn for a
-    whole party names no token, and is not told here.
+    ``withdrawal`` is the record in which somebody withdrew that token itself, and
+    ``is_withdrawn_with_ancestor`` tells that one was withdrawn from which it derives, which ends it as well.
+    What was withdrawn for a whole party names no token, and is not told here.
     """
 
     found: Found
     branches: Sequence["Branch"] = ()
     withdrawal: Found | None = None
+    is_withdrawn_with_ancestor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ def _add(tree: Tree, branch: Branch) -> None:
         record = withdrawal.record
         told = f" {record.time} by {record.client_id or 'somebody'} ({record.event_id})"
         below.add(Text("✖ withdrawn", style="bold red").append_text(plain(told)))
+    elif branch.is_withdrawn_with_ancestor:
+        below.add(Text("✖ withdrawn with its ancestor", style="bold red"))
     for one in branch.branches:
         _add(below, one)
 
@@ -89,5 +91,6 @@ def _branch(branch: Branch) -> dict[str, Any]:
         "jti": record.jti,
         "sentence": sentence(record),
         "withdrawn_at": None if branch.withdrawal is None else branch.withdrawal.record.time,
+        "withdrawn_with_ancestor": branch.is_withdrawn_with_ancestor,
         "derived": [_branch(one) for one in branch.branches],
     }

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from broker.audit.index.entries import deciding
 from broker.audit.query import Found
+from broker.audit.telling.question import question
 from broker.cli.output import console, is_wider, packed, plain, print_columns
 from broker.cli.page import page_width
 
@@ -61,7 +62,8 @@ def print_record_lines(found: Sequence[Found]) -> None:
 def _cells(found: Found) -> list[Text]:
     record = found.record
     word, style = DECISIONS[record.decision]
-    why = record.reason or ", ".join(deciding(record))
+    grounds = (record.reason or ", ".join(deciding(record)), question(record))
+    why = "; ".join(told for told in grounds if told)
     values = (
         record.event,
         record.subject or (record.party if record.party_kind == "subject" else None),

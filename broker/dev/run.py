@@ -130,7 +130,7 @@ def _stay(console: Console, broker: DevBroker) -> None:
     pages = f"http://127.0.0.1:{broker.admin_port}/audit"
     told = (
         f"\n# the record of all this, for auditors, in a browser: {pages}\n"
-        f"# this link logs one browser in there, once, within {LIFETIME // 60} minutes from now:\n"
+        f"# this link logs one browser in there, once, within {LIFETIME // 60} minutes from now:\n# "
     )
     link = f"{pages}/login/link/{secret}"
     console.print(Text.assemble((told, "dim"), (link, "cyan")), soft_wrap=True)

@@ -82,11 +82,15 @@ def verification_families(found: VerificationMeasures | None) -> Iterator[Metric
         "How long ago the last look through the whole record came to an end, or this process began.",
     )
     yield _filled(age, None if found is None else found.age)
-    records = GaugeMetricFamily("broker_audit_verified_records", "Records that it looked through.")
+    records = GaugeMetricFamily(
+        "broker_audit_verified_records",
+        "Records that it looked through; absent until the first look has ended.",
+    )
     yield _filled(records, None if found is None else found.records)
     faults = GaugeMetricFamily(
         "broker_audit_verification_faults",
-        "Faults that it found. Anything but 0 is to be looked into at once.",
+        "Faults that it found; absent until the first look has ended. "
+        "Anything but 0 is to be looked into at once.",
     )
     yield _filled(faults, None if found is None else found.faults)
     failures = CounterMetricFamily(

@@ -121,8 +121,8 @@ def test_whoever_read_the_record_has_a_column_and_a_filter_of_their_own(
     about = run("audit", "query", str(life.directory), "--subject", "ann", "-o", "ndjson")
     text = run("audit", "query", str(life.directory), "--auditor", "root", "-o", "csv").stdout
 
-    assert head == ["time", "decision", "event", "auditor", "id"]
-    assert row[-3:] == ["audit.read", "root", "event-2"]
+    assert head == ["time", "decision", "event", "auditor", "why", "id"]
+    assert row[-5:] == ["audit.read", "root", "about", "ann", "event-2"]
     assert everything.split()[:5] == ["time", "decision", "event", "subject", "auditor"]
     assert found(about) == ["event-1"]
     assert next(csv.DictReader(io.StringIO(text)))["auditor"] == "root"

@@ -92,12 +92,12 @@ class Alerts:
             if is_past:
                 list(findings)
             else:
-                self._tell(rule.name, findings)
+                self._tell(rule, findings)
 
     def look(self, status: Status) -> None:
         """Look at how things stand."""
         for rule in self._rules:
-            self._tell(rule.name, rule.look(status))
+            self._tell(rule, rule.look(status))
 
     def memory(self) -> Mapping[str, Sequence[str]]:
         """What the rules want to know after a restart, by their names."""
@@ -119,20 +119,20 @@ class Alerts:
         self._ahead = max(self._ahead, ahead)
         return now
 
-    def _tell(self, rule: str, findings: Iterable[Finding]) -> None:
+    def _tell(self, rule: Rule, findings: Iterable[Finding]) -> None:
         for finding in findings:
             now = self._clock()
-            name = f"{rule}\0{finding.about}"
+            name = f"{rule.name}\0{finding.about}"
             until = self._told.get(name)
             if until is None or now >= until:
                 self._told.put(name, now + self._cool_down)
-                self._count(rule)
+                self._count(rule.name)
                 self._log(rule, finding, now)
 
-    def _log(self, rule: str, finding: Finding, now: float) -> None:
+    def _log(self, rule: Rule, finding: Finding, now: float) -> None:
         # What anybody can cause without a credential uses up nothing that clients are told of by.
         is_proved = finding.record is None or finding.record.client_id is not None
-        turn = self._turns[rule, is_proved]
+        turn = self._turns[rule.name, is_proved]
         untold = 0
         if now >= turn.ends_at:
             untold, turn.untold = turn.untold, 0
@@ -144,7 +144,8 @@ class Alerts:
         facts = {**_parties(finding.record), **_bounded(finding.facts)}
         if untold:
             facts["untold_before"] = untold
-        _log.warning("audit_alert", rule=rule, **facts)
+        tell = _log.critical if rule.is_grave else _log.warning
+        tell("audit_alert", rule=rule.name, **facts)
 
 
 def _made(rule: type[Rule], said: RuleTerms | None) -> Rule | None:

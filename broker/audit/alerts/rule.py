@@ -52,10 +52,11 @@ class Rule:
 
     ``usual_threshold`` and ``usual_within`` hold unless the operator says otherwise. ``memory`` is what is
     to outlive a restart, as lines of text, and ``recall`` takes what an earlier rule of this name gave;
-    lines that it cannot read it passes over.
+    lines that it cannot read it passes over. What a rule finds that ``is_grave`` is logged as critical.
     """
 
     name: ClassVar[str]
+    is_grave: ClassVar[bool] = False
     usual_threshold: ClassVar[int] = 1
     usual_within: ClassVar[timedelta] = timedelta(minutes=5)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from broker.audit.index.entries import issued_token
+from broker.audit.index.entries import ending_token, issued_token
 from broker.audit.query import Branch, Found, Lineage
 
 MOST_RECORDS: Final = 500
@@ -47,13 +47,25 @@ class Descent:
         """All that is known to be derived from the token."""
         issue = self._tokens.of_token(jti)
         if issue is None:
-            uses = self._derived(jti, MOST_LEVELS)
+            # What somebody else has issued is nothing to withdraw here.
+            uses = self._derived(jti, MOST_LEVELS, is_ended=False)
             return Lineage(jti, None, self._is_cut, uses)
         self._met.add((issue.file, issue.offset))
-        root = self._branch(issue, MOST_LEVELS + 1)
+        root = self._branch(issue, MOST_LEVELS + 1, is_ended=self._is_withdrawn_above(issue))
         return Lineage(jti, root, self._is_cut)
 
-    def _derived(self, jti: str, levels: int) -> list[Branch]:
+    def _is_withdrawn_above(self, issue: Found) -> bool:
+        found: Found | None = issue
+        for _ in range(MOST_LEVELS):
+            jti = "" if found is None else ending_token(found.record)
+            if not jti:
+                return False
+            if self._tokens.withdrawal(jti) is not None:
+                return True
+            found = self._tokens.of_token(jti)
+        return False
+
+    def _derived(self, jti: str, levels: int, *, is_ended: bool) -> list[Branch]:
         uses = self._tokens.derived(jti, limit=MOST_CHILDREN)
         if not uses:
             return []
@@ -63,11 +75,17 @@ class Descent:
         self._is_cut |= len(uses) == MOST_CHILDREN
         # The nearer records are taken first, so that what is cut is the farthest.
         kept = [found for found in uses if self._is_new(found)]
-        return [self._branch(found, levels) for found in kept]
+        return [
+            self._branch(found, levels, is_ended=is_ended and ending_token(found.record) == jti)
+            for found in kept
+        ]
 
-    def _branch(self, found: Found, levels: int) -> Branch:
+    def _branch(self, found: Found, levels: int, *, is_ended: bool) -> Branch:
         jti = issued_token(found.record)
-        return Branch(found, self._derived(jti, levels - 1), self._tokens.withdrawal(jti))
+        withdrawal = self._tokens.withdrawal(jti)
+        is_over = is_ended or withdrawal is not None
+        below = self._derived(jti, levels - 1, is_ended=is_over)
+        return Branch(found, below, withdrawal, is_ended)
 
     def _is_new(self, found: Found) -> bool:
         place = (found.file, found.offset)

@@ -10,6 +10,7 @@ from broker.audit.chain import NOT_A_LINK
 from broker.audit.follow import Line
 from broker.audit.index.schema import CONCERNED, FACETS, ISSUED, PRESENTED
 from broker.audit.record import READING_EVENTS, RECORD_DECODER, Record
+from broker.oauth import TOKEN_TYPE_ID_JAG
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -79,6 +80,14 @@ def issued_token(record: Record) -> str:
 def presented_tokens(record: Record) -> list[str]:
     """The tokens that were presented, and from which that is derived which was issued."""
     return [one.jti for one in record.inputs or () if one.jti and one.slot in _DERIVING]
+
+
+def ending_token(record: Record) -> str:
+    """The token whose withdrawal ends the one that was issued as well; empty where there is none."""
+    if not issued_token(record) or record.issued_token_type == TOKEN_TYPE_ID_JAG:
+        return ""
+    # A token tells from which subject tokens it derives, and from no others.
+    return next((one.jti for one in record.inputs or () if one.jti and one.slot == "subject"), "")
 
 
 def tokens_of(record: Record) -> dict[str, int]:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from broker.audit.chain import MAX_LINE_BYTES, NOT_A_LINK, line_hash
 from broker.audit.index.filling import HASH_BYTES
 from broker.audit.query import Found, RecordChanged
-from broker.audit.record import RECORD_DECODER
+from broker.audit.record import RECORD_DECODER, Record
 from broker.audit.segments import segment_name
 
 
@@ -24,6 +24,35 @@ class Spot:
     cursor: str
 
 
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A file that is read, and how many lines begin where: counted only for what is wrong in it."""
+
+    file: BinaryIO
+    _offset: int = 0
+    _line: int = 1
+
+    def line_at(self, offset: int) -> int:
+        """The number of the line that begins at an offset, counted on from the last that was asked for."""
+        if offset < self._offset:
+            self._line -= self._newlines(offset, self._offset)
+        else:
+            self._line += self._newlines(self._offset, offset)
+        self._offset = offset
+        return self._line
+
+    def _newlines(self, start: int, end: int) -> int:
+        self.file.seek(start)
+        found = 0
+        while start < end and (chunk := self.file.read(min(_CHUNK_BYTES, end - start))):
+            found += chunk.count(b"\n")
+            start += len(chunk)
+        return found
+
+
 def read_found(directory: Path, spots: Iterable[Spot]) -> Iterator[Found | RecordChanged]:
     """
     The records at these places, or what is wrong with them; each file is opened once.
@@ -31,7 +60,7 @@ def read_found(directory: Path, spots: Iterable[Spot]) -> Iterator[Found | Recor
     Raises ``OSError`` for a file that is there and cannot be read.
     """
     with ExitStack() as stack:
-        files: dict[str, BinaryIO | None] = {}
+        files: dict[str, _Segment | None] = {}
         for spot in spots:
             name = segment_name(spot.writer, spot.segment)
             if name not in files:
@@ -39,28 +68,48 @@ def read_found(directory: Path, spots: Iterable[Spot]) -> Iterator[Found | Recor
             yield _read(name, files[name], spot)
 
 
-def _opened(stack: ExitStack, path: Path) -> BinaryIO | None:
+def is_as_indexed(directory: Path, spot: Spot) -> bool:
+    """Whether the record at a place is there again as the index knows it; not where it cannot be read."""
     try:
-        return stack.enter_context(path.open("rb"))
+        with (directory / segment_name(spot.writer, spot.segment)).open("rb") as file:
+            return isinstance(_judged(_line(file, spot), spot), Record)
+    except OSError:
+        return False
+
+
+def _opened(stack: ExitStack, path: Path) -> _Segment | None:
+    try:
+        return _Segment(stack.enter_context(path.open("rb")))
     except FileNotFoundError:
         return None
 
 
-def _read(name: str, file: BinaryIO | None, spot: Spot) -> Found | RecordChanged:
-    if file is None:
+def _read(name: str, segment: _Segment | None, spot: Spot) -> Found | RecordChanged:
+    if segment is None:
         return RecordChanged(name, spot.offset, "the file is gone")
+    line = _line(segment.file, spot)
+    record = _judged(line, spot)
+    if isinstance(record, Record):
+        return Found(record, line[:-1], name, spot.offset, spot.cursor)
+    return RecordChanged(name, spot.offset, record, line=segment.line_at(spot.offset))
+
+
+def _line(file: BinaryIO, spot: Spot) -> bytes:
     file.seek(spot.offset)
-    line = file.readline(MAX_LINE_BYTES)
+    return file.readline(MAX_LINE_BYTES)
+
+
+def _judged(line: bytes, spot: Spot) -> Record | str:
+    """The record of a line, or what is wrong with it."""
     if not line.endswith(b"\n"):
-        return RecordChanged(name, spot.offset, "the file ends before the record does")
+        return "the file ends before the record does"
     content = line[:-1]
     if bytes.fromhex(line_hash(content)[: 2 * HASH_BYTES]) != spot.hash:
-        return RecordChanged(name, spot.offset, "the record was changed after it was indexed")
+        return "the record was changed after it was indexed"
     try:
-        record = RECORD_DECODER.decode(content)
+        return RECORD_DECODER.decode(content)
     except NOT_A_LINK:
-        return RecordChanged(name, spot.offset, "the record is of a version that is not known here")
-    return Found(record, content, name, spot.offset, spot.cursor)
+        return "the record is of a version that is not known here"
 
 
 def sound(results: Iterable[Found | RecordChanged]) -> tuple[Sequence[Found], Sequence[str]]:

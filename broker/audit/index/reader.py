@@ -1,7 +1,9 @@
 """Answers about the audit record, from the index and the files."""
 
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from broker.audit.index.counting import count_by_time
 from broker.audit.index.descent import Descent
 from broker.audit.index.entries import issued_token, presented_tokens
 from broker.audit.index.filling import key_of
-from broker.audit.index.lines import Spot, read_found
+from broker.audit.index.lines import Spot, is_as_indexed, read_found
 from broker.audit.index.location import index_path
 from broker.audit.index.parties import party_of
 from broker.audit.index.questions import (
@@ -46,6 +48,8 @@ DEFAULT_LIMIT: Final = 2.0
 """In seconds: no question takes longer."""
 
 _MOST_CHANGED: Final = 100
+_LOOK_AGAIN: Final = 5.0
+"""In seconds: no more often is looked whether what was met is still as it was."""
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM event"
 _SPOTS: Final = """
     SELECT place.event, chain.writer, place.segment, place.offset, place.hash, place.number
@@ -102,13 +106,16 @@ class SqliteAuditReader:
         pseudonyms_of: Pseudonyms = no_pseudonyms,
         cache: Path | None = None,
         limit: float = DEFAULT_LIMIT,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
         self._pseudonyms_of = pseudonyms_of
         self._cache = cache
         self._limit = limit
         self._opened: IndexFile | None = None
+        self._monotonic = monotonic
         self._changed: dict[tuple[str, int], tuple[Spot, RecordChanged]] = {}
+        self._looked_at = -math.inf
         self._lock = threading.Lock()
         self._ending = threading.Event()
 
@@ -268,24 +275,29 @@ class SqliteAuditReader:
             faults["index"] = "the index is being made anew and does not know all records yet"
         elif unreadable:
             faults["index"] = f"{unreadable} records are of a version that is not known here"
-        faults |= {one.file: str(one) for one in self._still_changed()}
+        faults |= {one.place: str(one) for one in self._still_changed()}
         return Extent(sum(chains.values()), moment_of(last), faults, chains)
 
     def changed(self) -> Mapping[str, str]:
-        """What questions have met that is not as it was indexed, by its place; bounded, the first of all."""
-        return {f"{one.file}, byte {one.offset}": one.sentence for one in self._still_changed()}
+        """
+        What questions have met that is not as it was indexed, by its place; bounded, the first of all.
+
+        What was put back as it was is forgotten within seconds.
+        """
+        return {one.place: one.sentence for one in self._still_changed()}
 
     def _still_changed(self) -> Sequence[RecordChanged]:
-        """What was met and is still so: what was put back as it was is wrong no more."""
         with self._lock:
-            seen = dict(self._changed)
-        for key, (spot, _) in seen.items():
-            if not any(
-                isinstance(one, RecordChanged) for one in read_found(self.directory, [spot])
-            ):
-                with self._lock:
-                    self._changed.pop(key, None)
+            now = self._monotonic()
+            is_due = now >= self._looked_at + _LOOK_AGAIN
+            if is_due:
+                self._looked_at = now
+            seen = dict(self._changed) if is_due else {}
+        # The files are read without the lock, since questions wait for it.
+        mended = [key for key, (spot, _) in seen.items() if is_as_indexed(self.directory, spot)]
         with self._lock:
+            for key in mended:
+                self._changed.pop(key, None)
             return [one for _, one in self._changed.values()]
 
     @contextmanager

@@ -339,13 +339,15 @@ def _logout(record: Record) -> Told:
 def _read(record: Record) -> Told:
     yield from _auditor(record)
     yield " asked the audit record"
-    if record.asked:
-        yield f" for {value(record.asked)}"
-    if record.people_asked:
-        yield " about "
-        for number, person in enumerate(record.people_asked[:_MOST_KEYS]):
-            yield ", " if number else ""
-            yield named("person", person)
+    people = record.people_asked or []
+    if record.asked == "person" and people:
+        yield " for the page of the person "
+    else:
+        yield f" for {value(record.asked)}" if record.asked else ""
+        yield " about " if people else ""
+    for number, person in enumerate(people[:_MOST_KEYS]):
+        yield ", " if number else ""
+        yield named("person", person)
     if record.decision == "deny":
         yield from _refusal(record)
     elif record.found is None:

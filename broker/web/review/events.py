@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from broker.audit.chain import line_hash
+from broker.audit.notes import NoteKey
 from broker.audit.query import AuditReader, Found
 from broker.audit.record import Record
 from broker.audit.telling.chain import Chain, Handed, Step, chain_of
@@ -69,6 +70,7 @@ class EventView:
     standing: Standing
     raw: str
     digest: str
+    fingerprints: Sequence[str]
 
 
 def view(desk: Desk, event_id: str) -> EventView | None:
@@ -99,6 +101,7 @@ def view(desk: Desk, event_id: str) -> EventView | None:
         standing=standing(desk.proofs, extent),
         raw=msgspec.json.format(found.line, indent=2).decode("ascii", "backslashreplace"),
         digest=line_hash(found.line),
+        fingerprints=[NoteKey.read(text).fingerprint for text in desk.proofs.integrity().keys],
     )
 
 

@@ -67,7 +67,9 @@ def standing(proofs: Proofs, extent: Extent) -> Standing:
     """What is known without verifying anything anew."""
     found = proofs.integrity()
     verified = found.verified
-    faults = dict.fromkeys((*found.faults.values(), *extent.faults.values()))
+    told = set() if verified is None else {one.place for one in verified.faults}
+    met = [fault for place, fault in extent.faults.items() if place not in told]
+    faults = dict.fromkeys((*found.faults.values(), *met))
     faults |= dict.fromkeys(f"{place}: {wrong}" for place, wrong in found.changed.items())
     if verified is not None:
         faults |= dict.fromkeys(_found_by(verified))

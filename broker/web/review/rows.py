@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from broker.audit.query import Found
 from broker.audit.record import Record
+from broker.audit.telling.question import question
 from broker.audit.telling.reasons import reason_in_words
 from broker.oauth import (
     GRANT_CLIENT_CREDENTIALS,
@@ -97,6 +98,7 @@ class Row:
     target: Name | None
     scopes: Sequence[str]
     reason: str
+    question: str
     cursor: str
 
 
@@ -142,6 +144,7 @@ def row(found: Found) -> Row:
         target=_target(record),
         scopes=record.scopes_granted or (),
         reason=reason_in_words(record.reason) if record.reason else "",
+        question=question(record),
         cursor=found.cursor,
     )
 

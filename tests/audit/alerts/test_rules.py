@@ -320,6 +320,19 @@ def test_damage_is_told_by_chain_and_kind() -> None:
     assert telling.look(damaged={"http-0": "missing"}) == 1
 
 
+def test_damage_at_a_place_is_told_once_and_as_grave() -> None:
+    telling = Telling("damage")
+    place = "http-0.000001.jsonl:3"
+
+    assert telling.look(damaged={place: "the record was changed after it was indexed"}) == 1
+    assert telling.look(damaged={place: "changed: it was changed after it was written"}) == 0
+    assert telling.look(damaged={"http-0.000002.jsonl": "the file is gone"}) == 1
+    assert [(one["place"], one["log_level"]) for one in telling.told] == [
+        (place, "critical"),
+        ("http-0.000002.jsonl", "critical"),
+    ]
+
+
 def test_a_sink_that_falls_behind_is_told() -> None:
     telling = Telling("backlog")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -156,19 +157,60 @@ def test_a_record_that_was_changed_is_named_and_not_shown(life: Life) -> None:
     page = reader.find(ISSUED)
     assert ids(page.found) == numbered(4, 3, 1, 0)
     assert len(page.changed) == 1
-    assert "w1.000001.jsonl, byte" in page.changed[0]
+    (place,) = reader.extent().faults
+    assert place == "w1.000001.jsonl:4"
+    assert page.changed[0].startswith(f"{place}: ")
     assert "changed after it was indexed" in page.changed[0]
-    assert "w1.000001.jsonl" in reader.extent().faults
     with pytest.raises(RecordChanged, match="changed"):
         reader.get("event-2")
     assert reader.get("event-9") is None
     assert ids(reader.newer(ISSUED, than="00000000-0-0", limit=1)) == numbered(0)
 
 
-def test_a_segment_that_is_gone_is_named(life: Life) -> None:
+def test_places_that_were_changed_are_named_as_verification_names_them(life: Life) -> None:
+    reader = life.tell(*(issue(number) for number in range(6)))
+    segment = life.directory / "w1.000001.jsonl"
+    segment.write_bytes(re.sub(rb"event-([024])", rb"event-x", segment.read_bytes()))
+    # The newest comes first, so that lines are counted backwards.
+    assert [one.partition(": ")[0] for one in reader.find(ISSUED).changed] == [
+        f"w1.000001.jsonl:{line}" for line in (6, 4, 2)
+    ]
+    assert reader.changed().keys() == {f"w1.000001.jsonl:{line}" for line in (2, 4, 6)}
+
+
+def test_what_was_put_back_is_wrong_no_more_and_is_looked_at_once_in_a_while(
+    tmp_path: Path,
+) -> None:
+    clock = [0.0]
+    life = Life(tmp_path / "audit", monotonic=lambda: clock[0])
+    reader = life.tell(issue(1), issue(2))
+    segment = life.directory / "w1.000001.jsonl"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole.replace(b"event-2", b"event-9"))
+    assert reader.find(ISSUED).changed
+    assert reader.changed()
+    segment.write_bytes(whole)
+    clock[0] += 4.9
+    assert reader.extent().faults
+    clock[0] += 0.1
+    assert not reader.extent().faults
+    assert not reader.changed()
+    life.close()
+
+
+def test_a_segment_that_is_gone_or_cannot_be_read_stays_named(tmp_path: Path) -> None:
+    clock = [0.0]
+    life = Life(tmp_path / "audit", monotonic=lambda: clock[0])
     reader = life.tell(issue(1))
-    (life.directory / "w1.000001.jsonl").unlink()
-    assert "the file is gone" in reader.find(ISSUED).changed[0]
+    segment = life.directory / "w1.000001.jsonl"
+    segment.unlink()
+    assert reader.find(ISSUED).changed == ["w1.000001.jsonl: the file is gone"]
+    clock[0] += 5
+    assert reader.changed() == {"w1.000001.jsonl": "the file is gone"}
+    segment.mkdir()
+    clock[0] += 5
+    assert reader.changed() == {"w1.000001.jsonl": "the file is gone"}
+    life.close()
 
 
 def test_a_torn_last_line_is_waited_for(life: Life) -> None:

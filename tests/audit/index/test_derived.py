@@ -7,6 +7,7 @@ import pytest
 
 from broker.audit.index import descent
 from broker.audit.query import Branch, Bucket, Found, Query, QueryRefused
+from broker.oauth import TOKEN_TYPE_ID_JAG
 from tests.audit.index.lives import NOW, Life, ids, issue, presented
 
 DAY = timedelta(days=1)
@@ -65,6 +66,35 @@ def test_a_lineage_tells_which_token_was_withdrawn(life: Life) -> None:
     (below,) = root.branches
     assert below.withdrawal is not None
     assert below.withdrawal.record.event_id == "event-22"
+
+
+def test_what_derives_from_a_withdrawn_token_is_withdrawn_with_it_and_nothing_else_is(
+    life: Life,
+) -> None:
+    done = issue(22, event="token.revoke", jti=None, inputs=[presented("token-2", slot="token")])
+    reader = life.tell(
+        issue(1),
+        issue(2, inputs=[presented("token-1")]),
+        issue(3, inputs=[presented("token-2")]),
+        issue(4, inputs=[presented("token-3")]),
+        # These carry nothing by which they would end with it.
+        issue(5, inputs=[presented("other"), presented("token-2", slot="actor")]),
+        issue(6, inputs=[presented("token-2")], issued_token_type=TOKEN_TYPE_ID_JAG),
+        done,
+    )
+
+    def ended(branch: Branch) -> dict[str | None, bool]:
+        found = {branch.found.record.jti: branch.is_withdrawn_with_ancestor}
+        for below in branch.branches:
+            found |= ended(below)
+        return found
+
+    root, below = reader.lineage("token-1").root, reader.lineage("token-4").root
+    assert root is not None
+    assert below is not None
+    of_two = {"token-3": True, "token-4": True, "token-5": False, "token-6": False}
+    assert ended(root) == {"token-1": False, "token-2": False, **of_two}
+    assert ended(below) == {"token-4": True}
 
 
 def test_a_token_of_somebody_else_has_a_lineage_by_its_uses(life: Life) -> None:

@@ -2,11 +2,12 @@
 
 import re
 import unicodedata
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from broker.audit.record import Event, Record
+from broker.audit.record import VERSION, Event, Record
+from broker.audit.telling.question import question
 from broker.audit.telling.reasons import reason_in_words
 from broker.audit.telling.sentence import events_told, sentence, told
 from broker.errors import Reason
@@ -115,3 +116,25 @@ def test_numbers_beyond_every_calendar_are_told_and_not_tripped_over() -> None:
     one.issued_until = 2**53
 
     assert "second 9007199254740992 of no calendar" in sentence(one)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"event": "audit.read", "asked": "person", "people_asked": ["ann"]}, "page of ann"),
+        ({"event": "audit.read", "asked": "records?decision=deny"}, "records?decision=deny"),
+        ({"event": "audit.read", "people_asked": ["ann", "olga"]}, "about ann, olga"),
+        (
+            {"event": "audit.read", "asked": "list", "people_asked": [str(n) for n in range(8)]},
+            "list about 0, 1, 2, 3, 4, 5 and 2 more",
+        ),
+        ({"event": "people.forget", "about": "2026-10"}, "people of 2026-10"),
+        ({"event": "token.issue"}, ""),
+    ],
+)
+def test_what_was_asked_of_the_record_is_told_in_a_few_words(
+    facts: dict[str, Any], words: str
+) -> None:
+    told_by = Record(v=VERSION, event_id="x", time="", decision="permit", **facts)
+
+    assert question(told_by) == words

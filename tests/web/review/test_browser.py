@@ -192,12 +192,13 @@ def test_nobody_needs_a_mouse(page: Page) -> None:
 def test_a_token_that_is_pasted_for_an_id_does_not_leave_the_browser(page: Page) -> None:
     page.goto(EXCHANGED)
     sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url))
+    page.on("request", lambda one: sent.append(one.url))
     page.get_by_placeholder("Record id, jti or txn").fill("eyJhbGciOiJFUzI1NiJ9.e30.c2ln")
     page.get_by_role("button", name="Look up").click()
     page.wait_for_function("document.querySelector('#lookup:user-invalid')")
 
-    assert sent == []
+    # The browser asks for the icon of the page when it likes, which may be as late as then.
+    assert [url for url in sent if "/audit/static/icon.svg?v=" not in url] == []
 
 
 @pytest.mark.requirement("LOG-02")

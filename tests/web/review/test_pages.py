@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from broker.audit.notes import NoteKey
 from broker.audit.query import Page, Query, QueryTooExpensive
 from broker.audit.record import Event
 from broker.audit.seal.verified import ToldFault, Verified
@@ -25,7 +26,7 @@ from broker.web.review.live import Streams
 from broker.web.review.routes import review_routes
 from broker.web.review.rows import EVENTS
 from tests.web.review.conftest import client_of, desk_of
-from tests.web.review.story import HOSTILE, NOW, PEOPLE, Story, hostile, issue, told_in
+from tests.web.review.story import HOSTILE, NOW, PEOPLE, Story, hostile, issue, presented, told_in
 
 EXCHANGED = "01a20386-0000-7404-b84a-255e3c9561b7"
 DENIED = "01a20386-0000-7d11-9a4e-0f5e7a90be22"
@@ -462,6 +463,30 @@ def test_a_lineage_is_a_tree_below_the_issue(client: TestClient) -> None:
     assert tree.count("<ul>") >= 2
 
 
+def test_what_ends_with_its_ancestor_says_so(tmp_path: Path) -> None:
+    story = Story(tmp_path / "audit")
+    given = presented("a", expires_at=NOW + 300)
+    story.tell(
+        issue("first", at=NOW - 3, jti="a"),
+        issue("second", at=NOW - 2, jti="b", lifetime=60, inputs=[given]),
+        issue("end", at=NOW - 1, jti=None, event="token.revoke", inputs=[given]),
+    )
+    page = client_of(desk_of(story)).get("/audit/lineage?token=a").text
+    assert page.index("Withdrawn:") < page.index("token <code>b</code>")
+    assert page.index("Withdrawn with its ancestor") > page.index("token <code>b</code>")
+    story.close()
+
+
+def test_the_page_of_a_record_names_the_key_by_its_fingerprint(tmp_path: Path) -> None:
+    story = Story(tmp_path / "audit")
+    story.tell(issue("first", at=NOW - 3))
+    story.sealer.step()
+    page = Markup(client_of(desk_of(story)).get("/audit/events/first").text)
+    (key,) = map(NoteKey.read, story.sealer.key_texts)
+    assert f"Its fingerprint {key.fingerprint}" in page.text
+    story.close()
+
+
 def test_a_lineage_of_a_foreign_token_begins_where_it_was_presented(client: TestClient) -> None:
     page = Markup(client.get("/audit/lineage?token=idp-0").text)
 
@@ -680,7 +705,7 @@ def test_whoever_read_the_record_is_called_an_auditor_and_no_person(tmp_path: Pa
     story = Story(tmp_path / "audit")
     told: dict[str, Any] = {"event": "audit.read", "jti": None, "auth_method": "link"}
     story.tell(
-        issue("asked", at=NOW - 2, auditor="root", people_asked=["ann"], **told),
+        issue("asked", at=NOW - 2, auditor="root", asked="person", people_asked=["ann"], **told),
         issue("about", at=NOW - 1, subject="root"),
     )
     client = client_of(desk_of(story))
@@ -694,6 +719,9 @@ def test_whoever_read_the_record_is_called_an_auditor_and_no_person(tmp_path: Pa
     cell = '<td role="cell" data-label="Auditor" class="name"><span class="role">Auditor</span>'
     assert cell in listed
     assert '<a class="quiet" href="/audit?auditor=root">root</a>' in listed
+    assert 'data-label="Detail"><span>page of ann</span>' in listed
+    assert 'data-label="Scopes"></td>' in about
+    assert "asked the audit record for the page of the person ann" in Markup(shown).text
     assert ids_in(about) == ids_in(party) == ["about"]
     assert 'class="role"' not in about
     assert '<a href="/audit?auditor=root">root</a>' in shown

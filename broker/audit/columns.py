@@ -34,7 +34,11 @@ def hashing_for(size: int) -> Hashing:
     """Who hashes a record of so many bytes best."""
     if size < WORTH_BYTES or find_spec("datafusion") is None:
         return ONE_BY_ONE
-    return Columns()
+    try:
+        return Columns()
+    except ImportError:
+        # It is there and does not fit this machine.
+        return ONE_BY_ONE
 
 
 class Columns:
@@ -59,12 +63,12 @@ class Columns:
 
     def parents(self, nodes: bytes) -> bytes:
         """The hashes over all whole pairs of hashes."""
-        pairs = len(nodes) // PAIR_BYTES
-        if pairs < _FEW:
+        size = len(nodes) // PAIR_BYTES * PAIR_BYTES
+        if size < _FEW * PAIR_BYTES:
             return ONE_BY_ONE.parents(nodes)
-        whole = range(0, pairs * PAIR_BYTES, PAIR_BYTES)
-        content = NODE + NODE.join([nodes[start : start + PAIR_BYTES] for start in whole])
-        return self._engine.nodes(content, pairs)
+        step = _MOST_ROWS * PAIR_BYTES
+        parts = [nodes[start : min(start + step, size)] for start in range(0, size, step)]
+        return b"".join(map(self._engine.parents, parts))
 
 
 class _Engine(threading.local):
@@ -76,7 +80,9 @@ class _Engine(threading.local):
 
         settings = engine.SessionConfig().with_target_partitions(1).with_batch_size(_MOST_ROWS)
         column, calls = engine.col(_COLUMN), engine.functions
-        place = calls.strpos(column, engine.lit(PREV.decode())) + engine.lit(len(PREV))
+        # Where it is not found there is no place, so that nothing is taken for what follows it.
+        found = calls.nullif(calls.strpos(column, engine.lit(PREV.decode())), engine.lit(0))
+        place = found + engine.lit(len(PREV))
         self._arrow: Any = arrow
         self._session: Any = engine.SessionContext(settings)
         self._hash: Any = calls.sha256(column).alias("hash")
@@ -90,12 +96,13 @@ class _Engine(threading.local):
             _exactly(leaves, HASH_BYTES * count), prevs if len(prevs) == HEX_BYTES * count else b""
         )
 
-    def nodes(self, content: bytes, count: int) -> bytes:
-        """The hashes of parts of one length."""
-        size = len(content) // count
-        bounds = range(0, len(content) + 1, size)
+    def parents(self, nodes: bytes) -> bytes:
+        """The hashes over pairs of hashes."""
+        whole = range(0, len(nodes), PAIR_BYTES)
+        content = NODE + NODE.join([nodes[start : start + PAIR_BYTES] for start in whole])
+        bounds = range(0, len(content) + 1, len(NODE) + PAIR_BYTES)
         (hashes,) = self._asked(self._arrow.binary(), content, bounds, self._hash)
-        return _exactly(hashes, HASH_BYTES * count)
+        return _exactly(hashes, HASH_BYTES * len(whole))
 
     def _asked(
         self, kind: Any, data: bytes | bytearray, bounds: Sequence[int], *wanted: Any
@@ -105,7 +112,8 @@ class _Engine(threading.local):
         places, content = arrow.py_buffer(array("i", bounds)), arrow.py_buffer(data)
         column = arrow.Array.from_buffers(kind, len(bounds) - 1, [None, places, content])
         batch = arrow.record_batch([column], [_COLUMN])
-        answers = self._session.from_arrow(batch).select(*wanted).collect()
+        # Not ``from_arrow``, which keeps what it is given as a table for as long as the session lives.
+        answers = self._session.read_batch(batch).select(*wanted).collect()
         return [
             b"".join(_values(answer.column(number)) for answer in answers)
             for number in range(len(wanted))

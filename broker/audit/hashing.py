@@ -61,13 +61,16 @@ class OneByOne:
     def lines(self, data: bytearray, bounds: Sequence[int]) -> Lines:
         """Read the lines that begin right after the bounds."""
         view, looks, shapes = memoryview(data), data.startswith, dict[int, int]()
-        leaves, prevs = [], []
+        leaves, prevs = list[bytes](), list[bytes | bytearray]()
         for start, end in pairwise(bounds):
             leaves.append(sha256(view[start:end]).digest())
             # Where it stands from the end is guessed by the length of the line: a wrong guess costs a search.
             at = end - shapes.get(end - start, 0)
             if not looks(PREV, at):
                 at = data.rfind(PREV, start, end)
+                if at < 0:
+                    prevs.append(b"")
+                    continue
                 shapes[end - start] = end - at
             at += len(PREV)
             prevs.append(data[at : at + HEX_BYTES])

@@ -7,11 +7,14 @@ from io import FileIO
 from typing import Final
 
 from broker.audit.chain import GENESIS, LEAF, MAX_LINE_BYTES, Head, Link, decode_link
-from broker.audit.hashing import HASH_BYTES, HEX_BYTES, ONE_BY_ONE, Hashing
+from broker.audit.hashing import HASH_BYTES, HEX_BYTES, ONE_BY_ONE, PREV, Hashing
 from broker.audit.segments import regular
 from broker.audit.verify import Extent
 
 _MARK: Final = b"#"
+
+_SHORTEST: Final = len(LEAF) + len(PREV) + HEX_BYTES
+"""No line of a chain is shorter, with the byte that precedes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def walk_piece(
 
     Every byte is hashed, and every line has to remember the one before it. Numbers and writer are read in
     the first line, in the last and in those of groups: whoever can write a wrong one between those can as
-    well write the right one, and has to write all lines anew that follow. Raises ``OSError``.
+    well write the right one, and has to write all lines anew that follow. For the same reason a line may
+    remember a second hash besides the right one, or be no record otherwise. Raises ``OSError``.
     """
     walk = _Walk(writer, hashing, wants_leaves=wants_leaves)
     left = extent.size
@@ -101,12 +105,16 @@ class _Walk:
         return count
 
     def _bounds(self) -> Sequence[int]:
-        """The places before and after each whole line."""
+        """The places before and after each whole line, up to one that is too short or too long to be any."""
         buffer, filled = self._buffer, self._filled
-        find, bounds, end = buffer.find, [0], 0
+        find, bounds, start, end = buffer.find, [0], 0, 0
         while (end := find(b"\n", end, filled)) >= 0:
+            if not _SHORTEST <= end - start <= MAX_LINE_BYTES:
+                self.fits = False
+                break
             buffer[end] = 0
             bounds.append(end)
+            start = end
         return bounds
 
     def _pass_over(self, bounds: Sequence[int]) -> None:
@@ -117,7 +125,7 @@ class _Walk:
         count = self._fitting(bounds, lines.prevs, hashes)
         if count:
             self._last_line = bytes(self._buffer[bounds[count - 1] + 1 : bounds[count]])
-        self.fits = count == len(bounds) - 1
+        self.fits = self.fits and count == len(bounds) - 1
         self._prev = hashes[count * HEX_BYTES : (count + 1) * HEX_BYTES]
         if self._wants_leaves:
             self._leaves += lines.leaves[: count * HASH_BYTES]
@@ -135,7 +143,7 @@ class _Walk:
                 line = bytes(self._buffer[bounds[number] + 1 : end])
                 if not self._looked_at(line, hashes[told]):
                     return number
-            if marked < end:
+            if marked < end or self._followed is not None:
                 marked = self._next_mark(end)
             self._seq += 1
         return count
@@ -155,7 +163,10 @@ class _Walk:
             self._unfinished.append(self._followed.group)
         ends = Head(self._seq, self._prev.decode()) if self._begins is not None else Head()
         last = decode_link(self._last_line) if self._begins is not None else None
-        is_sound = last is None or (last.seq, last.writer) == (self._seq - 1, self._writer)
+        # No line remembers the last one, so that it has to be a record by what it says itself.
+        is_sound = self._begins is None or (
+            last is not None and (last.seq, last.writer) == (self._seq - 1, self._writer)
+        )
         return Piece(
             extent=extent,
             begins=self._begins or Head(),

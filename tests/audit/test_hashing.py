@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.audit import columns
+from broker.audit.chain import GENESIS
 from broker.audit.columns import Columns, hashing_for
 from broker.audit.diagnosis import Wrong
 from broker.audit.hashing import ONE_BY_ONE, Hashing
@@ -170,3 +171,42 @@ def test_lines_that_say_their_place_in_another_order_still_fit(tmp_path: Path) -
     for hashing in (ONE_BY_ONE, COLUMNS):
         (fault,) = verify_log(tmp_path, Trust(), hashing=hashing).all_faults
         assert (fault.place.line, fault.wrong) == (10, Wrong.MISSING)
+
+
+def chain_of(directory: Path, odd: str, *, at: int, count: int = 40) -> None:
+    """A chain of another version, in which one line is ``odd``, where ``{prev}`` is the hash before it."""
+    previous, lines = GENESIS, []
+    for seq in range(count):
+        line = f'{{"event":"x","prev":"{previous}","seq":{seq},"time":"","v":9,"writer":"w"}}'
+        told = (odd.replace("{prev}", previous) if seq == at else line).encode()
+        lines.append(told + b"\n")
+        previous = hashlib.sha256(b"\0" + told).hexdigest()
+    (directory / "w.000001.jsonl").write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("hashing", [ONE_BY_ONE, COLUMNS, Columns()])
+@pytest.mark.parametrize("at", [*range(10, 20), 39])
+@pytest.mark.parametrize(
+    "odd", ['{"p":"{prev}","event":"x"}', "x" * 300_000 + '"prev":"{prev}"', ""]
+)
+def test_what_is_no_line_does_not_fit(tmp_path: Path, hashing: Hashing, odd: str, at: int) -> None:
+    chain_of(tmp_path, odd, at=at)
+
+    found = verify_log(tmp_path, Trust(), hashing=hashing)
+    assert not found.is_whole
+    assert found.report.records == at
+
+
+@BOTH
+def test_the_last_line_has_to_be_a_record(tmp_path: Path, hashing: Hashing) -> None:
+    chain_of(tmp_path, '"prev":"{prev}"', at=39)
+
+    assert not verify_log(tmp_path, Trust(), hashing=hashing).is_whole
+
+
+def test_the_engine_keeps_nothing_of_what_it_was_asked() -> None:
+    hashing = Columns()
+    for _ in range(3):
+        hashing.lines(*block_of([b"{}"] * 4))
+
+    assert not hashing._engine._session.catalog().schema().names()

@@ -23,6 +23,9 @@ from broker.audit.segments import segment_name
 _AT_ONCE: Final = 1 << 17
 """So many leaves are put into the tree at a time: many are hashed at once, and they take 8 MiB."""
 
+_MOST_WAITING: Final = 512
+"""So many checkpoints wait for the tree at most: one tells of up to 512 chains."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -183,7 +186,7 @@ class SealWalk:
             return
         self._leaves += leaves
         self._waiting.append(listed)
-        if len(self._leaves) >= _AT_ONCE * HASH_BYTES:
+        if len(self._leaves) >= _AT_ONCE * HASH_BYTES or len(self._waiting) >= _MOST_WAITING:
             self._settle()
 
     def _find(self, checkpoint: Checkpoint) -> None:

@@ -107,6 +107,23 @@ class Spread:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much more something was, turn by turn: the median of the differences, and their quartiles."""
+
+    median: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], others: Sequence[float]) -> Self:
+        """What the values have more than the others, which were measured in the same turns."""
+        lower, median, upper = statistics.quantiles(
+            [one - other for one, other in zip(values, others, strict=True)], method="inclusive"
+        )
+        return cls(_rounded(median), _rounded(lower), _rounded(upper))
+
+
 _serial = itertools.count()
 
 
@@ -137,16 +154,25 @@ class Race:
         """Some of the lanes in an open loop, at half of what each carried before."""
         return self._rounds(lanes, {lane.name: self._capacity[lane.name] / 2 for lane in lanes})
 
-    def at_half_of_the_slowest(self, lanes: Sequence[Lane]) -> dict[str, list[Slice]]:
-        """Some of the lanes in an open loop, all at half of what the slowest of them carried before."""
-        rate = min(self._capacity[lane.name] for lane in lanes) / 2
-        return self._rounds(lanes, {lane.name: rate for lane in lanes})
+    def at_half_of_the_slowest(
+        self, lanes: Sequence[Lane], *, often: int = 1
+    ) -> dict[str, list[Slice]]:
+        """
+        Some of the lanes in an open loop, all at half of what the slowest of them carried before.
 
-    def _rounds(self, lanes: Sequence[Lane], rates: Mapping[str, float]) -> dict[str, list[Slice]]:
+        They take ``often`` as many turns.
+        """
+        rate = min(self._capacity[lane.name] for lane in lanes) / 2
+        return self._rounds(lanes, {lane.name: rate for lane in lanes}, often=often)
+
+    def _rounds(
+        self, lanes: Sequence[Lane], rates: Mapping[str, float], *, often: int = 1
+    ) -> dict[str, list[Slice]]:
         found: dict[str, list[Slice]] = {lane.name: [] for lane in lanes}
-        for number in range(self._plan.rounds):
+        rounds = self._plan.rounds * often
+        for number in range(rounds):
             for lane in lanes:
-                tell(f"round {number + 1} of {self._plan.rounds}: {lane.name}")
+                tell(f"round {number + 1} of {rounds}: {lane.name}")
                 rate = rates.get(lane.name, 0.0)
                 found[lane.name].append(self._turn(lane, seconds=self._plan.seconds, rate=rate))
         return found

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from bench.progress import tell
 from bench.slices import Spread
+from broker.audit.columns import Columns
+from broker.audit.hashing import ONE_BY_ONE, Hashing
 from broker.audit.seal.evidence import verify_log
 from broker.audit.seal.keys import NamedSigner
 from broker.audit.seal.sealed import Trust
@@ -19,6 +22,7 @@ from broker.audit.seal.sealer import Sealer
 _ORIGIN: Final = "broker.example/audit/0123456789abcdef"
 _LINES_OF_A_CHECKPOINT: Final = 1_250
 """Of each chain: a busy broker seals as many in some seconds."""
+_HASHINGS: Final = {"one by one": ONE_BY_ONE, "by columns": Columns()}
 
 
 class _Key:
@@ -36,7 +40,7 @@ class _Key:
 
 
 def verification(directory: Path, *, rounds: int) -> dict[str, Any]:
-    """Seal a record as a broker would, and verify it: by one process, and by one for each core."""
+    """Seal a record as a broker would, and verify it on one core and on all, by either kind of hashing."""
     signer = NamedSigner(_Key(), origin=_ORIGIN)
     sealer = Sealer(
         directory, signer, origin=_ORIGIN, now=time.time, most_lines=_LINES_OF_A_CHECKPOINT
@@ -50,12 +54,14 @@ def verification(directory: Path, *, rounds: int) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in directory.glob("*.jsonl"))
     trust = Trust(keys=signer.keys())
     lines = []
-    for processes in sorted({1, len(os.sched_getaffinity(0))}):
-        tell(f"verifying with {processes} processes")
-        runs = [_verified(directory, trust, processes) for _ in range(rounds)]
+    cores = sorted({1, len(os.sched_getaffinity(0))})
+    for (name, hashing), processors in product(_HASHINGS.items(), cores):
+        tell(f"verifying {name} on {processors} cores")
+        runs = [_verified(directory, trust, hashing, processors) for _ in range(rounds)]
         lines.append(
             {
-                "processes": processes,
+                "hashing": name,
+                "cores": processors,
                 "per_second": asdict(Spread.of(records / seconds for seconds, _ in runs)),
                 "cpu_us": asdict(Spread.of(used / records * 1e6 for _, used in runs)),
             }
@@ -68,10 +74,12 @@ def verification(directory: Path, *, rounds: int) -> dict[str, Any]:
     }
 
 
-def _verified(directory: Path, trust: Trust, processes: int) -> tuple[float, float]:
+def _verified(
+    directory: Path, trust: Trust, hashing: Hashing, processes: int
+) -> tuple[float, float]:
     """How many seconds it took, by the clock and by that of all processors."""
     begun, used = time.perf_counter(), _used()
-    evidence = verify_log(directory, trust, processes=processes)
+    evidence = verify_log(directory, trust, processes=processes, hashing=hashing)
     seconds, used = time.perf_counter() - begun, _used() - used
     if not evidence.is_whole or evidence.sealed is None or evidence.sealed.unsealed:
         raise SystemExit(f"It does not verify: {evidence.all_faults}")

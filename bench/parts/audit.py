@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,13 +14,15 @@ from bench.progress import tell
 from bench.requests import EXCHANGE, FACES, stream
 from bench.server import running_broker
 from bench.setting import DURABILITY, Shape, new_setting
-from bench.slices import Lane, Plan, Race, lines
+from bench.slices import Difference, Lane, Plan, Race, Slice, lines
 from bench.verification import verification
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a file system in memory is what is wanted.
 _RECORDS: Final = 1_000_000
 _QUICK_RECORDS: Final = 3_000
 _ANSWERS: Final = 30
+_OFTENER: Final = 4
+_IN_MEMORY: Final = "in memory"
 _RARELY: Final = {"every": "5m"}
 _OFTEN: Final = {"every": "1s"}
 
@@ -61,16 +64,33 @@ def _exchanges(plan: Plan) -> dict[str, Any]:
                 for face in FACES
             ]
         race = Race(plan, lanes)
+        at_capacity = race.at_capacity()
+        # A disk takes its time now and then, so that few turns tell little.
+        at_half = race.at_half_of_the_slowest(lanes, often=1 if plan.is_quick else _OFTENER)
         return {
             "durability": DURABILITY,
-            "lines": lines(lanes, race.at_capacity(), race.at_half_of_the_slowest(lanes)),
+            "lines": [
+                {
+                    **line,
+                    "against_memory_ms": asdict(
+                        _against_memory(line["face"], line["name"], at_half)
+                    ),
+                }
+                for line in lines(lanes, at_capacity, at_half)
+            ],
         }
+
+
+def _against_memory(face: str, name: str, found: Mapping[str, Sequence[Slice]]) -> Difference:
+    """How much later half of the exchanges of a lane are answered."""
+    memory, lane = found[f"{face}, {_IN_MEMORY}"], found[name]
+    return Difference.of([one.p50_ms for one in lane], [one.p50_ms for one in memory])
 
 
 def _records(memory: Path) -> Mapping[str, dict[str, Any]]:
     """The record in memory and sealed as rarely as it may be, as it usually is, and sealed most often."""
     return {
-        "in memory": {"directory": str(memory), "seal": _RARELY},
+        _IN_MEMORY: {"directory": str(memory), "seal": _RARELY},
         "on disk": {"seal": _RARELY},
         "on disk and sealed": {},
         "on disk and sealed each second": {"seal": _OFTEN},

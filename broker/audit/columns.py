@@ -77,6 +77,7 @@ class _Engine(threading.local):
     def __init__(self) -> None:
         import datafusion as engine  # noqa: PLC0415 - It is large, and few have it.
         import pyarrow as arrow  # noqa: PLC0415, ICN001
+        import pyarrow.compute as compute  # noqa: PLC0415, PLR0402
 
         settings = engine.SessionConfig().with_target_partitions(1).with_batch_size(_MOST_ROWS)
         column, calls = engine.col(_COLUMN), engine.functions
@@ -84,13 +85,15 @@ class _Engine(threading.local):
         found = calls.nullif(calls.strpos(column, engine.lit(PREV.decode())), engine.lit(0))
         place = found + engine.lit(len(PREV))
         self._arrow: Any = arrow
+        self._joined: Any = compute.binary_join_element_wise
         self._session: Any = engine.SessionContext(settings)
         self._hash: Any = calls.sha256(column).alias("hash")
         self._prev: Any = calls.substring(column, place, engine.lit(HEX_BYTES)).alias("prev")
 
     def lines(self, data: bytearray, bounds: Sequence[int]) -> Lines:
         """What stands between the bounds, hashed with the byte at the first bound."""
-        leaves, prevs = self._asked(self._arrow.string(), data, bounds, self._hash, self._prev)
+        column = self._column(self._arrow.string(), data, bounds)
+        leaves, prevs = self._asked(column, self._hash, self._prev)
         count = len(bounds) - 1
         return Lines(
             _exactly(leaves, HASH_BYTES * count), prevs if len(prevs) == HEX_BYTES * count else b""
@@ -98,20 +101,21 @@ class _Engine(threading.local):
 
     def parents(self, nodes: bytes) -> bytes:
         """The hashes over pairs of hashes."""
-        whole = range(0, len(nodes), PAIR_BYTES)
-        content = NODE + NODE.join([nodes[start : start + PAIR_BYTES] for start in whole])
-        bounds = range(0, len(content) + 1, len(NODE) + PAIR_BYTES)
-        (hashes,) = self._asked(self._arrow.binary(), content, bounds, self._hash)
-        return _exactly(hashes, HASH_BYTES * len(whole))
+        arrow, count = self._arrow, len(nodes) // PAIR_BYTES
+        pairs = self._column(arrow.binary(), nodes, range(0, len(nodes) + 1, PAIR_BYTES))
+        content = self._joined(_scalar(arrow, NODE), pairs, _scalar(arrow, b""))
+        (hashes,) = self._asked(content, self._hash)
+        return _exactly(hashes, HASH_BYTES * count)
 
-    def _asked(
-        self, kind: Any, data: bytes | bytearray, bounds: Sequence[int], *wanted: Any
-    ) -> Sequence[bytes]:
-        """The values of the wanted columns, one after the other."""
+    def _column(self, kind: Any, data: bytes | bytearray, bounds: Sequence[int]) -> Any:
+        """What stands between the bounds, without a copy."""
         arrow = self._arrow
         places, content = arrow.py_buffer(array("i", bounds)), arrow.py_buffer(data)
-        column = arrow.Array.from_buffers(kind, len(bounds) - 1, [None, places, content])
-        batch = arrow.record_batch([column], [_COLUMN])
+        return arrow.Array.from_buffers(kind, len(bounds) - 1, [None, places, content])
+
+    def _asked(self, column: Any, *wanted: Any) -> Sequence[bytes]:
+        """The values of what is wanted of a column, one after the other."""
+        batch = self._arrow.record_batch([column], [_COLUMN])
         # Not ``from_arrow``, which keeps what it is given as a table for as long as the session lives.
         answers = self._session.read_batch(batch).select(*wanted).collect()
         return [
@@ -126,6 +130,10 @@ def _values(column: Any) -> bytes:
     places = memoryview(offsets).cast("i")
     first, last = places[column.offset], places[column.offset + len(column)]
     return bytes(memoryview(data)[first:last])
+
+
+def _scalar(arrow: Any, value: bytes) -> Any:
+    return arrow.scalar(value, arrow.binary())
 
 
 def _exactly(hashes: bytes, size: int) -> bytes:

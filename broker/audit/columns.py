@@ -2,9 +2,10 @@
 
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from broker.audit.hashing import (
     HASH_BYTES,
@@ -20,7 +21,7 @@ from broker.audit.hashing import (
 WORTH_BYTES: Final = 256 * 1024 * 1024
 """From so many bytes on the engine is used: before that it takes longer to be loaded than it saves."""
 
-BLOCK_BYTES: Final = 8 * 1024 * 1024
+BLOCK_BYTES: Final = 4 * 1024 * 1024
 """So much is asked at a time, as asking takes a third of a millisecond."""
 
 _FEW: Final = 1_024
@@ -43,16 +44,29 @@ def hashing_for(size: int) -> Hashing:
 
 class Columns:
     """
-    The engine, for several threads: it lets go of the interpreter's lock while it computes.
+    The engine, for processes that were forked before it was ever used, and for threads from then on.
 
-    Raises ``ImportError`` where it is not installed.
+    It lets go of the interpreter's lock while it computes. Raises ``ImportError`` where it is not installed.
     """
-
-    takes_turns: Final = False
 
     def __init__(self, *, block_bytes: int = BLOCK_BYTES) -> None:
         self.block_bytes: Final = block_bytes
-        self._engine = _Engine()
+        _load()
+
+    def __reduce__(self) -> tuple[Callable[[], "Columns"], tuple[()]]:
+        return partial(Columns, block_bytes=self.block_bytes), ()
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether more processes are of use to it: it has threads of its own, which no fork survives."""
+        return not _PerThread.is_begun
+
+    @property
+    def _engine(self) -> "_Engine":
+        if _HERE.engine is None:
+            _PerThread.is_begun = True
+            _HERE.engine = _Engine()
+        return _HERE.engine
 
     def lines(self, data: bytearray, bounds: Sequence[int]) -> Lines:
         """Read the lines that begin right after the bounds."""
@@ -71,14 +85,19 @@ class Columns:
         return b"".join(map(self._engine.parents, parts))
 
 
-class _Engine(threading.local):
+def _load() -> tuple[Any, Any, Any]:
+    import datafusion as engine  # noqa: PLC0415 - It is large, and few have it.
+    import pyarrow as arrow  # noqa: PLC0415, ICN001
+    import pyarrow.compute as compute  # noqa: PLC0415, PLR0402
+
+    return engine, arrow, compute
+
+
+class _Engine:
     """What one thread asks the engine with."""
 
     def __init__(self) -> None:
-        import datafusion as engine  # noqa: PLC0415 - It is large, and few have it.
-        import pyarrow as arrow  # noqa: PLC0415, ICN001
-        import pyarrow.compute as compute  # noqa: PLC0415, PLR0402
-
+        engine, arrow, compute = _load()
         settings = engine.SessionConfig().with_target_partitions(1).with_batch_size(_MOST_ROWS)
         column, calls = engine.col(_COLUMN), engine.functions
         # Where it is not found there is no place, so that nothing is taken for what follows it.
@@ -122,6 +141,16 @@ class _Engine(threading.local):
             b"".join(_values(answer.column(number)) for answer in answers)
             for number in range(len(wanted))
         ]
+
+
+class _PerThread(threading.local):
+    """The engine of each thread, and whether this process has begun to use any."""
+
+    is_begun: ClassVar[bool] = False
+    engine: _Engine | None = None
+
+
+_HERE: Final = _PerThread()
 
 
 def _values(column: Any) -> bytes:

@@ -1,6 +1,8 @@
 """Hashes of many lines and nodes at once: the same by whoever computes them, and the same verdicts."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -115,6 +117,33 @@ def test_an_untouched_log_is_whole_by_columns(
 
     assert by_columns(log, threads=threads) == log.verify()
     assert by_columns(log).is_whole
+
+
+def test_processes_that_are_forked_before_the_engine_is_used_walk_as_well(log: SealedLog) -> None:
+    program = """
+import sys
+from pathlib import Path
+import broker.audit.seal.chains
+from broker.audit.columns import Columns
+from broker.audit.notes import NoteKey
+from broker.audit.seal.evidence import verify_log
+from broker.audit.seal.sealed import Trust
+broker.audit.seal.chains.WORTH_SHARING = 0
+hashing = Columns(block_bytes=1_000)
+for _ in range(2):
+    shared = hashing.takes_turns
+    found = verify_log(Path(sys.argv[1]), Trust(keys=[NoteKey.read(sys.argv[2])]), processes=2, hashing=hashing)
+    print(shared, found.is_whole, found.report.records)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program, log.directory, log.key.text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    records = log.verify().report.records
+    assert told.stdout.splitlines() == [f"True True {records}", f"False True {records}"]
 
 
 @pytest.mark.requirement("LOG-05")

@@ -55,7 +55,7 @@ def verification(directory: Path, *, rounds: int) -> dict[str, Any]:
     sealer.close()
     records = 0 if last is None else last.checkpoint.size
     size = sum(path.stat().st_size for path in directory.glob("*.jsonl"))
-    keys = [key.text for key in signer.keys()]
+    keys = sealer.key_texts
     lines = []
     cores = sorted({1, len(os.sched_getaffinity(0))})
     for name, processors in product(_HASHINGS, cores):

@@ -130,10 +130,12 @@ from broker.audit.seal.evidence import verify_log
 from broker.audit.seal.sealed import Trust
 broker.audit.seal.chains.WORTH_SHARING = 0
 hashing = Columns(block_bytes=1_000)
+trust = Trust(keys=[NoteKey.read(sys.argv[2])])
 for _ in range(2):
     shared = hashing.takes_turns
-    found = verify_log(Path(sys.argv[1]), Trust(keys=[NoteKey.read(sys.argv[2])]), processes=2, hashing=hashing)
+    found = verify_log(Path(sys.argv[1]), trust, processes=2, hashing=hashing)
     print(shared, found.is_whole, found.report.records)
+    hashing.parents(bytes(64 * 2_000))
 """
     told = subprocess.run(
         [sys.executable, "-c", program, log.directory, log.key.text],

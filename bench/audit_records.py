@@ -33,7 +33,8 @@ class Life:
     """
     A site with people, agents, MCP servers and what they ask for, over some days.
 
-    The same seed gives the same records.
+    The same seed gives the same records. ``is_refused_all`` is a site where nobody gets anything: its records
+    are half as long.
     """
 
     begin: float
@@ -44,6 +45,7 @@ class Life:
     servers: int = 40
     resources: int = 80
     seed: int = 7
+    is_refused_all: bool = False
     _random: random.Random = field(init=False)
     _live: list[tuple[str, str, str, str]] = field(init=False, default_factory=list)
 
@@ -59,6 +61,8 @@ class Life:
 
     def _one(self, number: int, time: float) -> Record:
         dice = self._random.random()
+        if self.is_refused_all:
+            return self._refused(number, time)
         if dice < 0.45:
             return self._first_use(number, time)
         if dice < 0.75 and self._live:
@@ -191,6 +195,9 @@ class Life:
             decision="deny",
             error="invalid_target",
             reason=reason,
+            detail="what was asked for is not what this client may have of that resource"
+            if self.is_refused_all
+            else None,
             face="http",
             peer="10.1.2.4",
             grant_type=EXCHANGE,

@@ -298,21 +298,24 @@ def _audit(found: Result) -> str:
 
 
 def _verification(found: Result) -> str:
-    about = found["verification"]
     rows = (
         (
             line["hashing"],
             str(line["cores"]),
+            f"{about['record_bytes']:,}",
             _spread(line["per_second"], 0),
             _spread(line["cpu_us"]),
         )
+        for about in found["verification"]
         for line in about["lines"]
     )
+    first = found["verification"][0]
     told = (
-        f"{about['records']:,} records of {about['record_bytes']:,} bytes; sealed at first with "
-        f"{about['sealed_per_second']:,} a second."
+        f"{first['records']:,} records each; sealed at first with {first['sealed_per_second']:,} a second. "
+        "The long ones are a site with exchanges, the short ones one where everybody is refused."
     )
-    return table(("Hashed", "Cores", "Records/s", "CPU of each, us"), rows) + _paragraph(told)
+    heading = ("Hashed", "Cores", "Bytes of each", "Records/s", "CPU of each, us")
+    return table(heading, rows) + _paragraph(told)
 
 
 def _questions(found: Result) -> str:

@@ -40,8 +40,11 @@ def _evidence(plan: Plan) -> dict[str, Any]:
     records = _QUICK_RECORDS if plan.is_quick else _RECORDS
     write_life(directory, Life(begin=BEGIN, seconds=MONTH, records=records))
     rounds = 1 if plan.is_quick else plan.rounds
+    refusals = plan.folder / "refusals"
+    refusals.mkdir(mode=0o700)
+    write_life(refusals, Life(begin=BEGIN, seconds=MONTH, records=records, is_refused_all=True))
     return {
-        "verification": verification(directory, rounds=rounds),
+        "verification": [verification(one, rounds=rounds) for one in (directory, refusals)],
         "index": answers(directory, rounds=2 if plan.is_quick else _ANSWERS),
     }
 

@@ -1,4 +1,4 @@
-"""Hashes of whole columns by Apache DataFusion, where it is installed: several times as many in a second."""
+"""Hashes of whole columns by Apache DataFusion, where it is installed: a call for thousands of them."""
 
 import threading
 from array import array

@@ -1,6 +1,5 @@
 """Follows the record for the sake of alerts, and remembers across restarts what rules have learnt."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from broker.audit.chain import Head
 from broker.audit.follow import Follower, Position
 from broker.audit.gaps import next_beginning
 from broker.audit.record import RECORD_DECODER
+from broker.audit.replacing import replace_file
 from broker.audit.segments import regular
 from broker.errors import Reason, TemporarilyUnavailable
 
@@ -179,17 +179,9 @@ class AlertWatch:
         content = msgspec.json.encode(
             _Kept(_places(self._follower.positions), _listed(self._alerts.memory()))
         )
-        new = self._directory / f"{_FILE}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        flags |= os.O_CLOEXEC
         # What cannot be kept is learnt again.
         with suppress(OSError):
-            descriptor = os.open(new, flags, 0o600)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor.
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            new.replace(self._directory / _FILE)
+            replace_file(self._directory / _FILE, content, is_synced=True)
 
 
 def _places(positions: Mapping[str, Position]) -> dict[str, _Place]:

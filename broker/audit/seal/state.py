@@ -1,9 +1,7 @@
 """How far the sealer is: derived from the record, kept so that a start need not read all of it again."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +12,7 @@ from msgspec import Struct
 from broker.audit.chain import Head
 from broker.audit.follow import Position
 from broker.audit.merkle import Frontier, ProofRefused
+from broker.audit.replacing import replace_file
 from broker.audit.seal.store import Spot
 from broker.audit.segments import regular
 
@@ -76,17 +75,7 @@ def write_state(path: Path, state: SealedState) -> None:
         )
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    draft = path.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-    flags |= os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-            file.write(_sum(body) + b"\n" + body)
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    replace_file(path, _sum(body) + b"\n" + body)
 
 
 def read_state(path: Path) -> SealedState | None:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from broker.audit.replacing import replace_file
 from broker.audit.seal.verified import LARGEST_MESSAGE, Answer, Failed, Question, Verified
 from broker.audit.segments import regular
 
@@ -179,14 +180,9 @@ class Verifying:
             return None
 
     def _keep(self, due: float) -> None:
-        draft = self._path.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        flags |= os.O_CLOEXEC
         # What cannot be kept is drawn anew.
         with suppress(OSError):
-            with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(_Kept(due, self._since)))
-            draft.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(_Kept(due, self._since)))
 
 
 def answer_apart(

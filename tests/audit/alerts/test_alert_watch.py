@@ -199,7 +199,7 @@ def test_a_fault_of_ours_does_not_end_the_looking(tmp_path: Path, chain: DiskCha
     assert [one["event"] for one in told] == ["audit_alerts_failed"] * 2
 
 
-@pytest.mark.parametrize("name", ["alerts.json", "alerts.json.new"])
+@pytest.mark.parametrize("name", ["alerts.json", "alerts.new"])
 def test_a_pipe_in_the_place_of_the_memory_is_waited_for_by_nobody(
     tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -20,15 +20,15 @@ help: ## This list
 
 # uv where it is installed, else the standard library's venv, else virtualenv, else one clear line.
 $(BIN)/python:
-	@if command -v uv >/dev/null 2>&1; then uv venv -q $(VENV); \
+	@if command -v uv >/dev/null 2>&1; then uv venv -q --seed $(VENV); \
 	elif $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1; then $(PYTHON) -m venv $(VENV); \
 	elif command -v virtualenv >/dev/null 2>&1; then virtualenv -q $(VENV); \
 	else echo "Install uv, or your system's package for Python's venv module, and run make again." >&2; exit 1; fi
 	@$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed." if sys.version_info < (3, 11) else 0)'
 
 define install
-	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -e "$(1)"; \
-	else $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e "$(1)"; fi
+	@{ command -v uv >/dev/null 2>&1 && uv pip install -q --python $(BIN)/python -e "$(1)"; } || \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e "$(1)"
 endef
 
 $(VENV)/.server: pyproject.toml | $(BIN)/python
@@ -58,7 +58,7 @@ run: $(VENV)/.server ## Install, start `broker dev`, and see an exchange happen
 dev: run ## The same as run
 
 test: $(VENV)/.dev ## All tests; `make test T=tests/grants` for some
-	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(T)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(T)
 
 chaos: $(VENV)/.dev ## Faults for ten minutes and the figures; `make chaos CHAOS_MINUTES=60 CHAOS_REPORT=chaos.json`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m pytest -s -p no:cacheprovider tests/chaos

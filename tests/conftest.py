@@ -13,17 +13,20 @@ pytest_plugins = ["tests.openbao", "tests.stagehands", "tests.valkey"]
 
 _ROOT: Final = Path(__file__).parent
 _SLOW: Final = (
-    "e2e",
-    "deploy",
     "docs",
+    "deploy",
+    "e2e",
     "keys",
-    "interop",
+    "web",
     "verify_kit",
-    "supervisor",
     "state",
+    "interop",
+    "client",
+    "attacks",
     "cli",
+    "supervisor",
 )
-"""The folders whose tests start whole processes, the slowest first."""
+"""The folders with files whose tests take long, the slowest first."""
 
 
 def pytest_configure() -> None:
@@ -42,8 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Begin with the slow ones.
 
-    Of several processes one goes through them while the others take quick ones from the end of the list; none
-    is left with a slow one when the others have nothing to do any more.
+    Several processes take one file after the other; none is left with a slow one when the others have nothing
+    to do any more.
     """
     items.sort(key=lambda item: _place(item.path))
 

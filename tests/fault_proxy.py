@@ -1,6 +1,7 @@
 """A TCP proxy on loopback that delays, swallows, drips and cuts what passes through it."""
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 _CHUNK: Final = 65_536
+_PATIENCE: Final = 60.0
 
 
 class Fault(Enum):
@@ -104,12 +106,11 @@ class FaultProxy:
             server = socket.create_connection(("127.0.0.1", self._target_port), timeout=5)
             closing.enter_context(server)
             for one in (client, server):
-                # With a timeout a TLS socket can be read and written by two threads.
-                one.settimeout(60)
                 closing.enter_context(self._listed(one))
-            answers = threading.Thread(target=self._answer, args=(server, client), daemon=True)
+            ends = _End(client), _End(server)
+            answers = threading.Thread(target=self._answer, args=ends, daemon=True)
             answers.start()
-            self._request(client, server)
+            self._request(*ends)
             answers.join()
 
     @contextlib.contextmanager
@@ -122,37 +123,64 @@ class FaultProxy:
             with self._lock:
                 self._open.discard(sock)
 
-    def _request(self, client: socket.socket, server: socket.socket) -> None:
+    def _request(self, client: "_End", server: "_End") -> None:
         with _ending(client, server):
-            while data := client.recv(_CHUNK):
+            while data := client.receive():
                 if self.fault is not Fault.BLACKHOLE:
-                    server.sendall(data)
+                    server.send(data)
 
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+    def _answer(self, client: "_End", server: "_End") -> None:
         with _ending(server, client):
-            while data := server.recv(_CHUNK):
+            while data := server.receive():
                 time.sleep(self.delay)
                 if self.fault is Fault.DRIP:
                     self._drip(client, data)
                 elif self.fault not in {Fault.BLACKHOLE, Fault.LOST_ANSWERS}:
-                    client.sendall(data)
+                    client.send(data)
 
-    def _drip(self, client: socket.socket, data: bytes) -> None:
+    def _drip(self, client: "_End", data: bytes) -> None:
         for at in range(len(data)):
-            client.sendall(data[at : at + 1])
+            client.send(data[at : at + 1])
             time.sleep(0.1)
 
 
+class _End:
+    """
+    One end of a connection, read by one thread while another writes to it.
+
+    They take turns, since a TLS connection has one state for both directions; waiting is done outside of it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._turn = threading.Lock()
+
+    def receive(self) -> bytes:
+        """What came; nothing at the end, or when nothing comes for a minute."""
+        while select.select([self.sock], [], [], _PATIENCE)[0]:
+            with self._turn, contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+                self.sock.settimeout(0)
+                # All of a TLS record is taken, so that no part of it waits unseen.
+                return self.sock.recv(_CHUNK)
+        return b""
+
+    def send(self, data: bytes) -> None:
+        """Pass it on, within a minute."""
+        with self._turn:
+            self.sock.settimeout(_PATIENCE)
+            self.sock.sendall(data)
+
+
 @contextlib.contextmanager
-def _ending(*sockets: socket.socket) -> Iterator[None]:
+def _ending(*ends: _End) -> Iterator[None]:
     """When one direction has ended, the connection has."""
     try:
         with contextlib.suppress(OSError):
             yield
     finally:
-        for sock in sockets:
+        for end in ends:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                end.sock.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from broker.keys.vault_export import VaultExportKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from tests.ports import free_port
 
 
 def wall_clock() -> int:
@@ -83,7 +83,7 @@ class OpenBao:
         self.audit_log = folder / "audit.jsonl"
         self._is_audited = is_audited
         self._reader: int | None = None
-        self.port: int = _free_port()
+        self.port: int = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=False, timeout=10)
         self.root_token = ""
@@ -420,13 +420,6 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
 def decode(segment: str) -> bytes:
     """Base64url without padding, as JOSE has it."""
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def started(folder: Path) -> Iterator[OpenBao]:

@@ -2,6 +2,7 @@
 
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -92,6 +93,11 @@ def tampered(directory: Path, *, was: bytes = b"1", by: bytes = b"x") -> None:
         file.write(by)
 
 
+def to_be_verified(directory: Path) -> None:
+    """It is time for that, and no longer than a minute."""
+    (directory / MEMORY).write_text(f'{{"due": 0, "since": {time.time() - 60}}}')
+
+
 @pytest.fixture
 def sealed_before(tmp_path: Path, chain: DiskChain) -> Path:
     """The directory of a record that was sealed, indexed and watched before; nobody reads it again."""
@@ -108,7 +114,7 @@ def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
     tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tampered(sealed_before)
-    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
+    to_be_verified(sealed_before)
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
@@ -136,7 +142,7 @@ def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verif
     tmp_path: Path, sealed_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
-    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
+    to_be_verified(sealed_before)
     auditing = Auditing(settings_of(tmp_path, more="verify: {enabled: false}"))
     assert auditing._verifying is None
     with capture_logs() as told, auditing.under_way():
@@ -172,7 +178,7 @@ def test_a_verifier_that_cannot_be_started_is_an_alert_of_its_own_kind(
 ) -> None:
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    (sealed_before / MEMORY).write_text('{"due": 0, "since": 0}')
+    to_be_verified(sealed_before)
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
         alert = 'broker_audit_alerts_total{rule="unverified"} 1.0'

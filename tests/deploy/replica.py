@@ -21,6 +21,7 @@ from tests.e2e.setting import Ports, free_ports, fresh_id
 from tests.e2e.vault import KEYS
 from tests.idp import signer
 from tests.openbao import OpenBao
+from tests.ports import free_port
 
 ISSUER: Final = "https://broker.acme.example"
 AUDIENCE: Final = "https://tickets.mcp.example/mcp"
@@ -70,7 +71,7 @@ class Replica:
 
     def __init__(self, root: Path, vault: OpenBao, authority: trustme.CA, *, token: str) -> None:
         self.ports = free_ports()
-        self.metrics_port = free_ports().admin
+        self.metrics_port = free_port()
         pair = certificate_files(authority)
         self.pod = Pod(
             rendered(vault, self.ports, metrics_port=self.metrics_port),

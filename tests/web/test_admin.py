@@ -28,6 +28,7 @@ from broker.lifeline import REPORT_LIMIT, Anchor, CheckStatus, WorkerStatus
 from broker.web.admin import admin_app, run_control
 from broker.web.probes import grpc_probe, http_probe
 from broker.web.readiness import Probe, ProbeFailed, Readiness, Unready
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -357,11 +358,6 @@ def outcome(probe: Callable[[], Awaitable[None]]) -> Unready | None:
         return None
 
     return asyncio.run(ask())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager

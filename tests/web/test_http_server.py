@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from broker.web.crowds import Crowds
+from tests.ports import free_port
 from tests.web.face_fakes import CANARY
 from tests.web.http_program import PROXY
 
@@ -83,13 +84,6 @@ class Served:
         assert stdin is not None
         stdin.close()
         return self.log.read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def until(is_so: Any) -> None:

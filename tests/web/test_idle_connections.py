@@ -19,7 +19,7 @@ from broker.web.idle_connections import MOST
 from broker.web.readiness import Readiness
 from broker.web.review.guard import FormRefused, read_form
 from tests.e2e.patience import until
-from tests.web.test_admin import free_port
+from tests.ports import free_port
 
 PATIENCE = 10.0
 ASK = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"

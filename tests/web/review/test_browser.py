@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from starlette.routing import BaseRoute
 
 from broker.audit.log import FileAuditLog
@@ -97,6 +97,30 @@ def test_the_script_changes_only_how_fast_an_answer_comes(
     assert plain.page.url == page.url
     assert rows(plain.page) == rows(page)
     plain.close()
+
+
+def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.goto("/audit")
+    page.route("**/audit?decision=deny", hold)
+    with page.expect_request("**/audit?decision=deny"):
+        page.get_by_label("Decision").select_option("deny")
+    page.get_by_text("More filters").click()
+    page.get_by_label("Reason").press_sequentially("scope_outside")
+    (answer,) = held
+    answer.continue_()
+    page.wait_for_url("**/audit?decision=deny")
+
+    expect(page.get_by_label("Reason")).to_be_focused()
+    page.keyboard.type("_of_policy")
+    expect(page.get_by_label("Reason")).to_have_value("scope_outside_of_policy")
+    expect(page.get_by_label("Decision")).to_have_value("deny")
+    page.get_by_label("Reason").press("Enter")
+    page.wait_for_url("**/audit?decision=deny&reason=scope_outside_of_policy")
 
 
 def test_the_browser_goes_back_through_filters(page: Page) -> None:

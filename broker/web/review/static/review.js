@@ -19,6 +19,7 @@
     if (asking) asking.abort();
     asking = new AbortController();
     const signal = asking.signal;
+    const before = filled();
     main().classList.add("busy");
     try {
       const answer = await fetch(address, { headers: { Accept: "text/html" }, signal });
@@ -28,14 +29,41 @@
       if (push) history.pushState(null, "", answer.url);
       shown = place();
       document.title = page.title;
+      const later = filledSince(before);
       main().replaceChildren(...next.childNodes);
       begin();
       refocus(focus);
+      fill(later);
       say();
     } catch (problem) {
       if (problem.name !== "AbortError") location.assign(address);
     } finally {
       if (!signal.aborted) main().classList.remove("busy");
+    }
+  }
+
+  const fields = () => [...document.querySelectorAll("form[data-swap] :is(input, select)")].filter((field) => field.id);
+  const filled = () => new Map(fields().map((field) => [field.id, field.value]));
+
+  /* An answer may take a while; what somebody writes meanwhile, and where, outlives it. */
+  function filledSince(before) {
+    const changed = fields().filter((field) => field.value !== before.get(field.id));
+    return changed.map((field) => ({
+      id: field.id,
+      value: field.value,
+      isWrittenIn: field === document.activeElement,
+      caret: field.selectionStart,
+    }));
+  }
+
+  function fill(later) {
+    for (const { id, value, isWrittenIn, caret } of later) {
+      const field = document.getElementById(id);
+      if (!field) continue;
+      field.closest("details")?.setAttribute("open", "");
+      field.value = value;
+      if (isWrittenIn) field.focus({ preventScroll: true });
+      if (isWrittenIn && caret !== null && field.setSelectionRange) field.setSelectionRange(caret, caret);
     }
   }
 

@@ -6,6 +6,8 @@ PYTHON ?= python3
 T ?= tests
 # Tests wait for other processes a third of their time, so that more of them than there are cores keep those busy.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2 + 1)' 2>/dev/null || echo auto)
+# Where a company's own authority is trusted, uv trusts it too.
+export UV_SYSTEM_CERTS ?= true
 export CHAOS_MINUTES CHAOS_REPORT CHAOS_PREVIOUS
 # The tests start hundreds of interpreters; each of them would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,14 +20,15 @@ OPTIONS ?=
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# uv where it is installed, else the standard library's venv, else virtualenv, else one clear line.
+# The standard library's venv, else uv, else virtualenv, else one clear line.
 $(BIN)/python:
-	@if command -v uv >/dev/null 2>&1; then uv venv -q --seed $(VENV); \
-	elif $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1; then $(PYTHON) -m venv $(VENV); \
+	@if $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1; then $(PYTHON) -m venv $(VENV); \
+	elif command -v uv >/dev/null 2>&1; then uv venv -q --seed $(VENV); \
 	elif command -v virtualenv >/dev/null 2>&1; then virtualenv -q $(VENV); \
 	else echo "Install uv, or your system's package for Python's venv module, and run make again." >&2; exit 1; fi
 	@$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed." if sys.version_info < (3, 11) else 0)'
 
+# uv where it is installed; what it cannot reach, pip may.
 define install
 	@{ command -v uv >/dev/null 2>&1 && uv pip install -q --python $(BIN)/python -e "$(1)"; } || \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e "$(1)"

@@ -179,7 +179,9 @@ class Broker:
         self.state = state
         self.fetcher = fetcher or GuardedFetcher()
         self.key_ring = IssuerKeyRing(self.fetcher)
-        self.audit = audit or FileAuditLog(self.audit_directory, writer="test-0", now=self.clock)
+        self.audit = audit or FileAuditLog(
+            self.audit_directory, writer="test-0", now=self.clock, write_timeout=30.0
+        )
         rules = TokenRules(
             ISS,
             MCP_CLAIM,

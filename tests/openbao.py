@@ -165,7 +165,7 @@ class OpenBao:
                 stderr=log,
                 env={"HOME": str(self._folder)},
             )
-        wait_until(lambda: self.health() == (501 if is_new else 503), seconds=20)
+        wait_until(lambda: self.health() == (501 if is_new else 503), seconds=60)
 
     def kill(self) -> None:
         """End the server without warning."""
@@ -191,7 +191,7 @@ class OpenBao:
     def unseal(self) -> None:
         """Unseal the server and wait until it serves."""
         self.call("PUT", "sys/unseal", key=self.unseal_key)
-        wait_until(lambda: self.health() == 200, seconds=20)
+        wait_until(lambda: self.health() == 200, seconds=60)
 
     def health(self) -> int:
         """The status of ``sys/health``, or 0 when nobody answers."""
@@ -309,7 +309,8 @@ class Transit:
     """
     A key store's view of an OpenBao: keys to sign with, and a role that may.
 
-    ``folder`` is where the record and the statements are.
+    ``folder`` is where the record and the statements are, and ``patience`` how many seconds the server has
+    for an answer: more than the broker gives one, since a machine of tests may be slow.
     """
 
     bao: OpenBao
@@ -317,10 +318,16 @@ class Transit:
     role: AppRole
     folder: str = "broker/keys"
     certifier: str = "certifier"
+    patience: float = 15.0
+
+    @property
+    def server(self) -> VaultServer:
+        """Where the server is, as a session is told."""
+        return VaultServer(self.bao.url, connect_timeout=self.patience, read_timeout=self.patience)
 
     def session(self, **options: Any) -> VaultSession:
         """A session that logs in with the role."""
-        return VaultSession(VaultServer(self.bao.url), auth=self.role.auth, **options)
+        return VaultSession(self.server, auth=self.role.auth, **options)
 
     def document(self, session: VaultSession, name: str) -> VaultDocument:
         """A document of the folder."""
@@ -345,7 +352,7 @@ class Transit:
     ) -> VaultTransitKeyStore:
         """A store that by itself only looks for what is in its way."""
         keys = self.followed(now=now, schedule=schedule, is_on_record=is_on_record)
-        return VaultTransitKeyStore(keys, **options)
+        return VaultTransitKeyStore(keys, **{"sign_deadline": self.patience, **options})
 
     def ephemeral(
         self, followed: FollowedKeys, *, lifetime: timedelta, replica: str = "replica"
@@ -375,8 +382,8 @@ class Transit:
         """A store that signs in memory, and looks at what others do as the schedule says."""
         followed = self.followed(now=now, schedule=schedule, is_on_record=True)
         own = self.ephemeral(followed, lifetime=lifetime)
-        poll = schedule.poll.total_seconds()
-        return VaultEphemeralKeyStore(own, VaultTransitKeyStore(followed), poll=poll)
+        fallback = VaultTransitKeyStore(followed, sign_deadline=self.patience)
+        return VaultEphemeralKeyStore(own, fallback, poll=schedule.poll.total_seconds())
 
     def export_store(
         self, *, now: Now = wall_clock, schedule: Schedule = SCHEDULE, is_on_record: bool = False
@@ -394,7 +401,7 @@ class Transit:
     ) -> Rotator:
         """What rotates these keys, with the rights that it needs and no others."""
         role = role or self.bao.rotator_role("rotator", may_rotate=tuple(self.keys.values()))
-        session = VaultSession(VaultServer(self.bao.url, read_timeout=15), auth=role.auth)
+        session = VaultSession(self.server, auth=role.auth)
         return Rotator(
             VaultRecord(self.document(session, "record")),
             TransitSmith(session, keys=self.keys),
@@ -409,7 +416,7 @@ def vault_record(session: VaultSession) -> VaultRecord:
     return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     """Return as soon as the condition holds; fails the test if it does not within the time."""
     until = time.monotonic() + seconds
     while not condition():

@@ -44,6 +44,13 @@ def settings_of(
     return load_settings(path, {})
 
 
+@pytest.fixture(autouse=True)
+def _time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done at the end gets done, however slow the machine is."""
+    monkeypatch.setattr("broker.auditing._CLOSING_SECONDS", 60.0)
+    monkeypatch.setitem(Rounds.close.__kwdefaults__, "within", 60.0)  # type: ignore[arg-type] # It has some.
+
+
 @pytest.fixture
 def chain(tmp_path: Path) -> Iterator[DiskChain]:
     """A chain in the directory that the settings name by default."""
@@ -70,7 +77,7 @@ def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: D
     with pytest.raises(NotSealed):
         auditing.prove("http-0", 0)
     with auditing.under_way():
-        until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+        until(lambda: auditing.integrity().records == 2, seconds=30, what="it is sealed")
         found = auditing.integrity()
         assert (dict(found.faults), found.failure, found.anchor_failure) == ({}, "", "")
         keys = [NoteKey.read(text) for text in found.keys]
@@ -104,7 +111,7 @@ def sealed_before(tmp_path: Path, chain: DiskChain) -> Path:
     auditing = Auditing(settings_of(tmp_path))
     auditing.begin()
     chain.append([record(2)])
-    until(lambda: auditing.integrity().records == 3, seconds=5, what="it is sealed")
+    until(lambda: auditing.integrity().records == 3, seconds=30, what="it is sealed")
     auditing.reader.catch_up()
     auditing.close()
     return tmp_path / ".broker" / "audit"
@@ -118,7 +125,7 @@ def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
     monkeypatch.setattr("broker.auditing._SETTLED_SECONDS", 0.0)
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
-        until(lambda: auditing.integrity().verified, seconds=10, what="it is looked through")
+        until(lambda: auditing.integrity().verified, seconds=300, what="it is looked through")
         found = auditing.integrity()
         assert (dict(found.faults), found.failure, found.unverified) == ({}, "", "")
         assert "broker_audit_verification_faults 1.0" in page(auditing)
@@ -127,7 +134,7 @@ def test_an_old_record_that_was_changed_is_found_though_nobody_asks(
         assert auditing.reader.find(Query(events=("token.issue",))).changed
         (wrong,) = standing(auditing, auditing.reader.extent()).faults
         alert = 'broker_audit_alerts_total{rule="damage"} 1.0'
-        until(lambda: alert in page(auditing), seconds=5, what="it is an alert")
+        until(lambda: alert in page(auditing), seconds=30, what="it is an alert")
     assert wrong.startswith("http-0.000001.jsonl:2: the record was changed after it was written")
     (alerted,) = [one for one in told if one["event"] == "audit_alert"]
     assert (alerted["rule"], alerted["place"]) == ("damage", "http-0.000001.jsonl:2")
@@ -146,7 +153,7 @@ def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verif
     auditing = Auditing(settings_of(tmp_path, more="verify: {enabled: false}"))
     assert auditing._verifying is None
     with capture_logs() as told, auditing.under_way():
-        until(lambda: auditing.integrity().records > 2, seconds=5, what="it is sealed")
+        until(lambda: auditing.integrity().records > 2, seconds=30, what="it is sealed")
         event_id = auditing.reader.find(Query(events=("token.issue",))).found[-1].record.event_id
         tampered(sealed_before)
         for _ in range(3):
@@ -156,7 +163,7 @@ def test_what_a_question_or_a_proof_finds_changed_is_an_alert_once_and_not_verif
             with pytest.raises(AuditLogRefused, match="not the one that was sealed"):
                 auditing.prove("http-0", 1)
         alerts = 'broker_audit_alerts_total{rule="damage"} 2.0'
-        until(lambda: alerts in page(auditing), seconds=5, what="both are alerts")
+        until(lambda: alerts in page(auditing), seconds=30, what="both are alerts")
         faults = standing(auditing, auditing.reader.extent()).faults
         assert "broker_audit_verification_faults 1" not in page(auditing)
         tampered(sealed_before, was=b"x", by=b"1")
@@ -182,7 +189,7 @@ def test_a_verifier_that_cannot_be_started_is_an_alert_of_its_own_kind(
     auditing = Auditing(settings_of(tmp_path))
     with capture_logs() as told, auditing.under_way():
         alert = 'broker_audit_alerts_total{rule="unverified"} 1.0'
-        until(lambda: alert in page(auditing), seconds=5, what="it is an alert")
+        until(lambda: alert in page(auditing), seconds=30, what="it is an alert")
         assert "broker_audit_verification_failures_total 1.0" in page(auditing)
         assert 'rule="damage"} 0.0' in page(auditing)
         (trouble,) = standing(auditing, auditing.reader.extent()).troubles
@@ -195,7 +202,7 @@ def test_a_verifier_that_cannot_be_started_is_an_alert_of_its_own_kind(
 def test_the_last_records_are_sealed_when_it_closes(tmp_path: Path, chain: DiskChain) -> None:
     auditing = Auditing(settings_of(tmp_path, seal="every: 5m"))
     auditing.begin()
-    until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+    until(lambda: auditing.integrity().records == 2, seconds=30, what="it is sealed")
     chain.close()
     auditing.close()
     last = CheckpointStore(tmp_path / ".broker" / "audit").last()
@@ -215,14 +222,14 @@ def test_a_second_sink_that_hangs_keeps_nobody_from_ending_nor_the_end_from_bein
     auditing = Auditing(load_settings(file, {}))
     with closing(server):
         auditing.begin()
-        until(lambda: bool(server.requests), seconds=5, what="it is shipped")
-        until(lambda: auditing.integrity().records == 2, seconds=5, what="it is sealed")
+        until(lambda: bool(server.requests), seconds=30, what="it is shipped")
+        until(lambda: auditing.integrity().records == 2, seconds=30, what="it is sealed")
         chain.close()
         monkeypatch.setattr("broker.auditing._CLOSING_SECONDS", 0.5)
         took = seconds_for(auditing.close)
         gate.set()
 
-    assert took < 4
+    assert took < 9
     assert auditing.integrity().records == 3
 
 
@@ -233,13 +240,13 @@ def test_a_directory_that_cannot_be_used_is_told_and_tried_again(tmp_path: Path)
     directory.write_text("in the way")
     auditing = Auditing(settings)
     with capture_logs() as told, auditing.under_way():
-        until(lambda: bool(auditing.integrity().failure), seconds=5, what="it is told")
+        until(lambda: bool(auditing.integrity().failure), seconds=30, what="it is told")
         assert "broker_audit_sealing_failures_total" in page(auditing)
     assert [one["event"] for one in told][:1] == ["audit_sealing_failed"]
     directory.unlink()
     again = Auditing(settings)
     with again.under_way():
-        until(lambda: again._evidence is not None, seconds=5, what="it begins")
+        until(lambda: again._evidence is not None, seconds=30, what="it begins")
     assert again.integrity().failure == ""
 
 
@@ -257,7 +264,7 @@ def test_rounds_go_on_after_failures_and_tell_each_once() -> None:
     rounds = Rounds("audit_sealing", work, interval=0.001)
     with capture_logs() as told:
         rounds.begin()
-        until(lambda: done > 4, seconds=5, what="it goes on")
+        until(lambda: done > 4, seconds=30, what="it goes on")
         rounds.close()
     assert [one["event"] for one in told] == [
         "audit_sealing_failed",
@@ -335,7 +342,7 @@ def test_with_vault_the_checkpoint_is_anchored_and_printed_for_an_auditor(
     settings = settings_of(tmp_path, vault)
     auditing = Auditing(settings)
     with auditing.under_way():
-        until(lambda: auditing.integrity().anchored_records == 2, seconds=5, what="it is anchored")
+        until(lambda: auditing.integrity().anchored_records == 2, seconds=30, what="it is anchored")
         assert "broker_audit_anchor_conflict 0.0" in page(auditing)
         assert auditing._evidence is not None
         asked = auditing._evidence.question(within=9)
@@ -355,7 +362,7 @@ def test_a_time_stamp_is_kept_beside_the_checkpoints(
     seal = f"every: 1s, timestamp_url: '{authority.url}', timestamp_ca_file: {authority.roots}"
     auditing = Auditing(settings_of(tmp_path, seal=seal))
     with auditing.under_way():
-        until(lambda: auditing.integrity().stamped_at is not None, seconds=5, what="it is stamped")
+        until(lambda: auditing.integrity().stamped_at is not None, seconds=30, what="it is stamped")
         assert "broker_audit_time_stamp_age_seconds" in page(auditing)
     assert (tmp_path / ".broker" / "audit" / "checkpoints" / "time-stamps.jsonl").stat().st_size
 

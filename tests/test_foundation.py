@@ -71,7 +71,7 @@ from pathlib import Path
 from broker.cli.inputs import settings_from
 from broker.foundation import check_state
 
-socket.getaddrinfo = lambda *_args, **_options: time.sleep(60)
+socket.getaddrinfo = lambda *_args, **_options: time.sleep(600)
 check_state(settings_from(Path(sys.argv[1])))
 print(threading.active_count())
 """
@@ -98,7 +98,7 @@ def test_a_name_that_resolves_slowly_leaves_no_thread_behind_before_the_fork(
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
 
     assert (looked.returncode, looked.stdout.splitlines()[-1:]) == (0, ["1"]), looked.stderr

@@ -53,6 +53,6 @@ def named_log(
     """A log in which people have pseudonyms, and the keys that it uses."""
     now = clock or Clock()
     in_use = KeysInUse(keys, length=length, now=now)
-    log = FileAuditLog(directory, writer="w1", now=now, write_timeout=10.0)
+    log = FileAuditLog(directory, writer="w1", now=now, write_timeout=30.0)
     log.name_people(Pseudonymous(in_use, issuer=ISSUER))
     return log, in_use

@@ -13,7 +13,7 @@ from broker.model import RequestContext
 NOW = 1_800_000_000
 
 
-def open_log(directory: Path, *, writer: str = "w1", write_timeout: float = 10.0) -> FileAuditLog:
+def open_log(directory: Path, *, writer: str = "w1", write_timeout: float = 30.0) -> FileAuditLog:
     """A log with a clock that stands and patience with a busy machine."""
     return FileAuditLog(directory, writer=writer, now=lambda: NOW, write_timeout=write_timeout)
 
@@ -56,7 +56,7 @@ def is_serving(log: AuditLog) -> bool:
 
 def wait_until_serving(log: AuditLog) -> None:
     """Return once the log has recovered by itself."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_serving(log):
         assert time.monotonic() < deadline, "the log never recovered"
         threading.Event().wait(0.01)

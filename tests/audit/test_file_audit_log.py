@@ -243,7 +243,7 @@ def test_several_writers_keep_chains_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.requirement("LOG-04")
 def test_rotation_under_load_loses_and_tears_nothing(tmp_path: Path) -> None:
     log = FileAuditLog(
-        tmp_path, writer="w1", now=lambda: NOW, segment_bytes=4_000, write_timeout=10.0
+        tmp_path, writer="w1", now=lambda: NOW, segment_bytes=4_000, write_timeout=30.0
     )
 
     def requests(thread: int) -> None:
@@ -275,13 +275,13 @@ def test_one_sync_serves_all_who_wait(tmp_path: Path, monkeypatch: pytest.Monkey
     def slow_sync(descriptor: int) -> None:
         syncs.append(descriptor)
         waiting.set()
-        gate.wait(10)
+        gate.wait(60)
         sync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", slow_sync)
     threads = [threading.Thread(target=write, args=(log, "req-0"))]
     threads[0].start()
-    assert waiting.wait(10)
+    assert waiting.wait(60)
     for number in range(1, 21):
         threads.append(threading.Thread(target=write, args=(log, f"req-{number}")))
         threads[-1].start()
@@ -372,7 +372,7 @@ def test_an_observer_sees_a_record_once_it_is_on_disk(tmp_path: Path) -> None:
     def observe(record: Mapping[str, Any]) -> None:
         seen.append((record, recorded(tmp_path)))
 
-    log = FileAuditLog(tmp_path, writer="w1", now=lambda: NOW, observe=observe)
+    log = FileAuditLog(tmp_path, writer="w1", now=lambda: NOW, observe=observe, write_timeout=30.0)
     write(log, "req-1", "req-2")
     log.close()
     assert not try_to_write(log, "req-3")
@@ -389,7 +389,7 @@ def test_an_observer_that_fails_changes_nothing(tmp_path: Path) -> None:
     def observe(_record: Mapping[str, Any]) -> None:
         raise ZeroDivisionError
 
-    log = FileAuditLog(tmp_path, writer="w1", now=lambda: NOW, observe=observe)
+    log = FileAuditLog(tmp_path, writer="w1", now=lambda: NOW, observe=observe, write_timeout=30.0)
     with structlog.testing.capture_logs() as told:
         write(log, "req-1")
 
@@ -401,7 +401,10 @@ def test_an_observer_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_records_are_read_by_time_across_writers_in_both_directions(tmp_path: Path) -> None:
     at = [float(NOW)]
-    logs = [FileAuditLog(tmp_path, writer=name, now=lambda: at[0]) for name in ("a", "b")]
+    logs = [
+        FileAuditLog(tmp_path, writer=name, now=lambda: at[0], write_timeout=30.0)
+        for name in ("a", "b")
+    ]
     expected = []
     for number in range(400):
         at[0] += 0.5

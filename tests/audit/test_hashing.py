@@ -141,7 +141,7 @@ for _ in range(2):
         [sys.executable, "-c", program, log.directory, log.key.text],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     records = log.verify().report.records

@@ -291,7 +291,9 @@ def test_a_record_that_a_required_collector_will_not_have_closes_no_log(tmp_path
     with closing(server):
         server.scripts += [picky] * 8
         sink = Sink("siem", Collector(server.url))
-        log = FileAuditLog(tmp_path / "audit", writer="w1", now=time.time, required=[sink])
+        log = FileAuditLog(
+            tmp_path / "audit", writer="w1", now=time.time, required=[sink], write_timeout=30.0
+        )
         try:
             with log.entry("token.issue", RequestContext("http", "r1")) as entry:
                 entry.note(scopes_asked=("poison",))

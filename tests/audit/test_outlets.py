@@ -1,6 +1,5 @@
 """What leaves the record is put together from the settings: required sinks, the shipper and alerts."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.audit.chains import write_chain
 from tests.audit.requests import try_to_write, write
 from tests.audit.sinks.collecting import CollectorServer, closing, lines_of, refuse, shipping
 from tests.e2e.patience import until
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def server() -> Iterator[CollectorServer]:
 def settings(tmp_path: Path, server: CollectorServer) -> Settings:
     file = tmp_path / "broker.yaml"
     file.write_text(
-        "issuer: http://127.0.0.1:8080\naudit:\n  directory: audit\n  write_timeout: 1s\n"
+        "issuer: http://127.0.0.1:8080\naudit:\n  directory: audit\n  write_timeout: 30s\n"
         f"  sinks: [{{type: http, url: '{server.url.partition(chr(63))[0]}', required: true}}]\n"
     )
     return load_settings(file, {})
@@ -61,15 +61,13 @@ def test_a_command_waits_for_the_files_and_its_records_are_shipped(
 
     (terms,) = settings.audit.sinks
     with shipping(directory, open_shipped(terms, directory)):
-        until(lambda: server.lines == lines_of(directory, "operator"), seconds=5, what="shipped")
+        until(lambda: server.lines == lines_of(directory, "operator"), seconds=30, what="shipped")
 
 
 def test_what_is_measured_has_closed_labels(tmp_path: Path, server: CollectorServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
     terms = [
         SinkTerms("here", "http", is_required=False, url=server.url),
-        SinkTerms("away", "tcp", is_required=False, host="127.0.0.1", port=port),
+        SinkTerms("away", "tcp", is_required=False, host="127.0.0.1", port=free_port()),
     ]
     outlets = Outlets(
         tmp_path, sinks=terms, alerts=AlertTerms(), damaged=lambda: {"anchor": "rolled back"}
@@ -78,10 +76,10 @@ def test_what_is_measured_has_closed_labels(tmp_path: Path, server: CollectorSer
     write_chain(tmp_path, count=10)
     until(
         lambda: outlets.backlogs() == {"here": 0, "away": len(lines_of(tmp_path))},
-        seconds=10,
+        seconds=30,
         what="one sink has all",
     )
-    until(lambda: outlets.alerts()["damage"] == 1, seconds=10, what="the damage is told")
+    until(lambda: outlets.alerts()["damage"] == 1, seconds=30, what="the damage is told")
     outlets.close()
 
     backlog, alerts = outlet_families(backlogs=outlets.backlogs(), alerts=outlets.alerts())

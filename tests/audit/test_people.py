@@ -323,7 +323,7 @@ def test_keys_that_people_were_looked_for_by_leave_memory(keys: Away) -> None:
     people = People(keys, fresh=0.05)
     assert people.periods() == ("2027-01",)
 
-    until(lambda: people._held is None, seconds=5, what="the keys are dropped")
+    until(lambda: people._held is None, seconds=30, what="the keys are dropped")
 
 
 def test_a_period_that_is_over_leaves_memory(keys: Away) -> None:

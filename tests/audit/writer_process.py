@@ -19,7 +19,7 @@ _THREADS = 4
 
 def main(directory: str, prefix: str) -> None:
     log = FileAuditLog(
-        Path(directory), writer="w1", now=time.time, segment_bytes=20_000, write_timeout=10.0
+        Path(directory), writer="w1", now=time.time, segment_bytes=20_000, write_timeout=30.0
     )
     os.write(1, b"ready\n")
     sys.stdin.readline()

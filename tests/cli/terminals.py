@@ -29,7 +29,7 @@ def shown(
         with os.fdopen(theirs, "w", encoding="utf-8") as screen, monkeypatch.context() as patch:
             patch.setattr("sys.stdout", screen)
             main.main(arguments, prog_name="broker", standalone_mode=False)
-        reader.join(10)
+        reader.join(60)
     return b"".join(printed).decode().replace("\r\n", "\n").splitlines()
 
 

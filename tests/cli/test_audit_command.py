@@ -16,7 +16,7 @@ Run = Callable[..., Result]
 def records(tmp_path: Path) -> Path:
     """A directory with one closed chain of three requests."""
     directory = tmp_path / "audit"
-    log = FileAuditLog(directory, writer="http-0", now=lambda: NOW)
+    log = FileAuditLog(directory, writer="http-0", now=lambda: NOW, write_timeout=30.0)
     for number in range(3):
         with log.entry("token.issue", RequestContext("http", f"request-{number}")):
             pass
@@ -70,7 +70,7 @@ def test_a_directory_that_is_not_there_is_a_mistake_of_the_command_line(run: Run
 
 def test_a_group_that_was_cut_short_is_named_and_is_no_fault(run: Run, tmp_path: Path) -> None:
     directory = tmp_path / "torn"
-    log = FileAuditLog(directory, writer="grpc-0", now=lambda: NOW)
+    log = FileAuditLog(directory, writer="grpc-0", now=lambda: NOW, write_timeout=30.0)
     with log.entry("token.issue", RequestContext("grpc", "request-9")) as entry:
         for _ in range(3):
             with entry.part():

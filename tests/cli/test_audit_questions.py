@@ -223,7 +223,7 @@ def test_records_are_printed_as_they_come_until_it_is_enough(tmp_path: Path) -> 
         life.write(issue(5), writer="w2")
         until(lambda: b"event-5" in output.read_bytes(), seconds=30, what="what comes")
         following.send_signal(signal.SIGINT)
-        _, error = following.communicate(timeout=20)
+        _, error = following.communicate(timeout=60)
     finally:
         following.kill()
     assert following.returncode == 0

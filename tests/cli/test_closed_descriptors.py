@@ -24,7 +24,7 @@ def run(*arguments: str, closing: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["/bin/sh", "-c", command, sys.executable, *arguments],
         capture_output=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -47,7 +47,7 @@ def program(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -77,7 +77,7 @@ def test_help_loads_nothing_that_it_does_not_need() -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=240, check=False
     )
 
     assert done.stdout.endswith("loaded:\n"), done.stderr
@@ -88,7 +88,7 @@ def test_serving_loads_no_grpc_before_the_first_fork() -> None:
     probe = "import sys, broker.cli.serve; print('loaded:', 'grpc' in sys.modules)"
 
     done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=240, check=False
     )
 
     assert done.stdout == "loaded: False\n", done.stderr

@@ -53,7 +53,7 @@ def test_a_program_finds_its_token_and_not_the_clients_secret(
 ) -> None:
     web.answer("/token", ANSWER)
 
-    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=30)
+    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=120)
 
     assert said.split() == [TOKEN, TOKEN, "False"], errors
 
@@ -65,7 +65,7 @@ def test_standard_input_and_the_exit_status_are_the_programs_own(
     echo = "import sys; print(sys.stdin.read().upper()); sys.exit(7)"
 
     process = started(web, tmp_path, sys.executable, "-c", echo)
-    said, _ = process.communicate("hello", timeout=30)
+    said, _ = process.communicate("hello", timeout=120)
 
     assert (said.strip(), process.returncode) == ("HELLO", 7)
 
@@ -77,7 +77,7 @@ def test_the_file_is_its_owners_alone_and_gone_at_the_end(web: WebServer, tmp_pa
         "print(p, os.stat(p).st_mode, os.stat(os.path.dirname(p)).st_mode)"
     )
 
-    said, _ = started(web, tmp_path, sys.executable, "-c", look).communicate(timeout=30)
+    said, _ = started(web, tmp_path, sys.executable, "-c", look).communicate(timeout=120)
 
     path, mode, folder_mode = said.split()
     assert stat.S_IMODE(int(mode)) == 0o600
@@ -90,10 +90,10 @@ def test_a_signal_reaches_the_program(web: WebServer, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     wait = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
     process = started(web, tmp_path, sys.executable, "-c", wait)
-    until(ready.exists, seconds=20, what="the program runs")
+    until(ready.exists, seconds=30, what="the program runs")
 
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
 
     assert process.returncode == 128 + signal.SIGTERM
 
@@ -104,7 +104,7 @@ def test_a_token_that_is_about_to_end_is_replaced_in_the_file(
     web.answer("/token", ANSWER | {"expires_in": 2})
     follow = (
         "import os, sys, time\n"
-        "end = time.monotonic() + 20\n"
+        "end = time.monotonic() + 120\n"
         "path = os.environ['BROKER_TOKEN_FILE']\n"
         "first = os.stat(path).st_ino\n"
         "while os.stat(path).st_ino == first and time.monotonic() < end: time.sleep(0.05)\n"
@@ -112,7 +112,7 @@ def test_a_token_that_is_about_to_end_is_replaced_in_the_file(
     )
 
     process = started(web, tmp_path, sys.executable, "-c", follow)
-    _, errors = process.communicate(timeout=40)
+    _, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, errors
 
@@ -127,7 +127,7 @@ def test_a_program_outlives_a_moment_without_a_subject_token(
     ready, told_so = tmp_path / "ready", tmp_path / "told-so"
     follow = (
         "import os, pathlib, sys, time\n"
-        "end = time.monotonic() + 30\n"
+        "end = time.monotonic() + 120\n"
         "path = os.environ['BROKER_TOKEN_FILE']\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
         f"told_so = pathlib.Path({str(told_so)!r})\n"
@@ -138,7 +138,7 @@ def test_a_program_outlives_a_moment_without_a_subject_token(
     )
     options = ("--subject-token", f"@{subject_token}")
     process = started(web, tmp_path, sys.executable, "-c", follow, options=options)
-    until(lambda: ready.exists() or process.poll() is not None, seconds=20, what="it runs")
+    until(lambda: ready.exists() or process.poll() is not None, seconds=30, what="it runs")
 
     subject_token.unlink()
     assert process.stderr is not None
@@ -146,7 +146,7 @@ def test_a_program_outlives_a_moment_without_a_subject_token(
     # Only now does it begin to look: a renewal from before the moment is none that it outlived.
     told_so.touch()
     subject_token.write_text(TOKEN)
-    _, errors = process.communicate(timeout=40)
+    _, errors = process.communicate(timeout=200)
 
     assert "could not be renewed" in told
     assert process.returncode == 7, errors
@@ -158,7 +158,7 @@ def test_no_program_is_left_behind(tmp_path: Path) -> None:
     wait = f"import os, time, pathlib; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
 
     def fail() -> None:
-        until(lambda: pid.exists() and pid.read_text() != "", seconds=20, what="it runs")
+        until(lambda: pid.exists() and pid.read_text() != "", seconds=30, what="it runs")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -176,7 +176,7 @@ def waiting(ready: Path) -> tuple[str, ...]:
 
 def running(ready: Path) -> int:
     """The number of the program, once it runs."""
-    until(lambda: ready.exists() and ready.read_text() != "", seconds=20, what="it runs")
+    until(lambda: ready.exists() and ready.read_text() != "", seconds=30, what="it runs")
     return int(ready.read_text())
 
 
@@ -185,7 +185,10 @@ def is_gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @pytest.mark.parametrize(
@@ -200,9 +203,9 @@ def test_no_signal_leaves_a_program_behind(
     pid = running(tmp_path / "ready")
 
     process.send_signal(signum)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
 
-    until(lambda: is_gone(pid), seconds=20, what="the program has ended")
+    until(lambda: is_gone(pid), seconds=30, what="the program has ended")
 
 
 def test_what_somebody_who_was_killed_left_behind_is_removed_by_the_next(
@@ -215,18 +218,18 @@ def test_what_somebody_who_was_killed_left_behind_is_removed_by_the_next(
     killed = started(web, tmp_path, *waiting(tmp_path / "ready"))
     running(tmp_path / "ready")
     killed.kill()
-    killed.communicate(timeout=20)
+    killed.communicate(timeout=120)
     other = started(web, tmp_path, *waiting(tmp_path / "other"))
     running(tmp_path / "other")
     (theirs,) = folders.iterdir()
 
-    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=30)
+    said, errors = started(web, tmp_path, sys.executable, "-c", SHOW).communicate(timeout=120)
 
     assert said, errors
     assert list(folders.iterdir()) == [theirs]
     assert (theirs / "token").read_text() == TOKEN
     other.terminate()
-    other.communicate(timeout=20)
+    other.communicate(timeout=120)
     assert not list(folders.iterdir())
 
 
@@ -242,7 +245,7 @@ def test_a_signal_before_there_is_a_token_leaves_nothing(
         connection, _ = mute.accept()
         with connection:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=120)
 
     assert process.returncode == 128 + signal.SIGTERM
     assert not list(folders.iterdir())
@@ -265,7 +268,7 @@ def test_a_program_outlives_that_nobody_reads_what_went_wrong(
     assert not is_gone(pid)
     process.stderr = None
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
 
 
 def test_without_a_token_nothing_is_started(web: WebServer, tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_without_a_token_nothing_is_started(web: WebServer, tmp_path: Path) -> N
     touched = tmp_path / "touched"
     process = started(web, tmp_path, sys.executable, "-c", f"open({str(touched)!r}, 'w')")
 
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1
     assert "invalid_client: No." in errors

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.docs.markdown import ROOT
 
-_SECONDS = 60
+_SECONDS = 240
 
 
 def run(command: str, *, folder: Path, **environ: str) -> str:

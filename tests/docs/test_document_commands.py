@@ -23,7 +23,7 @@ from tests.docs.shell import environment, run
 
 _USUAL_PORTS = (8080, 50051, 9464, 8081, 8082, 50052, 9465)
 _LINKED = ("docs", "examples", "policies", "proto")
-_START_SECONDS = 60
+_START_SECONDS = 240
 _CHANGING = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<id>"),
     (re.compile(r"[0-9]+m[0-9]{2}s left"), "<time> left"),

@@ -69,7 +69,7 @@ def test_the_server_to_try_is_reached_as_the_page_says(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log)
     try:
-        until(lambda: _accepts(port), seconds=20, what="the server listens")
+        until(lambda: _accepts(port), seconds=30, what="the server listens")
         assert "Initialized" in run(look.replace("8200", str(port)), folder=tmp_path)
     finally:
         server.kill()

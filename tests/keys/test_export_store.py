@@ -63,7 +63,8 @@ def make_store(vault: PretendVault, tmp_path: Path) -> Iterator[Callable[[], Vau
     (tmp_path / "token").write_text("hvs.token")
 
     def make() -> VaultExportKeyStore:
-        session = VaultSession(VaultServer(vault.url), auth=TokenFileAuth(tmp_path / "token"))
+        server = VaultServer(vault.url, read_timeout=15)
+        session = VaultSession(server, auth=TokenFileAuth(tmp_path / "token"))
         book = KeyBook(SCHEDULE, now=lambda: int(time.time()), records=NoRecord())
         keys = FollowedKeys(session, book, keys={"ES256": "es"}, mount="transit")
         made.append(VaultExportKeyStore(keys))

@@ -77,7 +77,7 @@ def serve_http(lifeline: Lifeline) -> None:
         interface=Interfaces.WSGI,
         blocking_threads=2,
         log_dictconfig=dict(GRANIAN_LOGGING),
-        workers_kill_timeout=2,
+        workers_kill_timeout=20,
     ).serve(target_loader=load)
 
 
@@ -100,7 +100,7 @@ def serve_control(lifeline: Lifeline) -> None:
 if __name__ == "__main__":
     configure_logs()
     prepare_directory(METRICS)
-    signal.alarm(60)
+    signal.alarm(300)
     sys.exit(
         Supervisor(
             [
@@ -108,7 +108,7 @@ if __name__ == "__main__":
                 ChildSpec("http", serve_http),
                 ChildSpec("control", serve_control, is_last=True),
             ],
-            grace=timedelta(seconds=5),
-            drain_delay=timedelta(seconds=2),
+            grace=timedelta(seconds=30),
+            drain_delay=timedelta(seconds=4),
         ).run()
     )

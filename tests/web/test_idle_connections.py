@@ -21,7 +21,7 @@ from broker.web.review.guard import FormRefused, read_form
 from tests.e2e.patience import until
 from tests.ports import free_port
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 ASK = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HOLD = b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -434,7 +434,7 @@ def test_a_body_that_cannot_be_read_at_all_is_no_reason_to_tell_why() -> None:
 
 def test_who_comes_while_all_places_are_taken_waits_for_one() -> None:
     arrived, leave = threading.Barrier(3), threading.Event()
-    token = FakeToken(while_issuing=lambda: (arrived.wait(10), leave.wait(10)))
+    token = FakeToken(while_issuing=lambda: (arrived.wait(60), leave.wait(60)))
     call = Caller(fake_endpoints(token), max_concurrent=2)
     replies: list[Reply] = []
     threads = [
@@ -442,14 +442,14 @@ def test_who_comes_while_all_places_are_taken_waits_for_one() -> None:
     ]
     for thread in threads:
         thread.start()
-    arrived.wait(10)
+    arrived.wait(60)
     token.while_issuing = lambda: None
     third = threading.Thread(target=lambda: replies.append(call.post("grant_type=g")))
     third.start()
     assert len(token.contexts) == 2
     leave.set()
     for thread in (*threads, third):
-        thread.join(10)
+        thread.join(60)
     assert [reply.status for reply in replies] == [200, 200, 200]
 
 
@@ -459,12 +459,12 @@ def test_who_waits_too_long_for_a_place_is_turned_away(monkeypatch: pytest.Monke
 
     def stay() -> None:
         arrived.set()
-        leave.wait(10)
+        leave.wait(60)
 
     call = Caller(fake_endpoints(FakeToken(while_issuing=stay)), max_concurrent=1)
     thread = threading.Thread(target=lambda: call.post("grant_type=g"))
     thread.start()
-    arrived.wait(10)
+    arrived.wait(60)
     reply = call.post("grant_type=g")
     assert (reply.status, reply.json["error"]) == (503, "temporarily_unavailable")
     assert reply.headers["retry-after"] in {"1", "2"}
@@ -472,7 +472,7 @@ def test_who_waits_too_long_for_a_place_is_turned_away(monkeypatch: pytest.Monke
     assert "broker-decision-id" not in reply.headers
     assert call("GET", "/jwks").status == 200
     leave.set()
-    thread.join(10)
+    thread.join(60)
     assert call.post("grant_type=g").status == 200
 
 

@@ -107,7 +107,7 @@ def test_what_a_syslog_server_writes_to_a_file(log: SealedLog, tmp_path: Path, f
     lines = received(log)
     with closing(server, syslog):
         syslog.take(lines, in_time())
-        until(lambda: len(server.lines()) == len(lines), seconds=5, what="all arrived")
+        until(lambda: len(server.lines()) == len(lines), seconds=30, what="all arrived")
         whole = [one for stream in server.streams for one in frames(bytes(stream))]
     written = [form % {b"whole": one, b"line": one[one.index(b"] ") + 2 :]} for one in whole]
 
@@ -129,7 +129,7 @@ def test_what_came_as_datagrams(log: SealedLog, tmp_path: Path) -> None:
         written = []
         for number, line in enumerate(lines):
             server, syslog = sinks[number % 2]
-            server.settimeout(5)
+            server.settimeout(30)
             syslog.take([line], in_time())
             written.append(server.recv(65_536))
         for _, syslog in sinks:

@@ -41,7 +41,9 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def signer_in(bao: OpenBao, role: AppRole, name: str) -> NamedSigner:
-    session = VaultSession(VaultServer(bao.url), auth=role.auth, login_cooldown=0.1)
+    session = VaultSession(
+        VaultServer(bao.url, read_timeout=15), auth=role.auth, login_cooldown=0.1
+    )
     return NamedSigner(VaultAuditKey(session, name=name), origin=ORIGIN)
 
 
@@ -118,7 +120,7 @@ def test_a_key_that_is_not_fit_to_seal_seals_nothing(
 def test_the_newest_checkpoint_is_in_the_key_value_engine_and_nothing_else_is_overwritten(
     bao: OpenBao, role: AppRole, log: Log
 ) -> None:
-    session = VaultSession(VaultServer(bao.url), auth=role.auth)
+    session = VaultSession(VaultServer(bao.url, read_timeout=15), auth=role.auth)
     document = VaultDocument(session, mount="kv", path=LOG.removeprefix("kv/data/"))
     signer = signer_in(bao, role, "broker-audit")
     sealer = sealer_with(log, signer)

@@ -31,8 +31,10 @@ from tests.e2e.patience import until
 
 NOW = 1_800_000_000.0
 WHOLE = Verified(at=NOW, seconds=0.1, records=82, sealed=74, anchors=0, fault_count=0, faults=())
-HANGS = "import time; time.sleep(60)"
-TERMS = VerifyTerms(every=0.05, within=10.0, settled=0.0)
+HANGS = "import time; time.sleep(600)"
+# A verifier is the last that a busy machine gives a turn to.
+PATIENCE = 300.0
+TERMS = VerifyTerms(every=0.05, within=PATIENCE, settled=0.0)
 
 
 def saying(found: Verified | Failed) -> str:
@@ -57,7 +59,7 @@ def log(sealed: SealedLog, tmp_path: Path) -> SealedLog:
 
 
 def question(log: SealedLog, **other: Any) -> Question:
-    asked = {"directory": str(log.directory), "keys": [log.key.text], "within": 20.0}
+    asked = {"directory": str(log.directory), "keys": [log.key.text], "within": PATIENCE}
     return Question(**{"parent": os.getpid(), **asked, **other})
 
 
@@ -89,7 +91,7 @@ def test_a_process_of_its_own_finds_a_byte_that_was_changed(log: SealedLog) -> N
     assert [(one.place, one.kind) for one in broken.faults] == [
         ("http-0.000001.jsonl:3", "changed")
     ]
-    assert time.time() - broken.at < 60
+    assert time.time() - broken.at < PATIENCE
 
 
 def test_a_whole_record_is_found_whole(log: SealedLog) -> None:
@@ -174,7 +176,7 @@ def test_what_keeps_it_from_verifying_is_told_and_is_no_verdict(
 def test_a_verifier_that_gives_no_verdict_is_no_good_news(
     log: SealedLog, program: str, told: str
 ) -> None:
-    within = 0.3 if program == HANGS else 10.0
+    within = 0.3 if program == HANGS else PATIENCE
     with pytest.raises(Unverified, match=told):
         answer_apart(question(log, within=within), verifier=("-S", "-c", program))
 
@@ -214,30 +216,30 @@ def test_a_verifier_ends_with_whoever_asked_and_first_where_memory_runs_out(
     mark = log.directory / "mark"
     slow = (
         "import os, time; from broker.audit.seal import verifier\n"
-        f"verifier.answer = lambda _: os.mkdir({str(mark)!r}) or time.sleep(60)\n"
+        f"verifier.answer = lambda _: os.mkdir({str(mark)!r}) or time.sleep(600)\n"
         "verifier.main()"
     )
     starter = (
         "import os, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE)\n"
         "child.stdin.write(sys.argv[2].replace('4194304', str(os.getpid())).encode())\n"
-        "child.stdin.close(); print(child.pid, flush=True); time.sleep(60)"
+        "child.stdin.close(); print(child.pid, flush=True); time.sleep(600)"
     )
     asked = msgspec.json.encode(question(log, parent=4_194_304)).decode()
     command = [sys.executable, "-S", "-c", starter, slow, asked]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        until(mark.exists, seconds=20, what="it has begun to look")
+        until(mark.exists, seconds=PATIENCE, what="it has begun to look")
         assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
         parent.kill()
-    until(lambda: not is_alive(pid), seconds=5, what="it has ended")
+    until(lambda: not is_alive(pid), seconds=PATIENCE, what="it has ended")
 
 
 def is_alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -251,18 +253,19 @@ def verifying(
     *,
     ask: Callable[[], Question | None] | None = None,
     terms: VerifyTerms = TERMS,
+    now: Callable[[], float] = time.time,
 ) -> Iterator[Verifying]:
     """Look again and again, by another program."""
-    (log.directory / MEMORY).write_text(f'{{"due": 0, "since": {time.time()}}}')
+    (log.directory / MEMORY).write_text(f'{{"due": 0, "since": {now()}}}')
     arguments = verifier() if callable(verifier) else verifier
     made = Verifying(
-        log.directory, terms, ask or (lambda: question(log)), verifier=("-S", *arguments)
+        log.directory, terms, ask or (lambda: question(log)), now=now, verifier=("-S", *arguments)
     )
     made.begin()
     try:
         yield made
     finally:
-        made.close()
+        made.close(within=60)
         assert not made._thread.is_alive()
 
 
@@ -273,9 +276,13 @@ def test_looks_follow_one_another_and_are_never_two_at_once(log: SealedLog) -> N
         f"os.mkdir({str(alone)!r}); time.sleep(0.1); os.rmdir({str(alone)!r})\n"
         f"open({str(times)!r}, 'a').write('x')\n{saying(WHOLE)}"
     )
-    terms = VerifyTerms(every=0.01, within=10.0, settled=0.0)
+    terms = VerifyTerms(every=0.01, within=PATIENCE, settled=0.0)
     with capture_logs() as told, verifying(log, ("-c", program), terms=terms) as made:
-        until(lambda: times.exists() and len(times.read_text()) > 3, seconds=10, what="it goes on")
+        until(
+            lambda: times.exists() and len(times.read_text()) > 3,
+            seconds=PATIENCE,
+            what="it goes on",
+        )
         assert (made.trouble, made.failures, made.last) == ("", 0, WHOLE)
     assert {one["event"] for one in told} == {"audit_verified"}
 
@@ -285,12 +292,11 @@ def test_what_fails_is_told_counted_and_tried_again_until_it_works(log: SealedLo
     broken.mkdir()
     program = f"import os; assert not os.path.exists({str(broken)!r})\n{saying(WHOLE)}"
     with capture_logs() as told, verifying(log, ("-c", program)) as made:
-        until(lambda: made.failures > 1, seconds=10, what="it is tried again")
+        until(lambda: made.failures > 1, seconds=PATIENCE, what="it is tried again")
         assert made.trouble == "the verifier ended with status 1"
         assert made.last is None
         broken.rmdir()
-        until(lambda: made.last, seconds=10, what="it works again")
-        assert made.trouble == ""
+        until(lambda: made.last and not made.trouble, seconds=PATIENCE, what="it works again")
     failed = [one for one in told if one["event"] == "audit_verification_failed"]
     assert failed[0]["reason"] == "the verifier ended with status 1"
     assert failed[0]["log_level"] == "error"
@@ -301,7 +307,7 @@ def test_a_failure_to_ask_is_told(log: SealedLog) -> None:
         raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE, detail="Vault is away")
 
     with capture_logs(), verifying(log, ("-c", saying(WHOLE)), ask=ask) as made:
-        until(lambda: made.trouble, seconds=5, what="it is told")
+        until(lambda: made.trouble, seconds=PATIENCE, what="it is told")
         assert made.trouble == "TemporarilyUnavailable: Vault is away"
 
 
@@ -315,7 +321,7 @@ def test_a_fault_is_told_with_its_place_and_kind_and_outlives_a_failure(log: Sea
         f"{saying(told_once)}"
     )
     with capture_logs() as told, verifying(log, ("-c", program)) as made:
-        until(lambda: made.failures, seconds=10, what="it failed later")
+        until(lambda: made.failures, seconds=PATIENCE, what="it failed later")
         assert made.last == told_once
     first = told[0]
     assert (first["event"], first["log_level"]) == ("audit_not_whole", "critical")
@@ -333,19 +339,27 @@ def test_the_end_does_not_wait_for_a_look(log: SealedLog) -> None:
     pid = log.directory / "pid"
     program = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid()))\n{HANGS}"
     with verifying(log, ("-c", program)) as made:
-        until(lambda: pid.exists() and pid.read_text(), seconds=10, what="it looks")
+        until(lambda: pid.exists() and pid.read_text(), seconds=PATIENCE, what="it looks")
         begun = time.monotonic()
-        made.close()
-        assert time.monotonic() - begun < 2
+        made.close(within=60)
+        assert time.monotonic() - begun < 30
         assert not is_alive(int(pid.read_text()))
     assert (made.last, made.trouble) == (None, "")
 
 
 def test_looks_that_never_come_to_an_end_are_told(log: SealedLog) -> None:
     terms = VerifyTerms(every=0.05, within=0.05, settled=0.01)
-    with verifying(log, ("-c", saying(WHOLE)), ask=lambda: None, terms=terms) as made:
+    asked, passed = 0, 0.0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+
+    program, now = ("-c", saying(WHOLE)), lambda: NOW + passed
+    with verifying(log, program, ask=ask, terms=terms, now=now) as made:
+        until(lambda: asked > 1, seconds=PATIENCE, what="it goes on")
         assert made.trouble == ""
-        until(lambda: made.trouble, seconds=5, what="it is told")
+        passed = 0.2
         assert "no look through the whole record" in made.trouble
         assert made.failures == 0
 
@@ -403,12 +417,12 @@ def test_a_link_in_the_place_of_the_memory_is_not_followed(tmp_path: Path) -> No
 def test_a_pipe_in_the_place_of_the_memory_is_waited_for_by_nobody(log: SealedLog) -> None:
     os.mkfifo(log.directory / "verification.new")
     with verifying(log, ["-c", saying(WHOLE)]) as looking:
-        until(lambda: looking.last is not None, seconds=10, what="a look has ended")
+        until(lambda: looking.last is not None, seconds=PATIENCE, what="a look has ended")
 
 
 def test_a_verifier_that_never_stops_talking_takes_no_memory(log: SealedLog) -> None:
-    program = "import sys\nwhile True: sys.stdout.write('x' * 1_000_000)"
+    program = "import sys\nfor _ in range(300): sys.stdout.write('x' * 1_000_000)"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(Unverified, match="no answer of ours"):
-        answer_apart(question(log, within=3.0), verifier=("-S", "-c", program))
+        answer_apart(question(log), verifier=("-S", "-c", program))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000

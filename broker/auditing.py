@@ -149,7 +149,9 @@ class Auditing:
         if self._verifying is not None:
             self._verifying.close(within=_left(until))
         self.reader.close()
-        if self._evidence is not None:
+        # A round that takes longer keeps the lock for as long as this process lives: two who seal at the same
+        # time would write two lists of checkpoints.
+        if self._evidence is not None and self._sealing.has_ended:
             self._evidence.sealer.close()
 
     @contextmanager

@@ -8,8 +8,15 @@ from typing import Final
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.openbao", "tests.stagehands", "tests.valkey"]
+
+# How long an example takes tells how busy the machine is.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 _ROOT: Final = Path(__file__).parent
 _SLOW: Final = (

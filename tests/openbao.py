@@ -32,6 +32,7 @@ from broker.keys.vault_export import VaultExportKeyStore
 from broker.keys.vault_http import VaultServer
 from broker.keys.vault_session import VaultSession
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.signing_vault import vault_server
 from tests.ports import free_port
 
 
@@ -414,6 +415,18 @@ class Transit:
 def vault_record(session: VaultSession) -> VaultRecord:
     """The record where these tests have it."""
     return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
+
+
+@pytest.fixture
+def patience_with_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the broker opens by its settings gives Vault as long as a slow machine takes."""
+    for opens, name in (
+        (vault_server, "read_timeout"),
+        (VaultTransitKeyStore.__init__, "sign_deadline"),
+    ):
+        usual = opens.__kwdefaults__
+        assert usual is not None
+        monkeypatch.setitem(usual, name, 15.0)
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:

@@ -14,15 +14,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from structlog.testing import capture_logs
 
+from broker.audit.checkpoints import Checkpoint
 from broker.audit.disk import DiskChain
 from broker.audit.notes import NoteKey, open_note
 from broker.audit.query import Query, RecordChanged
 from broker.audit.seal.integrity import NotSealed
 from broker.audit.seal.proof import Proof
 from broker.audit.seal.rounds import Rounds
-from broker.audit.seal.store import CheckpointStore
+from broker.audit.seal.store import CheckpointStore, Kept
 from broker.audit.seal.verifying import MEMORY
-from broker.audit.segments import AuditLogRefused
+from broker.audit.segments import AuditLogRefused, WriterBusy, WriterLock
 from broker.auditing import Auditing
 from broker.cli import main
 from broker.config import Settings, load_settings
@@ -42,6 +43,9 @@ def settings_of(
     path = folder / "broker.yaml"
     path.write_text(f"{text}audit: {{seal: {{{seal}}}, {more}}}\n")
     return load_settings(path, {})
+
+
+pytestmark = pytest.mark.usefixtures("patience_with_vault")
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +212,37 @@ def test_the_last_records_are_sealed_when_it_closes(tmp_path: Path, chain: DiskC
     last = CheckpointStore(tmp_path / ".broker" / "audit").last()
     assert last is not None
     assert last.checkpoint.size == 3
+
+
+def test_nobody_else_seals_while_the_last_round_is_not_over(
+    tmp_path: Path, chain: DiskChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auditing = Auditing(settings_of(tmp_path))
+    auditing.begin()
+    until(lambda: auditing.integrity().records == 2, seconds=30, what="it is sealed")
+    begun, gate, append = threading.Event(), threading.Event(), CheckpointStore.append
+
+    def held(store: CheckpointStore, note: str, checkpoint: Checkpoint) -> Kept:
+        begun.set()
+        assert gate.wait(60)
+        return append(store, note, checkpoint)
+
+    monkeypatch.setattr(CheckpointStore, "append", held)
+    monkeypatch.setitem(Rounds.close.__kwdefaults__, "within", 0.1)  # type: ignore[arg-type] # It has some.
+    chain.append([record(2)])
+    assert begun.wait(60)
+    auditing.close()
+    lock = WriterLock(CheckpointStore(tmp_path / ".broker" / "audit").directory, writer="sealer")
+    with pytest.raises(WriterBusy):
+        lock.hold()
+    gate.set()
+
+    until(lambda: auditing._sealing.has_ended, seconds=30, what="the last round is over")
+    assert (auditing.integrity().records, auditing.integrity().failure) == (3, "")
+    assert auditing._evidence is not None
+    auditing._evidence.sealer.close()
+    lock.hold()
+    lock.release()
 
 
 def test_a_second_sink_that_hangs_keeps_nobody_from_ending_nor_the_end_from_being_sealed(

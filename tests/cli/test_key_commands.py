@@ -17,6 +17,8 @@ from broker.keys.dev import DevKeyStore
 from tests.e2e.running import read_records
 from tests.openbao import Transit
 
+pytestmark = pytest.mark.usefixtures("patience_with_vault")
+
 Run = Callable[..., Result]
 
 ISSUER = "issuer: http://127.0.0.1:8080\nkeys: {also: []}\n"

@@ -15,6 +15,8 @@ from broker.audit.reader import read_records, verify_directory
 from broker.keys.people_files import PeopleKeyFiles
 from tests.openbao import Transit
 
+pytestmark = pytest.mark.usefixtures("patience_with_vault")
+
 Run = Callable[..., Result]
 
 ALICE = "alice@example.com"
@@ -179,7 +181,7 @@ def test_what_cannot_be_recorded_is_not_destroyed(
     run: Run, keys: PeopleKeyFiles, tmp_path: Path
 ) -> None:
     audit = tmp_path / ".broker" / "audit"
-    with closing(FileAuditLog(audit, writer="operator", now=time.time)):
+    with closing(FileAuditLog(audit, writer="operator", now=time.time, write_timeout=30.0)):
         audit.chmod(0o777)
         result = run("audit", "forget", "2025-03", "--yes")
         audit.chmod(0o700)

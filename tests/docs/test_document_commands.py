@@ -20,6 +20,7 @@ from broker.jws import read_token
 from docs.operations_tables import is_measured, measures
 from tests.docs.markdown import DOCUMENTS, ROOT, Block, blocks, name
 from tests.docs.shell import environment, run
+from tests.e2e.patience import until
 
 _USUAL_PORTS = (8080, 50051, 9464, 8081, 8082, 50052, 9465)
 _LINKED = ("docs", "examples", "policies", "proto")
@@ -200,9 +201,13 @@ def test_the_metrics_page_shows_what_the_table_lists(dev: Dev, outputs: dict[Blo
     # A counter begins with its first event, and nothing in the story is reloaded or turned away.
     unmoved = {"broker_reloads_total", "broker_turned_away_total"}
     expected = {one.name for one in measures() if is_measured(one)} - unmoved
-    page = dev.run("curl -s http://127.0.0.1:9464/metrics")
 
-    assert expected <= set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
+    def missing() -> set[str]:
+        page = dev.run("curl -s http://127.0.0.1:9464/metrics")
+        return expected - set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
+
+    # A worker tells what it has counted now and then.
+    until(lambda: not missing(), seconds=30, what="everything is measured")
 
 
 def _usual(dev: Dev, value: Mapping[str, Any]) -> list[str]:

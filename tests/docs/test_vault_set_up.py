@@ -23,7 +23,7 @@ from tests.docs.markdown import ROOT, blocks
 from tests.docs.shell import run
 from tests.openbao import OpenBao
 
-pytestmark = pytest.mark.openbao
+pytestmark = [pytest.mark.openbao, pytest.mark.usefixtures("patience_with_vault")]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def refusal(url: str, auth: VaultAuthSettings, path: str, body: dict[str, object
     assert auth.role_id_file
     assert auth.secret_id_file
     session = VaultSession(
-        VaultServer(url),
+        VaultServer(url, read_timeout=15),
         auth=AppRoleAuth(auth.role_id_file, auth.secret_id_file),
         login_cooldown=0,
     )

@@ -36,6 +36,11 @@ class Rounds:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last round is over, or none was begun."""
+        return not self._thread.is_alive()
+
     def ask_to_end(self) -> None:
         """Have the last round begun, so that several can end at the same time."""
         self._is_closing.set()

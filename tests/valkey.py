@@ -68,7 +68,7 @@ class ValkeyServer:
                 [self._program, *bind, *bus, *swift, *self._options], stdout=log, stderr=log
             )
         if is_awaited:
-            until(self._answers, seconds=30, what="the server answers")
+            until(self._answers, seconds=20, what="the server answers")
 
     def start_as_sentinel(self, service: str, primary: "ValkeyServer", *, epoch: int = 0) -> None:
         """Watch a primary, as one of three, after so many failovers."""
@@ -85,7 +85,7 @@ class ValkeyServer:
             self._process = subprocess.Popen(
                 [self._program, settings, "--sentinel"], stdout=log, stderr=log
             )
-        until(self._answers, seconds=30, what="the sentinel answers")
+        until(self._answers, seconds=20, what="the sentinel answers")
 
     @property
     def is_primary(self) -> bool:
@@ -134,7 +134,7 @@ class ValkeyServer:
         self.ask("REPLICAOF", "127.0.0.1", primary.port)
         until(
             lambda: self.ask("INFO", "replication")["master_link_status"] == "up",
-            seconds=30,
+            seconds=20,
             what="it follows",
         )
 

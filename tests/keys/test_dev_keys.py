@@ -88,7 +88,7 @@ def test_several_processes_that_start_at_once_use_one_key(folder: Path) -> None:
         process.stdin.close()
         process.stdin = None
 
-    kids = {process.communicate(timeout=60)[0] for process in started}
+    kids = {process.communicate(timeout=240)[0] for process in started}
 
     assert kids == {DevKeyStore(folder).signing_key("ES256").kid.encode() + b"\n"}
     assert [file.name for file in folder.iterdir()] == ["es256.pem"]

@@ -350,6 +350,12 @@ def test_further_pages_can_be_added(world: World) -> None:
 # What a probe says about real ports.
 
 
+@pytest.fixture
+def _patient_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a face says is not told from a machine that is slow to let it say so."""
+    monkeypatch.setattr("broker.web.probes.PROBE_DEADLINE", PATIENCE)
+
+
 def outcome(probe: Callable[[], Awaitable[None]]) -> Unready | None:
     async def ask() -> Unready | None:
         try:
@@ -376,11 +382,13 @@ def grpc_face(status: int | None) -> Iterator[str]:
         server.stop(None).wait()
 
 
+@pytest.mark.usefixtures("_patient_probe")
 def test_a_grpc_face_that_serves_is_well() -> None:
     with grpc_face(health_pb2.HealthCheckResponse.SERVING) as target:
         assert outcome(grpc_probe(target)) is None
 
 
+@pytest.mark.usefixtures("_patient_probe")
 @pytest.mark.parametrize(
     ("status", "why"),
     [
@@ -398,6 +406,7 @@ def test_a_grpc_port_where_nobody_listens_is_unreachable() -> None:
     assert outcome(grpc_probe(f"127.0.0.1:{free_port()}")) is Unready.UNREACHABLE
 
 
+@pytest.mark.usefixtures("_patient_probe")
 def test_a_proxy_in_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with grpc_face(health_pb2.HealthCheckResponse.SERVING) as target:

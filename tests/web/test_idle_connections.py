@@ -70,7 +70,10 @@ class Port:
 
 
 @pytest.fixture
-def port() -> Iterator[Port]:
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[Port]:
+    """A port where nobody is cut off for being slow, only for being in the way."""
+    monkeypatch.setattr("broker.web.admin.IDLE_SECONDS", PATIENCE)
+    monkeypatch.setattr("broker.web.review.guard._FORM_SECONDS", PATIENCE)
     with running() as port:
         yield port
 

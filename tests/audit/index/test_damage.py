@@ -290,7 +290,7 @@ def test_another_process_and_this_one_catch_up_together(life: Life) -> None:
     command = [sys.executable, "-c", program, str(life.directory)]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     here = life.reader.catch_up().records
-    told = [int(one.communicate(timeout=60)[0]) for one in others]
+    told = [int(one.communicate(timeout=240)[0]) for one in others]
     assert [one.returncode for one in others] == [0, 0]
     assert sorted([here, *told]) == [0, 0, 51]
     assert len(life.reader.find(ISSUED).found) == 50

@@ -69,7 +69,8 @@ def standing(proofs: Proofs, extent: Extent) -> Standing:
     verified = found.verified
     told = set() if verified is None else {one.place for one in verified.faults}
     # What a question has met at a place, a proof has met there as well.
-    met = {place: f"{place}: {wrong}" for place, wrong in found.changed.items()} | extent.faults
+    met = {place: f"{place}: {wrong}" for place, wrong in found.changed.items()}
+    met.update(extent.faults)
     faults = dict.fromkeys(
         (*found.faults.values(), *(fault for place, fault in met.items() if place not in told))
     )

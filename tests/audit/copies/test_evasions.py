@@ -80,12 +80,14 @@ def test_a_caller_who_is_called_like_a_record_hides_none(
     log: SealedLog, tmp_path: Path, name: str, text: str
 ) -> None:
     chosen, line = FORMATS[name], received(log, "http-0")[5]
-    named = RECORD_DECODER.decode(line)
-    named.subject = named.client_id = named.mcp_client = named.resource = named.reason = text
-    rows = [chosen.row(named, line)]
+    rows = []
+    for member in ("subject", "client_id", "mcp_client", "resource", "reason", "detail"):
+        named = RECORD_DECODER.decode(line)
+        setattr(named, member, f"{text} .")
+        rows.append(chosen.row(named, line))
     if name == "cef":
         # The last value is cut to a length, so that a caller can choose what a line ends with.
-        rows.append(rows[0].rstrip() + text.replace("=", "\\=").encode() + b"\n")
+        rows.append(rows[0].rstrip() + b" " + text.replace("=", "\\=").encode() + b"\n")
     copy = tmp_path / "copy"
     copy.write_bytes(chosen.head + b"".join(rows))
 

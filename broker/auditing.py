@@ -15,7 +15,7 @@ from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.notes import NoteRefused
 from broker.audit.outlets import Outlets
 from broker.audit.seal.anchor import Anchor, AnchorConflict, anchored_note
-from broker.audit.seal.integrity import Integrity, NotSealed
+from broker.audit.seal.integrity import Integrity, NotSealed, Unproved
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.sealer import Sealer
@@ -114,7 +114,8 @@ class Auditing:
         self.reader = _reader(settings)
         self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
         audit = settings.audit
-        self._changed: dict[str, str] = {}
+        # By the record that was to be proved: the place that is to blame, and why.
+        self._changed: dict[tuple[str, int], tuple[str, str]] = {}
         self._verifying = None if audit.verify is None else self._verifier(audit.verify)
         self._outlets = Outlets(
             audit.directory,
@@ -184,7 +185,7 @@ class Auditing:
             anchor_failure=self._witnessing.failure,
             has_anchor_conflict=self._has_conflict,
             stamped_at=None if stamper is None or stamper.last is None else stamper.last.time,
-            changed=dict(self._changed),
+            changed=dict([*self._changed.values()]),
             verified=verified,
             unverified=unverified,
         )
@@ -199,17 +200,16 @@ class Auditing:
         """The proof of one record, as ``Proofs`` tells."""
         if self._evidence is None:
             raise NotSealed("nothing was sealed yet")
-        place = f"the record of {writer} with seq {seq}"
         try:
             proof = self._evidence.prover.prove(writer, seq)
         except NotSealed:
             raise
         except (AuditLogRefused, NoteRefused, CheckpointRefused) as refused:
             if len(self._changed) < _MOST_CHANGED:
-                self._changed.setdefault(place, str(refused))
+                self._changed.setdefault((writer, seq), _blamed(refused, writer, seq))
             raise AuditLogRefused(str(refused)) from refused
         # What was put back as it was is wrong no more.
-        self._changed.pop(place, None)
+        self._changed.pop((writer, seq), None)
         return proof
 
     def measures(self) -> Iterable[Metric]:
@@ -289,6 +289,13 @@ class Auditing:
         self._has_conflict = False
 
 
+def _blamed(refused: Exception, writer: str, seq: int) -> tuple[str, str]:
+    """The place of what keeps a record from being proved, or that record, and what is wrong."""
+    if isinstance(refused, Unproved):
+        return refused.place, refused.sentence
+    return f"the record of {writer} with seq {seq}", str(refused)
+
+
 def _measured(verifying: Verifying | None) -> VerificationMeasures | None:
     if verifying is None:
         return None
@@ -322,7 +329,8 @@ def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | N
         ca_file=settings.fetch.ca_file,
         private_networks=settings.fetch.private_networks,
     )
-    authority = Authority(found.url, found.every.total_seconds(), found.ca_file)
+    every = settings.audit.seal.timestamp_every.total_seconds()
+    authority = Authority(found.url, every, found.ca_file)
     return TimeStamper(settings.audit.directory, fetcher, authority, now=now)
 
 

@@ -17,7 +17,11 @@ _BLOCK: Final = 50
 
 
 def free_port() -> int:
-    """A port that nobody uses, and that no other test is given as long as this process lives."""
+    """
+    A port that nobody uses, and that no other test is given as long as this process lives.
+
+    Neither is the next, which some servers take for their own talk.
+    """
     for port in _own:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -39,7 +43,7 @@ def _claimed() -> Iterator[int]:
         except BlockingIOError:
             os.close(lock)
             continue
-        yield from range(block, min(block + _BLOCK, _LAST))
+        yield from range(block, min(block + _BLOCK, _LAST), 2)
 
 
 _own: Final = _claimed()

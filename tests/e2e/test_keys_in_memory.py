@@ -46,7 +46,7 @@ def test_every_worker_signs_with_a_key_of_its_own_that_others_know(
     broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
     in_vault = {one["kid"] for one in keys(broker, "list")["keys"]}
 
-    with Load(broker.setting, callers=2, pause=0.05) as load:
+    with Load(broker.setting, callers=2, pause=0.1) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
             # Each of the two workers renews its key at least twice.
@@ -75,7 +75,7 @@ def test_a_key_in_memory_signs_through_an_outage_of_openbao(
     settings = own_vault.recorded_keys(EPHEMERAL, store="vault-ephemeral", **SETTINGS)
     broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
     in_vault = {one["kid"] for one in keys(broker, "list")["keys"]}
-    load = Load(broker.setting, callers=2, pause=0.05)
+    load = Load(broker.setting, callers=2, pause=0.1)
     with load, KeepingVerifier(broker.setting, load) as verifier:
         until(lambda: len(verifier.kids.keys() - in_vault) >= 2, seconds=60, what="own keys")
         own_vault.bao.seal()
@@ -97,7 +97,7 @@ def test_keys_taken_out_of_openbao_are_rotated_and_warned_of(
     settings["vault"]["outage"] = "20s"
     broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
 
-    with Load(broker.setting, callers=2, pause=0.05) as load:
+    with Load(broker.setting, callers=2, pause=0.1) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
             until(lambda: len(verifier.kids) > 2, seconds=60, what="two keys gave way to others")

@@ -73,7 +73,7 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     settings = own_vault.rotating_keys(rotate_every="10s", **SHORT)
     broker = starting(new_setting(tmp_path, tokens=TOKENS, keys=settings))
 
-    with Load(broker.setting, callers=2, pause=0.05) as load:
+    with Load(broker.setting, callers=2, pause=0.1) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
             until(lambda: len(verifier.kids) > 2, seconds=90, what="two keys gave way to others")
@@ -91,7 +91,7 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
 
 
 def rotate_and_revoke(broker: RunningBroker) -> None:
-    with Load(broker.setting, callers=2, pause=0.05) as load:
+    with Load(broker.setting, callers=2, pause=0.1) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
             for _ in range(ROTATIONS):

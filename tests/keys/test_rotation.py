@@ -24,7 +24,7 @@ from tests.harness import Clock
 from tests.keys.rotations import SCHEDULE, OwnClock, World
 from tests.openbao import Transit, vault_record
 
-ROTATIONS = int(os.environ.get("BROKER_ROTATIONS", "40"))
+ROTATIONS = int(os.environ.get("BROKER_ROTATIONS", "24"))
 """``make chaos`` has many more."""
 
 LIFETIME = timedelta(minutes=15)

@@ -20,7 +20,7 @@ from tests.web.review.conftest import desk_of
 from tests.web.review.story import Story
 
 CHROMIUM: Final = shutil.which("chromium")
-PATIENCE: Final = 10_000
+PATIENCE: Final = 30_000
 """How long a page may take to show something, in milliseconds."""
 
 # A browser of tests has nothing to ask of the net, and root has no sandbox.
@@ -59,7 +59,7 @@ def served_routes(routes_at: Callable[[str], Sequence[BaseRoute]]) -> Iterator[s
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            until(lambda: server.started, seconds=10, what="the server listens")
+            until(lambda: server.started, seconds=30, what="the server listens")
             yield origin
         finally:
             server.should_exit = True

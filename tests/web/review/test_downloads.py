@@ -404,12 +404,23 @@ def test_no_more_files_are_on_their_way_than_there_may_be(story: Story) -> None:
     asyncio.run(asked())
 
 
-def test_a_file_that_nobody_fetches_is_given_up_in_time() -> None:
+def test_a_file_that_nobody_fetches_is_given_up_in_time(many: Story) -> None:
+    downloads = Downloads(most=1, longest=0.1)
+    desk = desk_of(many)
+    asked = request_of()
+    look: Any = None
+
+    async def waits(_message: object = None) -> Any:
+        await asyncio.Event().wait()
+
     async def sent() -> None:
-        downloads = Downloads(longest=0.0)
+        exporting = Exporting(desk, Query(), FORMATS["csv"], by="olga")
+        answer = await downloads.answer(asked, desk, look, exporting)
         with pytest.raises(TimeoutError):
-            async with downloads.under_way():
-                await asyncio.Event().wait()
+            await answer(asked.scope, waits, waits)
+        # There is room for the next one.
+        exporting = Exporting(desk, Query(), FORMATS["csv"], by="olga")
+        assert (await downloads.answer(asked, desk, look, exporting)).status_code == 200
 
     asyncio.run(sent())
 

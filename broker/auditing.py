@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
+import structlog
 from prometheus_client.metrics_core import Metric
 
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
@@ -24,9 +25,12 @@ from broker.audit.seal.time_stamps import Authority, TimeStamper
 from broker.audit.seal.verified import Question
 from broker.audit.seal.verifying import Unverified, Verifying, VerifyTerms
 from broker.audit.segments import AuditLogRefused
+from broker.audit.telling.handover import NotSigned, SignedHandover, Terms
+from broker.audit.telling.manifest import Manifest
 from broker.config import Settings
 from broker.config.settings import VerifySettings
 from broker.fetch.guarded import GuardedFetcher
+from broker.keys.key_files import KeyFileRefused
 from broker.metrics.outlets import outlet_families
 from broker.metrics.sealing import (
     SealMeasures,
@@ -36,6 +40,8 @@ from broker.metrics.sealing import (
 )
 from broker.people import open_pseudonyms
 from broker.signing import open_audit_anchor, open_audit_signer
+
+_log = structlog.get_logger("broker.audit")
 
 _STAMP_SECONDS: Final = 10.0
 """How long a time-stamping authority has for its answer."""
@@ -75,6 +81,8 @@ class _Evidence:
             else None
         )
         self.stamper = _stamper(settings, now=now)
+        # So have downloads.
+        self.handover = SignedHandover(directory, open_audit_signer(settings, origin=self.origin))
         # Verifying has a thread of its own, too.
         self._verified_by = open_audit_signer(settings, origin=self.origin)
         self._anchored_at = open_audit_anchor(settings, log_id=log_id)
@@ -212,6 +220,21 @@ class Auditing:
         self._changed.pop((writer, seq), None)
         return proof
 
+    def signing_terms(self) -> Terms:
+        """What is handed over now is signed under, as ``Handover`` tells."""
+        with _told_if_not_signed():
+            return self._handover().signing_terms()
+
+    def signed_manifest(self, manifest: Manifest, terms: Terms) -> str:
+        """The manifest as a note, as ``Handover`` tells."""
+        with _told_if_not_signed():
+            return self._handover().signed_manifest(manifest, terms)
+
+    def _handover(self) -> SignedHandover:
+        if self._evidence is None:
+            raise NotSigned("nothing was sealed yet")
+        return self._evidence.handover
+
     def measures(self) -> Iterable[Metric]:
         """What is measured, for the metrics page."""
         found = self.integrity()
@@ -294,6 +317,18 @@ def _blamed(refused: Exception, writer: str, seq: int) -> tuple[str, str]:
     if isinstance(refused, Unproved):
         return refused.place, refused.sentence
     return f"the record of {writer} with seq {seq}", str(refused)
+
+
+@contextmanager
+def _told_if_not_signed() -> Iterator[None]:
+    try:
+        try:
+            yield
+        except KeyFileRefused as refused:
+            raise NotSigned(str(refused)) from refused
+    except NotSigned as problem:
+        _log.error("audit_download_not_signed", reason=str(problem))
+        raise
 
 
 def _measured(verifying: Verifying | None) -> VerificationMeasures | None:

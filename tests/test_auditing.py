@@ -23,6 +23,7 @@ from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.store import CheckpointStore
 from broker.audit.seal.verifying import MEMORY
 from broker.audit.segments import AuditLogRefused
+from broker.audit.telling.handover import NotSigned
 from broker.auditing import Auditing
 from broker.cli import main
 from broker.config import Settings, load_settings
@@ -62,6 +63,32 @@ def page(auditing: Auditing) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Measures())
     return generate_latest(registry).decode()
+
+
+@pytest.mark.usefixtures("chain")
+def test_what_is_handed_over_is_signed_once_there_is_a_seal(tmp_path: Path) -> None:
+    auditing = Auditing(settings_of(tmp_path))
+    with capture_logs() as logs, pytest.raises(NotSigned, match="nothing was sealed yet"):
+        auditing.signing_terms()
+    assert [one["event"] for one in logs] == ["audit_download_not_signed"]
+    with auditing.under_way():
+        until(lambda: auditing.integrity().records == 2, seconds=20, what="it is sealed")
+        terms = auditing.signing_terms()
+        assert [terms.key.text] == list(auditing.integrity().keys)
+        assert terms.checkpoint is not None
+        assert terms.checkpoint.size == 2
+
+
+@pytest.mark.usefixtures("chain")
+def test_nothing_is_handed_over_by_a_key_file_that_others_may_read(tmp_path: Path) -> None:
+    auditing = Auditing(settings_of(tmp_path))
+    with auditing.under_way():
+        until(lambda: auditing.integrity().records == 2, seconds=20, what="it is sealed")
+        (key,) = tmp_path.rglob("audit-key.pem")
+        key.chmod(0o644)
+        with capture_logs() as logs, pytest.raises(NotSigned):
+            auditing.signing_terms()
+    assert [one["event"] for one in logs] == ["audit_download_not_signed"]
 
 
 def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: DiskChain) -> None:

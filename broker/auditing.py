@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
+import structlog
 from prometheus_client.metrics_core import Metric
 
 from broker.audit.checkpoints import Checkpoint, CheckpointRefused
@@ -15,7 +16,7 @@ from broker.audit.log_id import make_log_id, origin_of
 from broker.audit.notes import NoteRefused
 from broker.audit.outlets import Outlets
 from broker.audit.seal.anchor import Anchor, AnchorConflict, anchored_note
-from broker.audit.seal.integrity import Integrity, NotSealed
+from broker.audit.seal.integrity import Integrity, NotSealed, Unproved
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.rounds import Rounds
 from broker.audit.seal.sealer import Sealer
@@ -24,9 +25,12 @@ from broker.audit.seal.time_stamps import Authority, TimeStamper
 from broker.audit.seal.verified import Question
 from broker.audit.seal.verifying import Unverified, Verifying, VerifyTerms
 from broker.audit.segments import AuditLogRefused
+from broker.audit.telling.handover import NotSigned, SignedHandover, Terms
+from broker.audit.telling.manifest import Manifest
 from broker.config import Settings
 from broker.config.settings import VerifySettings
 from broker.fetch.guarded import GuardedFetcher
+from broker.keys.key_files import KeyFileRefused
 from broker.metrics.outlets import outlet_families
 from broker.metrics.sealing import (
     SealMeasures,
@@ -36,6 +40,8 @@ from broker.metrics.sealing import (
 )
 from broker.people import open_pseudonyms
 from broker.signing import open_audit_anchor, open_audit_signer
+
+_log = structlog.get_logger("broker.audit")
 
 _STAMP_SECONDS: Final = 10.0
 """How long a time-stamping authority has for its answer."""
@@ -75,6 +81,8 @@ class _Evidence:
             else None
         )
         self.stamper = _stamper(settings, now=now)
+        # So have downloads.
+        self.handover = SignedHandover(directory, open_audit_signer(settings, origin=self.origin))
         # Verifying has a thread of its own, too.
         self._verified_by = open_audit_signer(settings, origin=self.origin)
         self._anchored_at = open_audit_anchor(settings, log_id=log_id)
@@ -114,7 +122,8 @@ class Auditing:
         self.reader = _reader(settings)
         self._indexing = Rounds("audit_indexing", self.reader.catch_up, interval=_INDEX_SECONDS)
         audit = settings.audit
-        self._changed: dict[str, str] = {}
+        # By the record that was to be proved: the place that is to blame, and why.
+        self._changed: dict[tuple[str, int], tuple[str, str]] = {}
         self._verifying = None if audit.verify is None else self._verifier(audit.verify)
         self._outlets = Outlets(
             audit.directory,
@@ -186,7 +195,7 @@ class Auditing:
             anchor_failure=self._witnessing.failure,
             has_anchor_conflict=self._has_conflict,
             stamped_at=None if stamper is None or stamper.last is None else stamper.last.time,
-            changed=dict(self._changed),
+            changed=dict([*self._changed.values()]),
             verified=verified,
             unverified=unverified,
         )
@@ -201,18 +210,32 @@ class Auditing:
         """The proof of one record, as ``Proofs`` tells."""
         if self._evidence is None:
             raise NotSealed("nothing was sealed yet")
-        place = f"the record of {writer} with seq {seq}"
         try:
             proof = self._evidence.prover.prove(writer, seq)
         except NotSealed:
             raise
         except (AuditLogRefused, NoteRefused, CheckpointRefused) as refused:
             if len(self._changed) < _MOST_CHANGED:
-                self._changed.setdefault(place, str(refused))
+                self._changed.setdefault((writer, seq), _blamed(refused, writer, seq))
             raise AuditLogRefused(str(refused)) from refused
         # What was put back as it was is wrong no more.
-        self._changed.pop(place, None)
+        self._changed.pop((writer, seq), None)
         return proof
+
+    def signing_terms(self) -> Terms:
+        """What is handed over now is signed under, as ``Handover`` tells."""
+        with _told_if_not_signed():
+            return self._handover().signing_terms()
+
+    def signed_manifest(self, manifest: Manifest, terms: Terms) -> str:
+        """The manifest as a note, as ``Handover`` tells."""
+        with _told_if_not_signed():
+            return self._handover().signed_manifest(manifest, terms)
+
+    def _handover(self) -> SignedHandover:
+        if self._evidence is None:
+            raise NotSigned("nothing was sealed yet")
+        return self._evidence.handover
 
     def measures(self) -> Iterable[Metric]:
         """What is measured, for the metrics page."""
@@ -291,6 +314,25 @@ class Auditing:
         self._has_conflict = False
 
 
+def _blamed(refused: Exception, writer: str, seq: int) -> tuple[str, str]:
+    """The place of what keeps a record from being proved, or that record, and what is wrong."""
+    if isinstance(refused, Unproved):
+        return refused.place, refused.sentence
+    return f"the record of {writer} with seq {seq}", str(refused)
+
+
+@contextmanager
+def _told_if_not_signed() -> Iterator[None]:
+    try:
+        try:
+            yield
+        except KeyFileRefused as refused:
+            raise NotSigned(str(refused)) from refused
+    except NotSigned as problem:
+        _log.error("audit_download_not_signed", reason=str(problem))
+        raise
+
+
 def _measured(verifying: Verifying | None) -> VerificationMeasures | None:
     if verifying is None:
         return None
@@ -324,7 +366,8 @@ def _stamper(settings: Settings, *, now: Callable[[], float]) -> TimeStamper | N
         ca_file=settings.fetch.ca_file,
         private_networks=settings.fetch.private_networks,
     )
-    authority = Authority(found.url, found.every.total_seconds(), found.ca_file)
+    every = settings.audit.seal.timestamp_every.total_seconds()
+    authority = Authority(found.url, every, found.ca_file)
     return TimeStamper(settings.audit.directory, fetcher, authority, now=now)
 
 

@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.routing import BaseRoute
 
 from broker.audit.query import AuditReader
 from broker.audit.seal.integrity import Proofs
+from broker.audit.telling.handover import Handover
 from broker.audit.telling.why import Present
 from broker.config import Settings
 from broker.config.settings import ReviewOidcSettings, ReviewSettings
@@ -27,6 +29,10 @@ from broker.web.review.place import Place
 from broker.web.review.readings import Readings
 from broker.web.review.routes import review_routes
 from broker.web.review.sessions import Sessions, SessionTerms
+
+
+class Evidence(Proofs, Handover, Protocol):
+    """Proves what is in the record, and signs for what is taken away."""
 
 
 class InForceNow:
@@ -84,12 +90,13 @@ class Reviewing:
         self.readings = Readings(audit)
 
     def routes(
-        self, reader: AuditReader, proofs: Proofs, present: Callable[[], Present]
+        self, reader: AuditReader, evidence: Evidence, present: Callable[[], Present]
     ) -> list[BaseRoute]:
         """The pages, behind their door."""
         desk = Desk(
             reader=reader,
-            proofs=proofs,
+            proofs=evidence,
+            handover=evidence,
             clock=time.time,
             present=present,
             witness=self.readings.reading,

@@ -7,7 +7,7 @@ from pathlib import Path
 from broker.audit.chain import MAX_LINE_BYTES, Head, decode_link, line_hash
 from broker.audit.diagnosis import Fault, Misfit, Place, Wrong, diagnose
 from broker.audit.durable import read_head
-from broker.audit.segments import find_segments, regular
+from broker.audit.segments import find_segments, newlines, regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,9 @@ class Follower:
                     return
                 if link is None or (link.writer, link.seq, link.prev) != (writer, *_place(head)):
                     place = Place(path, _line_number(path, offset))
+                    before = Place(path, place.line - 1) if place.line > 1 else None
                     rest = iter(file.readline, b"")
-                    self.faults[writer] = diagnose(Misfit(place, whole, writer, head, None, rest))
+                    self.faults[writer] = diagnose(Misfit(place, whole, writer, head, before, rest))
                     return
                 line = Line(writer, head.seq, number, offset, content, line_hash(content))
                 offset += len(whole)
@@ -127,7 +128,7 @@ def _torn_before(later: Sequence[Path]) -> int | None:
 
 def _line_number(path: Path, offset: int) -> int:
     with open(path, "rb", opener=regular) as file:
-        return file.read(offset).count(b"\n") + 1
+        return newlines(file, 0, offset) + 1
 
 
 def _gone(directory: Path, writer: str, position: Position) -> Fault:

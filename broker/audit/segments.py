@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from broker.audit.chain import Head, decode_link, line_hash
 
@@ -20,6 +20,7 @@ _SEGMENT: Final = re.compile(rf"({WRITER.pattern})\.([0-9]{{6}}|[1-9][0-9]{{6,}}
 _TO_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 # More than the longest batch that a crash can have left half on disk.
 _TAIL: Final = 4 * 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class AuditLogRefused(Exception):
@@ -67,6 +68,16 @@ def regular(path: str, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def newlines(file: BinaryIO, start: int, end: int) -> int:
+    """How many lines end between two bytes of a file, which may be large."""
+    file.seek(start)
+    found = 0
+    while start < end and (chunk := file.read(min(_CHUNK_BYTES, end - start))):
+        found += chunk.count(b"\n")
+        start += len(chunk)
+    return found
 
 
 def find_locks(directory: Path) -> Iterator[tuple[str, Path]]:

@@ -1,7 +1,7 @@
 """``broker audit compare``: whether the record still says what somebody else received of it."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from broker.audit.copies.comparing import Expected, compare_copies
 from broker.audit.copies.outcome import UNDETECTED, ChainComparison, Comparison, Finding
 from broker.audit.copies.reading import CopyPacked
 from broker.audit.telling.words import counted
+from broker.cli.audit_inputs import print_undetected
 from broker.cli.output import console, echo_json, output_option, plain, print_table, print_wrapped
 from broker.cli.stop import Negative
 from broker.cli.walking import walking
@@ -45,7 +46,7 @@ def compare(
     Compare the record in DIRECTORY with each COPY that somebody else received of it.
 
     A copy is what a collector got, lines of standard output, what a syslog server wrote to a file, or an
-    export as ndjson or csv; several are taken for parts of one, and - is standard input. Every record of it
+    export; several are taken for parts of one, and - is standard input. Every record of it
     has to be in the files as it is there. It takes no key and no broker: it finds what whoever holds all
     keys has written anew.
     """
@@ -81,8 +82,9 @@ def _print(compared: Comparison) -> None:
     heading = [plain(name, "dim") for name in _COLUMNS]
     print_table([heading, *(_cells(one) for one in compared.chains)], spare=_SPARE)
     screen.print()
-    for line in _told(compared):
-        print_wrapped(line, indent=4)
+    for remark in compared.remarks:
+        print_wrapped(plain(remark, "yellow"), indent=4)
+    print_undetected(UNDETECTED)
 
 
 def _headline(compared: Comparison) -> Text:
@@ -116,14 +118,6 @@ def _state(one: ChainComparison) -> str:
     if told:
         return f"✖ {', '.join(told)}"
     return "✔ as received" if one.in_copy else "? not in the copy"
-
-
-def _told(compared: Comparison) -> Iterator[Text]:
-    for remark in compared.remarks:
-        yield plain(remark, "yellow")
-    yield plain("Undetectable by this:")
-    for one in UNDETECTED:
-        yield plain(f"  - {one}")
 
 
 def _members(compared: Comparison) -> dict[str, Any]:

@@ -117,6 +117,13 @@ def print_keys(keys: Sequence[NoteKey]) -> None:
         print_wrapped(plain(told, "dim"))
 
 
+def print_undetected(undetected: Sequence[str], *, before: str = "") -> None:
+    """Print what stays undetected all the same, behind a sentence about what was done."""
+    print_wrapped(plain(f"{before} Undetectable by this:".lstrip()), indent=2)
+    for one in undetected:
+        print_wrapped(plain(f"  - {one}"), indent=4)
+
+
 def key_members(keys: Sequence[NoteKey]) -> list[dict[str, str]]:
     """The same for programs."""
     return [{"name": key.name, "fingerprint": key.fingerprint} for key in keys]

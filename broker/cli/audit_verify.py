@@ -22,6 +22,7 @@ from broker.cli.audit_inputs import (
     audit_directory,
     key_members,
     print_keys,
+    print_undetected,
     trust_from,
     trust_options,
 )
@@ -115,9 +116,7 @@ def _print(evidence: Evidence, chains: Sequence[ChainReport], keys: Sequence[Not
     for line in _told(evidence):
         print_wrapped(line, indent=2)
     print_keys(keys)
-    print_wrapped(plain(f"Verified with {evidence.mode.value}. Undetectable by this:"), indent=2)
-    for one in evidence.undetected:
-        print_wrapped(plain(f"  - {one}"), indent=4)
+    print_undetected(evidence.undetected, before=f"Verified with {evidence.mode.value}.")
 
 
 def _broken_off(evidence: Evidence) -> frozenset[str]:

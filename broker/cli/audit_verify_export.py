@@ -49,9 +49,7 @@ def _print(told: Manifest, keys: Sequence[NoteKey]) -> None:
     else:
         print_wrapped(Text(headline, style="green"))
     for fault in told.unread.values():
-        print_wrapped(
-            plain(f"! it leaves out what could not be read: {fault}", "bold red"), indent=2
-        )
+        print_wrapped(plain(f"! it leaves something out: {fault}", "bold red"), indent=2)
     checkpoint = told.checkpoint
     under = f"{counted(checkpoint.size, 'record')}, {checkpoint.digest}" if checkpoint else "none"
     rows = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from broker.cli.inputs import config_option, wrong_settings
 from broker.cli.output import echo_json, output_option
@@ -18,6 +19,15 @@ from broker.policy.named import known_names, slips
 from broker.policy.problems import Problem as PolicyProblem
 from broker.policy.tables import Findings
 from broker.policy.tables import check as check_policies
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes what is off as ``null``, and not as nothing."""
+
+
+_Representer.add_representer(
+    type(None), lambda here, _: here.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 @click.command()
@@ -59,6 +69,7 @@ def _print(settings: Settings, faults: Sequence[str], *, output: str) -> None:
         echo_json({"problems": faults, "settings": shown(settings)})
         return
     yaml = YAML(pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.dump(shown(settings), sys.stdout)
 

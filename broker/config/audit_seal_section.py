@@ -36,9 +36,9 @@ class VerifySection(Section):
     enabled: bool = Field(default=True, description="Whether that is done.")
     every: Annotated[Duration, lasting("1m", "30d")] = Field(
         default=timedelta(days=1),
-        description="How long after one look the next one begins, at most: from 1m to 30d.",
+        description="How long after one look the next one begins, at most.",
     )
     within: Annotated[Duration, lasting("1m", "7d")] = Field(
         default=timedelta(hours=6),
-        description="How long a look may take, from 1m to 7d; then it is ended, which is an alert.",
+        description="How long a look may take; then it is ended, which is an alert.",
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from broker.config.alert_sections import AlertsSection
 from broker.config.audit_seal_section import SealSection, VerifySection
-from broker.config.kinds import Duration, FileName, Size, between, holding, lasting
+from broker.config.kinds import Duration, FileName, Size, holding, lasting, sized
 from broker.config.review_sections import ReviewSection
 from broker.config.section import Section
 from broker.config.sink_sections import SinkSection
@@ -39,7 +39,7 @@ class AuditSection(Section):
         default=None,
         description="Where the segments are written; `audit` in `data_dir` when not set.",
     )
-    segment_size: Annotated[Size, between(65_536, 4_294_967_296)] = Field(
+    segment_size: Annotated[Size, sized("64KiB", "4GiB")] = Field(
         default=67_108_864, description="The size at which a new segment is begun."
     )
     review: ReviewSection | None = Field(

@@ -28,7 +28,11 @@ def build_audit(scene: Scene, directory: FilePath) -> AuditSettings:
         review=_review(scene),
         sinks=build_sinks(scene),
         alerts=build_alerts(section.alerts),
-        seal=SealSettings(every=section.seal.every, time_stamps=_time_stamps(scene)),
+        seal=SealSettings(
+            every=section.seal.every,
+            timestamp_every=section.seal.timestamp_every,
+            time_stamps=_time_stamps(scene),
+        ),
         verify=_verify(section.verify),
         people=PeopleSettings(
             names=section.people.names,
@@ -53,7 +57,7 @@ def _time_stamps(scene: Scene) -> TimeStampSettings | None:
         return None
     at = ("audit", "seal", "timestamp_ca_file")
     ca_file = scene.places.resolve(at, seal.timestamp_ca_file)
-    return TimeStampSettings(seal.timestamp_url, seal.timestamp_every, ca_file)
+    return TimeStampSettings(seal.timestamp_url, ca_file)
 
 
 def _review(scene: Scene) -> ReviewSettings | None:

@@ -29,6 +29,7 @@ from broker.config.kinds import (
     between,
     holding,
     lasting,
+    sized,
 )
 from broker.config.limit_sections import LimitsSection
 from broker.config.section import Section
@@ -93,7 +94,7 @@ class HttpSection(Section):
         description="Where these name the caller. One of letters and digits alone cannot be forged by"
         " a look-alike with underscores that a proxy lets pass.",
     )
-    max_body_bytes: Annotated[Size, between(1024, 1_048_576)] = Field(
+    max_body_bytes: Annotated[Size, sized("1KiB", "1MiB")] = Field(
         default=65_536, description="The largest request body."
     )
     threads: Annotated[int, between(1, 256)] = Field(
@@ -105,7 +106,7 @@ class GrpcSection(Section):
     """The gRPC face."""
 
     tls: MutualTlsSection | None = Field(default=None, description="The face's own TLS.")
-    max_message_bytes: Annotated[Size, between(1024, 1_048_576)] = Field(
+    max_message_bytes: Annotated[Size, sized("1KiB", "1MiB")] = Field(
         default=65_536, description="The largest message accepted."
     )
     max_concurrent: Annotated[int, between(1, 4096)] = Field(
@@ -173,7 +174,7 @@ class TokensSection(Section):
         description="The claim that names client, MCP server and resource; "
         "`<issuer>/claims/mcp` when not set.",
     )
-    max_token_bytes: Annotated[Size, between(1024, 16_384)] = Field(
+    max_token_bytes: Annotated[Size, sized("1KiB", "16KiB")] = Field(
         default=8192, description="The largest token to issue."
     )
     jwks_max_age: Annotated[Duration, lasting("1s", "24h")] = Field(

@@ -1,9 +1,20 @@
 """The kinds of value a setting can have, as annotations: a reader and a JSON Schema for editors."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
 
 from broker.config import values
 from broker.config.settings import Address, ServerAddress
@@ -14,7 +25,32 @@ def _schema(kind: str, **members: Any) -> WithJsonSchema:
     return WithJsonSchema({"title": kind, "type": "string", **members})
 
 
-def lasting(least: str, most: str, *, reason: str = "") -> AfterValidator:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """
+    What a value is held to after it was read, and the words that tell so in the name of its kind.
+
+    ``members`` are those of JSON Schema that say the same to editors, where there are any.
+    """
+
+    check: Callable[[Any], Any]
+    told: str
+    members: tuple[tuple[str, int], ...] = ()
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found = handler(schema)
+        kind = found.get("title", "whole number")
+        return {**found, "title": f"{kind} {self.told}", **dict(self.members)}
+
+
+def lasting(least: str, most: str, *, reason: str = "") -> Bounds:
     """The bounds of a duration; ``reason`` says why there is an upper one."""
     bounds = (values.read_duration(least), values.read_duration(most))
 
@@ -24,18 +60,30 @@ def lasting(least: str, most: str, *, reason: str = "") -> AfterValidator:
             raise values.refusal(f"must be between {least} and {most}{because}")
         return found
 
-    return AfterValidator(check)
+    # The shortest that means nothing is no bound to tell of.
+    told = f"from {least} to {most}" if bounds[0] else f"up to {most}"
+    return Bounds(check, told)
 
 
-def between(least: int, most: int) -> AfterValidator:
+def between(least: int, most: int) -> Bounds:
     """The bounds of a whole number."""
+    return _whole(least, most, str(least), str(most))
 
+
+def sized(least: str, most: str) -> Bounds:
+    """The bounds of a size."""
+    return _whole(values.read_size(least), values.read_size(most), least, most)
+
+
+def _whole(least: int, most: int, least_told: str, most_told: str) -> Bounds:
     def check(found: int) -> int:
         if not least <= found <= most:
-            raise values.refusal(f"must be between {least} and {most}")
+            raise values.refusal(f"must be between {least_told} and {most_told}")
         return found
 
-    return AfterValidator(check)
+    return Bounds(
+        check, f"from {least_told} to {most_told}", (("minimum", least), ("maximum", most))
+    )
 
 
 def holding(least: int, most: int, *, reason: str = "") -> AfterValidator:

@@ -297,18 +297,18 @@ class ReviewSettings:
 
 @dataclass(frozen=True, slots=True)
 class TimeStampSettings:
-    """Who time-stamps checkpoints (RFC 3161), how often, and the roots that this has to lead to."""
+    """Who time-stamps checkpoints (RFC 3161), and the roots that this has to lead to."""
 
     url: str
-    every: timedelta
     ca_file: Path
 
 
 @dataclass(frozen=True, slots=True)
 class SealSettings:
-    """How often the audit record is sealed, and who is to witness that, if anybody."""
+    """How often the audit record is sealed, and who is to witness that and how often, if anybody."""
 
     every: timedelta = timedelta(seconds=5)
+    timestamp_every: timedelta = timedelta(hours=1)
     time_stamps: TimeStampSettings | None = None
 
 

@@ -37,6 +37,14 @@ _OF_OTHERS: Final = frozenset(
 )
 """Where the names are those that an operator chose."""
 
+_OFF_WITHOUT: Final[Mapping[str, frozenset[str]]] = {
+    "listen": frozenset({"http", "grpc", "streams"}),
+    "limits": frozenset({"per_client", "per_source"}),
+    "audit": frozenset({"review"}),
+    "seal": frozenset({"timestamp_url"}),
+}
+"""What is off when it is not set, by its section: it is shown all the same."""
+
 _NOT_SETTINGS: Final = frozenset({"source", "is_spiffe_bundle", "authorization_server"})
 _IN_A: Final = (("s", 1), ("m", 60), ("h", 3600))
 
@@ -45,7 +53,7 @@ def shown(settings: Settings) -> dict[str, Any]:
     """
     The settings as plain values under the names that they have in the file.
 
-    Nothing in it helps to authenticate. What is not set is left out, but for limits that are off.
+    Nothing in it helps to authenticate. What is not set is left out, but for what is off by that.
     """
     masked = settings.masked()
     hosts = masked["fetch"].pop("key_hosts")
@@ -60,8 +68,9 @@ def shown(settings: Settings) -> dict[str, Any]:
     terms = masked["client_documents"]
     if terms is not None:
         terms["grants"] = _grants(terms["grants"])
-    limits = {name: _quota(value) for name, value in masked["limits"].items()}
-    return {**_renamed(masked), "limits": limits}
+    masked["limits"] = {name: _quota(value) for name, value in masked["limits"].items()}
+    named: dict[str, Any] = _renamed(masked)
+    return named
 
 
 def _renamed(value: Any, at: str = "") -> Any:
@@ -71,10 +80,11 @@ def _renamed(value: Any, at: str = "") -> Any:
         return value
     if at == "scopes":
         return {scope: _renamed(_nameless(inner)) for scope, inner in value.items()}
+    shown_as_off = _OFF_WITHOUT.get(at, ())
     return {
         _EVERYWHERE.get(name, name): _renamed(inner, name)
         for name, inner in value.items()
-        if inner is not None and name not in _NOT_SETTINGS
+        if (inner is not None or name in shown_as_off) and name not in _NOT_SETTINGS
     }
 
 

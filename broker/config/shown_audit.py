@@ -16,7 +16,7 @@ def shown_audit(audit: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seal(seal: dict[str, Any]) -> dict[str, Any]:
-    stamps = seal.pop("time_stamps") or {}
+    stamps = seal.pop("time_stamps") or {"url": None}
     return {**seal, **{f"timestamp_{name}": value for name, value in stamps.items()}}
 
 

@@ -124,14 +124,24 @@ def nodes_of(lineage: Lineage) -> tuple[list[LineageNode], bool]:
     size = 0
     while waiting:
         branch, parent = waiting.pop()
-        event = event_of(branch.found)
-        size += event.ByteSize()
+        node = _node_of(branch, parent)
+        size += node.ByteSize()
         if nodes and size > LARGEST_ANSWER:
             return nodes, True
-        nodes.append(LineageNode(event=event, parent=parent))
+        nodes.append(node)
         place = len(nodes) - 1
         waiting.extend((below, place) for below in reversed(branch.branches))
     return nodes, lineage.is_cut
+
+
+def _node_of(branch: Branch, parent: int) -> LineageNode:
+    withdrawal = branch.withdrawal
+    return LineageNode(
+        event=event_of(branch.found),
+        parent=parent,
+        withdrawal=None if withdrawal is None else event_of(withdrawal),
+        is_withdrawn_with_ancestor=branch.is_withdrawn_with_ancestor,
+    )
 
 
 def _seconds(moment: Timestamp) -> float:

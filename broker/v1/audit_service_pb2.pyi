@@ -457,21 +457,33 @@ class LineageNode(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
+    IS_WITHDRAWN_WITH_ANCESTOR_FIELD_NUMBER: _builtins.int
     parent: _builtins.int
     """The place in nodes, from 0, of the event that it derives from; -1 for a first one."""
+    is_withdrawn_with_ancestor: _builtins.bool
+    """Whether a token was withdrawn that it derives from, which ends it as well."""
     @_builtins.property
     def event(self) -> Global___AuditEvent:
         """The event."""
+
+    @_builtins.property
+    def withdrawal(self) -> Global___AuditEvent:
+        """The event in which somebody withdrew the token that was issued in this one. What was withdrawn for a
+        whole party names no token, and is not told here.
+        """
 
     def __init__(
         self,
         *,
         event: Global___AuditEvent | None = ...,
         parent: _builtins.int = ...,
+        withdrawal: Global___AuditEvent | None = ...,
+        is_withdrawn_with_ancestor: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "withdrawal", b"withdrawal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "is_withdrawn_with_ancestor", b"is_withdrawn_with_ancestor", "parent", b"parent", "withdrawal", b"withdrawal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker.audit.chain import Head
-from broker.audit.diagnosis import Wrong
+from broker.audit.diagnosis import Place, Wrong
 from broker.audit.disk import DiskChain
 from broker.audit.durable import DurableHead, head_path, read_head
 from broker.audit.follow import Follower
@@ -80,12 +80,15 @@ def test_what_an_opening_disowns_is_passed_over(tmp_path: Path) -> None:
 def test_a_changed_line_ends_the_chain_for_its_followers(tmp_path: Path) -> None:
     write_chain(tmp_path)
     path = tmp_path / "w1.000002.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    number = next(n for n, one in enumerate(lines, start=1) if b'"permit"' in one)
     path.write_bytes(path.read_bytes().replace(b'"permit"', b'"denied"', 1))
     follower = Follower(tmp_path)
     read = numbers(follower)
     assert 0 < len(read) < 30
     assert follower.faults["w1"].wrong is Wrong.CHANGED
-    assert follower.faults["w1"].place.file == path
+    # The line after it remembers another one, and the line after that remembers this one.
+    assert follower.faults["w1"].place == Place(path, number)
     assert numbers(follower) == []
 
 

@@ -39,6 +39,15 @@ def test_sound_settings_are_printed_with_secrets_masked(run: Run, tmp_path: Path
     assert HASH not in result.output
 
 
+def test_what_is_off_is_printed_as_the_file_would_say_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broker.yaml").write_text(SOUND)
+
+    printed = run("config", "check").stdout.splitlines()
+
+    assert {"  streams: null", "  review: null", "    timestamp_url: null"} < set(printed)
+    assert "    timestamp_every: 1h" in printed
+
+
 def test_the_environment_shows_in_what_is_printed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broker.yaml").write_text(SOUND)
 

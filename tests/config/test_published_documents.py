@@ -1,6 +1,7 @@
 """What is published about the settings agrees with what is read."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def test_the_samples_satisfy_the_schema_and_load(path: Path) -> None:
             "clients": [{"id": "a", "auth": {"secrets": [{"hash": "x"}]}}],
         },
         {"issuer": "https://a.example", "keys": {"vault": {"auth": {"method": "userpass"}}}},
+        {"issuer": "https://a.example", "grpc": {"threads": 0}},
+        {"issuer": "https://a.example", "audit": {"segment_size": 65_535}},
+        {"issuer": "https://a.example", "audit": {"segment_size": 4_294_967_297}},
     ],
 )
 def test_an_editor_is_told_what_the_broker_would_refuse(
@@ -69,4 +73,32 @@ def test_every_setting_has_a_description() -> None:
 
     assert "|  |\n" not in page
     assert "`tokens.lifetime`" in page
-    assert "| `lifetime` | duration | `5m` |" in page
+    assert "| `lifetime` | duration from 10s to 10m | `5m` |" in page
+
+
+def test_the_reference_page_tells_the_bounds_of_every_number_size_and_duration() -> None:
+    kinds = {
+        (row[2], row[1])
+        for row in re.finditer(
+            r"^\| `(\w+)` \| ((?:whole number|size|duration)[^|]*) \|",
+            settings_page(),
+            re.MULTILINE,
+        )
+    }
+
+    assert ("size from 64KiB to 4GiB", "segment_size") in kinds
+    assert ("duration from 10ms to 30s", "write_timeout") in kinds
+    assert ("whole number from 1 to 1000000000", "threshold") in kinds
+    assert ("duration up to 5m", "drain_delay") in kinds
+    assert {kind for kind, _ in kinds if " from " not in kind and " up to " not in kind} == set()
+
+
+@pytest.mark.parametrize("size", ["63KiB", "5GiB", 65_535, 4_294_967_297, "65535"])
+def test_a_size_out_of_its_bounds_is_refused_in_the_words_of_the_page(
+    tmp_path: Path, size: str | int
+) -> None:
+    path = tmp_path / "broker.yaml"
+    path.write_text(f"issuer: http://127.0.0.1:8080\naudit: {{segment_size: {size}}}\n")
+
+    with pytest.raises(ConfigError, match="must be between 64KiB and 4GiB"):
+        load_settings(path, {})

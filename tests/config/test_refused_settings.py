@@ -81,7 +81,10 @@ def issuer_of_users(settings: str, name: str = "idp.example") -> str:
         ),
         ("http: {threads: 0}", "2:17: http.threads: must be between 1 and 256"),
         ("http: {threads: true}", "2:17: http.threads: must be a whole number"),
-        ("http: {max_body_bytes: 1GiB}", "2:24: http.max_body_bytes: must be between 1024"),
+        (
+            "http: {max_body_bytes: 1GiB}",
+            "2:24: http.max_body_bytes: must be between 1KiB and 1MiB",
+        ),
         ("http: {max_body_bytes: lots}", "2:24: http.max_body_bytes: must be a size"),
         (
             "state: {store: memory}",

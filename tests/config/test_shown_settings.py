@@ -161,6 +161,16 @@ OTHERS: Final[Mapping[str, dict[str, Any]]] = {
             ],
         },
     },
+    "with one face and time-stamps prepared": {
+        "issuer": "https://broker.example",
+        "listen": {"http": None, "grpc": "127.0.0.1:8443"},
+        "keys": {
+            "store": "vault-export",
+            "also": [],
+            "vault": {**_TRANSIT, "auth": _TOKEN},
+        },
+        "audit": {"seal": {"timestamp_every": "30m"}},
+    },
     "behind a proxy with keys in memory": {
         "issuer": "https://broker.example",
         "http": {
@@ -297,6 +307,21 @@ def test_what_is_shown_of_other_files_says_the_same_as_they(tmp_path: Path, name
     settings = load(tmp_path, OTHERS[name])
 
     assert load(tmp_path, json.loads(json.dumps(shown(settings)))) == settings
+
+
+def test_what_is_off_is_shown_to_be_off(tmp_path: Path) -> None:
+    told = shown(load(tmp_path, OTHERS["with one face and time-stamps prepared"]))
+
+    assert told["listen"]["http"] is told["listen"]["streams"] is None
+    assert told["audit"]["review"] is None
+    assert told["audit"]["seal"] == {
+        "every": "5s",
+        "timestamp_every": "30m",
+        "timestamp_url": None,
+    }
+    limited = shown(load(tmp_path, FILE))
+    assert limited["limits"]["per_source"] is None
+    assert limited["audit"]["seal"]["timestamp_every"] == "1h"
 
 
 NEVER_SHOWN: Final = {

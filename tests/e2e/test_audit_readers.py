@@ -1,14 +1,19 @@
 """A real broker: its auditors log in, its clients read the record, and both are in it."""
 
+import io
 import json
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 import urllib3
+from click.testing import CliRunner
 
 from broker.audit.seal.proof import Proof
+from broker.cli import main
 from broker.oauth import CLIENT_ASSERTION_JWT_BEARER
 from broker.v1.audit_service_pb2 import (
     AuditFilter,
@@ -143,3 +148,48 @@ def test_a_link_of_the_command_line_logs_one_browser_in(broker: RunningBroker) -
     for secret in (fields["secret"], cookie.partition("=")[2]):
         assert secret not in broker.session.text
         assert secret not in text
+
+
+def test_what_an_auditor_takes_away_is_verified_elsewhere(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    origin = f"http://127.0.0.1:{broker.setting.ports.admin}"
+    settings = ["--config", str(broker.setting.file)]
+    link = told("audit", "open", *settings, "-o", "json")
+    with urllib3.PoolManager(retries=False, timeout=20) as browser:
+        answer = browser.request(
+            "POST",
+            f"{origin}/audit/login/link",
+            fields={"secret": json.loads(link)["url"].rpartition("/")[2]},
+            encode_multipart=False,
+            headers={"Origin": origin},
+            redirect=False,
+        )
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+        def taken() -> urllib3.BaseHTTPResponse:
+            address = f"{origin}/audit/export?format=ndjson&until=2100-01-01"
+            return browser.request("GET", address, headers={"Cookie": cookie})
+
+        # Until something was sealed there is nobody to sign.
+        until(lambda: taken().status == 200, seconds=20, what="it is handed over")
+        archive = taken()
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as found:
+        found.extractall(tmp_path)
+    (manifest,) = tmp_path.glob("*.manifest")
+    (tmp_path / "audit.pub").write_text(told("audit", "key", *settings))
+    command = ("audit", "verify-export", str(manifest), "--key", str(tmp_path / "audit.pub"))
+    verified = json.loads(told(*command, "-o", "json"))
+
+    assert (verified["is_whole"], verified["is_complete"]) == (True, True)
+    assert verified["count"] > 0
+    assert verified["by"].endswith(", on the auditor's pages")
+    asked = [one["asked"] for one in broker.records("audit.read") if "auditor" in one]
+    assert "export ndjson?until=2100-01-01" in asked
+
+
+def told(*command: str) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return result.stdout

@@ -53,6 +53,15 @@ class Recorded:
                 entry.note(inputs=(InputToken("subject", ISS, of, NOW + 300),))
         return event_id
 
+    def withdraw(self, jti: str) -> str:
+        """Record the withdrawal of a token; gives the event's id."""
+        self.written += 1
+        event_id = f"withdraw-{jti}"
+        with self.log.entry("token.revoke", RequestContext("http", event_id)) as entry:
+            given = (InputToken("token", ISS, jti, NOW + 300),)
+            entry.note(client_id="agent-x", subject="alice", inputs=given)
+        return event_id
+
     def deny(self, number: int, *, sub: str = "bob") -> str:
         """Record a refusal; gives the event's id."""
         self.written += 1

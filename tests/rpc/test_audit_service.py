@@ -17,7 +17,7 @@ from broker.endpoints.allowances import LocalAllowances
 from broker.endpoints.limits import Limits, LimitTerms
 from broker.model import Quota, RequestContext
 from broker.oauth import CLIENT_ASSERTION_JWT_BEARER
-from broker.rpc.audit_messages import LARGEST_ANSWER
+from broker.rpc.audit_messages import LARGEST_ANSWER, nodes_of
 from broker.v1.audit_service_pb2 import (
     AuditFilter,
     GetEventRequest,
@@ -156,6 +156,51 @@ def test_a_lineage_tells_each_event_after_the_one_it_derives_from(asking: Asking
     assert all(parent < place for place, (_, parent) in enumerate(found))
     assert not told.is_cut
     assert not asking.ask("GetLineage", GetLineageRequest(token="nobody-knows")).nodes
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Recorded]:
+    """Four tokens, each derived from the one before, the second withdrawn, and one beside them."""
+    made = Recorded(tmp_path / "audit")
+    made.issue("t1")
+    for number in (2, 3, 4):
+        made.issue(f"t{number}", of=f"t{number - 1}")
+    made.issue("t5", of="t1")
+    made.withdraw("t2")
+    made.catch_up()
+    yield made
+    made.close()
+
+
+def test_a_lineage_tells_what_was_withdrawn_and_what_ended_with_it(family: Recorded) -> None:
+    with Asking(cast=auditors(), recorded=family).running() as asking:
+        assert isinstance(asking, Asking)
+        told = asking.ask("GetLineage", GetLineageRequest(token="t1"))
+        below = asking.ask("GetLineage", GetLineageRequest(token="t4"))
+        event = asking.ask("GetEvent", GetEventRequest(event_id="withdraw-t2")).event
+    found = {one.event.jti: one for one in told.nodes}
+    assert {jti for jti, one in found.items() if one.HasField("withdrawal")} == {"t2"}
+    assert {jti for jti, one in found.items() if one.is_withdrawn_with_ancestor} == {"t3", "t4"}
+    assert found.keys() == {"t1", "t2", "t3", "t4", "t5"}
+    assert found["t2"].withdrawal == event
+    assert (event.event, event.client_id) == ("token.revoke", "agent-x")
+    # A token that somebody asks about has ended with what is above it, which is not told.
+    assert [one.is_withdrawn_with_ancestor for one in below.nodes] == [True]
+
+
+def test_what_tells_of_a_withdrawal_counts_for_the_size_of_an_answer(
+    family: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage = family.reader.lineage("t1")
+    nodes, is_cut = nodes_of(lineage)
+    (withdrawn,) = (one for one in nodes if one.HasField("withdrawal"))
+    assert (len(nodes), is_cut) == (5, False)
+
+    limit = nodes[0].ByteSize() + withdrawn.ByteSize() - 1
+    monkeypatch.setattr("broker.rpc.audit_messages.LARGEST_ANSWER", limit)
+    told, is_cut = nodes_of(lineage)
+
+    assert (len(told), is_cut) == (1, True)
 
 
 def test_a_proof_convinces_whoever_has_the_public_key(asking: Asking, recorded: Recorded) -> None:

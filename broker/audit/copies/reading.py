@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,10 @@ from broker.audit.chain import LEAF, MAX_LINE_BYTES, NOT_A_LINK
 from broker.audit.hashing import HASH_BYTES
 from broker.audit.log_id import LOG_ID
 from broker.audit.segments import WRITER
+from broker.audit.telling.ocsf import PRODUCT
 
-LONGEST_LINE: Final = MAX_LINE_BYTES + 16 * 1024
-"""In bytes: a record, and what a log of somebody else may have put before it."""
+LONGEST_LINE: Final = 4 * MAX_LINE_BYTES + 16 * 1024
+"""In bytes: a record, what formats repeat of it, and what a log of somebody else may have put before it."""
 
 STANDARD_INPUT: Final = "-"
 """What stands for standard input where a file is named."""
@@ -34,6 +36,12 @@ _BEGUN: Final = b'"decision":"'
 _MARK_OF_TEXT: Final = b"\xef\xbb\xbf"
 _LARGEST_NUMBER: Final = 2**63
 _IN_CSV: Final = ("writer", "seq", "line_hash")
+_CEF: Final = f"CEF:0|{PRODUCT}|{PRODUCT}|".encode()
+# An equals sign within a value is escaped, so that nothing in one looks like a member.
+_IN_CEF: Final = tuple(
+    re.compile(rb"(?<=[ |])%b=(\S*)(?= |$)" % key)
+    for key in (b"deviceExternalId", b"cn1", b"flexString2")
+)
 
 
 class CopyPacked(Exception):
@@ -76,7 +84,28 @@ class _Told(Struct, gc=False):
     log_id: str = ""
 
 
+class _Metadata(Struct, gc=False):
+    """Where a record stands, in an event of OCSF."""
+
+    log_name: str
+    sequence: int
+
+
+class _Unmapped(Struct, gc=False):
+    """What OCSF has no place for."""
+
+    line_hash: str
+
+
+class _Event(Struct, gc=False):
+    """What is read of an event of OCSF."""
+
+    metadata: _Metadata
+    unmapped: _Unmapped
+
+
 _DECODER: Final = msgspec.json.Decoder(_Told)
+_EVENT_DECODER: Final = msgspec.json.Decoder(_Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +116,7 @@ class Copy:
     No line is read that begins behind the first ``most`` bytes: it came later.
 
     What surrounds the records does not matter: each stands in a line of its own, from its first brace to
-    the end of the line, or is a row of our own CSV.
+    the end of the line, or is one of our own exports' rows of CSV, events of OCSF or lines of CEF.
     """
 
     name: Path
@@ -114,7 +143,8 @@ class Copy:
             if not content or (columns and content == head):
                 yield len(line), None
                 continue
-            entry = read_line(content)
+            # In a table anybody's text may look like CEF.
+            entry = _read_object(content) if columns else read_line(content)
             if columns and not isinstance(entry, Copied):
                 entry = _read_row(content, columns)
             yield len(line), entry
@@ -139,11 +169,19 @@ def opened(path: Path) -> Iterator[Copy]:
 def read_line(content: bytes) -> Copied | NoRecord:
     """The record that a line holds, after whatever its carrier has put before it."""
     start = content.find(_RECORD)
-    line = content[start:] if start > 0 else content
+    head = content.find(_CEF, 0, None if start < 0 else start) if start else -1
+    # What looks like an object behind that is a value of it.
+    return _read_object(content, start) if head < 0 else _read_cef(content[head:])
+
+
+def _read_object(content: bytes, start: int | None = None) -> Copied | NoRecord:
+    """The record that a line ends with as an object: our own line, or an event of OCSF."""
+    begin = content.find(_RECORD) if start is None else start
+    line = content[begin:] if begin > 0 else content
     try:
         told = _DECODER.decode(line)
     except NOT_A_LINK:
-        return NoRecord.CUT_OFF if _BEGUN in line else NoRecord.SOMETHING_ELSE
+        return _read_event(line)
     if not _is_place(told.writer, told.seq):
         return NoRecord.SOMETHING_ELSE
     if told.cut_bytes and not told.prev:
@@ -153,6 +191,24 @@ def read_line(content: bytes) -> Copied | NoRecord:
         return NoRecord.SOMETHING_ELSE
     log_id = told.log_id if LOG_ID.fullmatch(told.log_id) else ""
     return Copied(told.writer, told.seq, sha256(LEAF + line).digest(), line, told.prev, log_id)
+
+
+def _read_event(line: bytes) -> Copied | NoRecord:
+    try:
+        told = _EVENT_DECODER.decode(line)
+    except NOT_A_LINK:
+        return NoRecord.CUT_OFF if _BEGUN in line else NoRecord.SOMETHING_ELSE
+    return _by_hash(told.metadata.log_name, told.metadata.sequence, told.unmapped.line_hash)
+
+
+def _read_cef(line: bytes) -> Copied | NoRecord:
+    found = [one.findall(line) for one in _IN_CEF]
+    if any(len(values) > 1 for values in found):
+        return NoRecord.SOMETHING_ELSE
+    if not all(found):
+        return NoRecord.CUT_OFF
+    writer, number, told = (values[0].decode("utf-8", "replace") for values in found)
+    return _by_hash(writer, _number(number), told)
 
 
 def _lines(copy: Copy) -> Iterator[bytes | None]:
@@ -183,13 +239,19 @@ def _read_row(content: bytes, columns: Sequence[int]) -> Copied | NoRecord:
     if len(cells) <= max(columns):
         return NoRecord.SOMETHING_ELSE
     writer, number, told = [cells[column] for column in columns]
-    seq = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else -1
+    return _by_hash(writer, _number(number), told)
+
+
+def _by_hash(writer: str, seq: int, told: str) -> Copied | NoRecord:
+    """A record of which the copy has its place and its hash alone."""
     hashed = _hash_of(told)
-    return (
-        Copied(writer, seq, hashed)
-        if hashed and _is_place(writer, seq)
-        else NoRecord.SOMETHING_ELSE
-    )
+    is_one = hashed and _is_place(writer, seq)
+    return Copied(writer, seq, hashed) if is_one else NoRecord.SOMETHING_ELSE
+
+
+def _number(text: str) -> int:
+    """The number that digits say, and -1 for what no record has."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
 
 
 def _cells(content: bytes) -> Sequence[str]:

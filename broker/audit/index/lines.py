@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from broker.audit.chain import MAX_LINE_BYTES, NOT_A_LINK, line_hash
 from broker.audit.index.filling import HASH_BYTES
 from broker.audit.query import Found, RecordChanged
 from broker.audit.record import RECORD_DECODER, Record
-from broker.audit.segments import segment_name
+from broker.audit.segments import newlines, segment_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,6 @@ class Spot:
     cursor: str
 
 
-_CHUNK_BYTES: Final = 1 << 20
-
-
 @dataclass(slots=True)
 class _Segment:
     """A file that is read, and how many lines begin where: counted only for what is wrong in it."""
@@ -38,19 +35,11 @@ class _Segment:
     def line_at(self, offset: int) -> int:
         """The number of the line that begins at an offset, counted on from the last that was asked for."""
         if offset < self._offset:
-            self._line -= self._newlines(offset, self._offset)
+            self._line -= newlines(self.file, offset, self._offset)
         else:
-            self._line += self._newlines(self._offset, offset)
+            self._line += newlines(self.file, self._offset, offset)
         self._offset = offset
         return self._line
-
-    def _newlines(self, start: int, end: int) -> int:
-        self.file.seek(start)
-        found = 0
-        while start < end and (chunk := self.file.read(min(_CHUNK_BYTES, end - start))):
-            found += chunk.count(b"\n")
-            start += len(chunk)
-        return found
 
 
 def read_found(directory: Path, spots: Iterable[Spot]) -> Iterator[Found | RecordChanged]:

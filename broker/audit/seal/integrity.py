@@ -6,12 +6,27 @@ from datetime import datetime
 from typing import Protocol
 
 from broker.audit.checkpoints import Checkpoint
-from broker.audit.seal.verified import Verified
+from broker.audit.diagnosis import Fault
+from broker.audit.seal.verified import Verified, told
 from broker.audit.segments import AuditLogRefused
 
 
 class NotSealed(AuditLogRefused):
     """There is no proof of a record that is not in a checkpoint yet, or is none."""
+
+
+class Unproved(AuditLogRefused):
+    """
+    What a line holds, or does not, keeps a record from being proved; the sentence tells where and why.
+
+    ``place`` is the name of the file and the number of the line, as verification and questions name it.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        found = told(fault)
+        super().__init__(str(found))
+        self.place = found.place
+        self.sentence = found.sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +72,8 @@ class Proofs(Protocol):
         """
         The proof, as text, that a record of a chain is in the newest checkpoint.
 
-        Raises ``NotSealed``, other ``AuditLogRefused`` when what is on disk does not prove it, and
-        ``OSError``.
+        Raises ``NotSealed``, other ``AuditLogRefused`` when what is on disk does not prove it (``Unproved``
+        where one line is to blame), and ``OSError``.
         """
         ...
 

@@ -10,7 +10,7 @@ from broker.audit.chain import MAX_LINE_BYTES, Head, line_hash
 from broker.audit.diagnosis import Fault, Place, Wrong
 from broker.audit.durable import head_path, read_head
 from broker.audit.follow import Follower, Line, Position
-from broker.audit.segments import regular, segment_name
+from broker.audit.segments import newlines, regular, segment_name
 
 LOOK_AGAIN_SECONDS: Final = 60.0
 """After so long a chain with a fault is looked at again: somebody may have put back what it was."""
@@ -145,7 +145,7 @@ class Chains:
     def _fault(self, line: Line, sentence: str) -> Fault:
         path = self._directory / segment_name(line.writer, line.number)
         with open(path, "rb", opener=regular) as file:
-            number = file.read(line.offset).count(b"\n") + 1
+            number = newlines(file, 0, line.offset) + 1
         return Fault(Place(path, number), Wrong.CHANGED, sentence)
 
     def _break(self, writer: str, fault: Fault) -> None:

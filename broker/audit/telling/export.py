@@ -38,21 +38,21 @@ class Exported:
 
 
 class Tally:
-    """Counts what is given, for a manifest, while it is given."""
+    """Counts what is given, for a manifest, while it is given: ``count`` records, ``size`` bytes."""
 
     def __init__(self) -> None:
+        self.size = 0
+        self.count = 0
         self._digest = hashlib.sha256()
-        self._size = 0
-        self._count = 0
         self._first: Mark | None = None
         self._last: Mark | None = None
 
     def add(self, data: bytes, found: Found | None = None) -> bytes:
         """The same data, counted; with the record that it is, unless it is the head of a format."""
         self._digest.update(data)
-        self._size += len(data)
+        self.size += len(data)
         if found is not None:
-            self._count += 1
+            self.count += 1
             self._last = Mark(found.record.writer, found.record.seq, line_hash(found.line))
             self._first = self._first or self._last
         return data
@@ -61,7 +61,7 @@ class Tally:
     def exported(self) -> Exported:
         """What was given until now."""
         digest = self._digest.hexdigest()
-        return Exported(self._count, self._first, self._last, self._size, digest)
+        return Exported(self.count, self._first, self._last, self.size, digest)
 
 
 def stream(

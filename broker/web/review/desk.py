@@ -1,7 +1,9 @@
 """What the auditor's pages are told by the rest of the broker."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -16,6 +18,7 @@ from broker.audit.query import (
     RecordChanged,
 )
 from broker.audit.seal.integrity import Proofs
+from broker.audit.telling.handover import Handover, NotSigned
 from broker.audit.telling.why import Present
 from broker.errors import (
     InvalidRequest,
@@ -33,6 +36,10 @@ QUESTIONS_AT_ONCE: Final = 4
 
 PATIENCE: Final = 5.0
 """How long a page waits for its turn to ask, in seconds."""
+
+
+SIGNING_PATIENCE: Final = 30.0
+"""How long a download waits for its turn to have something signed, in seconds."""
 
 
 class TooBusy(Exception):
@@ -81,6 +88,8 @@ def _as_recorded() -> Iterator[None]:
     except (PeopleAway, OSError) as problem:
         detail = type(problem).__name__
         raise TemporarilyUnavailable(Reason.AUDIT_UNREADABLE, detail=detail) from problem
+    except NotSigned as problem:
+        raise TemporarilyUnavailable(Reason.SIGNER_UNAVAILABLE, detail=str(problem)) from problem
 
 
 @contextmanager
@@ -103,19 +112,27 @@ class Desk:
     """
     Everything that the auditor's pages show.
 
-    ``clock`` tells unix seconds. ``present`` tells what is in force now, for what can be said of why.
-    ``witness`` records what is looked at; without one nothing is. ``may_still_look`` tells of a stream that
-    is open whether whoever asked for it is still logged in; it answers at once.
+    ``clock`` tells unix seconds. ``handover`` signs for what is taken away. ``present`` tells what is in
+    force now, for what can be said of why. ``witness`` records what is looked at; without one nothing is.
+    ``may_still_look`` tells of a stream that is open whether whoever asked for it is still logged in; it
+    answers at once.
     """
 
     reader: AuditReader
     proofs: Proofs
+    handover: Handover
     clock: Callable[[], float]
     present: Callable[[], Present] = Present
     witness: Witness | None = None
     may_still_look: Callable[[Request], bool] = _always
     _turns: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(QUESTIONS_AT_ONCE), repr=False
+    )
+    _signing_turn: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(1), repr=False
+    )
+    _signing_thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "audit-handover"), repr=False
     )
 
     async def show(
@@ -125,15 +142,17 @@ class Desk:
         question: Callable[[], _Answer],
         *,
         size: Callable[[_Answer], int] | None,
+        is_signed: bool = False,
     ) -> _Answer:
         """
         The same for what somebody is shown, which is on record before it is.
 
-        ``size`` counts it, where that can be known at all.
+        ``size`` counts it, where that can be known at all. ``is_signed`` tells that ``handover`` is asked.
         """
+        ask = self.ask_signer if is_signed else self.ask
         witness = self.witness
         if witness is None:
-            return await self.ask(question)
+            return await ask(question)
 
         def witnessed() -> _Answer:
             unknown = (*look.people, *look.values)
@@ -151,7 +170,7 @@ class Desk:
                     entry.note(asked=look.asked, people_asked=look.people or None)
             return answer
 
-        return await self.ask(witnessed)
+        return await ask(witnessed)
 
     async def ask(self, question: Callable[[], _Answer]) -> _Answer:
         """
@@ -159,18 +178,40 @@ class Desk:
 
         Raises ``TooBusy`` when others ask too much for too long, and whatever the question raises.
         """
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise TooBusy("Too many questions at once.") from None
-        answering = asyncio.ensure_future(asyncio.to_thread(question))
-        # A thread goes on when nobody waits for it any more, so its turn ends with it and not before.
-        answering.add_done_callback(self._end_turn)
-        return await asyncio.shield(answering)
+        await _turn(self._turns, PATIENCE)
+        return await _ended(asyncio.to_thread(question), self._turns)
 
-    def _end_turn(self, answering: asyncio.Future[_Answer]) -> None:
-        self._turns.release()
+    async def ask_signer(self, question: Callable[[], _Answer]) -> _Answer:
+        """
+        The same for a question in which ``handover`` is asked: one at a time, in a thread of its own.
+
+        Whoever holds the key may be slow to answer, or away, and no page waits behind that.
+        """
+        await _turn(self._signing_turn, SIGNING_PATIENCE)
+        run = contextvars.copy_context().run
+        loop = asyncio.get_running_loop()
+        answering = loop.run_in_executor(self._signing_thread, lambda: run(question))
+        return await _ended(answering, self._signing_turn)
+
+
+async def _turn(turns: asyncio.Semaphore, patience: float) -> None:
+    try:
+        async with asyncio.timeout(patience):
+            await turns.acquire()
+    except TimeoutError:
+        raise TooBusy("Too many questions at once.") from None
+
+
+async def _ended(question: Awaitable[_Answer], turns: asyncio.Semaphore) -> _Answer:
+    """The answer of a thread, with whose end a turn ends."""
+
+    def end(answering: asyncio.Future[_Answer]) -> None:
+        turns.release()
         if not answering.cancelled():
             # Who asked may have gone; then nobody else takes the error.
             answering.exception()
+
+    answering = asyncio.ensure_future(question)
+    # A thread goes on when nobody waits for it any more, so its turn ends with it and not before.
+    answering.add_done_callback(end)
+    return await asyncio.shield(answering)

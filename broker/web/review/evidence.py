@@ -68,9 +68,12 @@ def standing(proofs: Proofs, extent: Extent) -> Standing:
     found = proofs.integrity()
     verified = found.verified
     told = set() if verified is None else {one.place for one in verified.faults}
-    met = [fault for place, fault in extent.faults.items() if place not in told]
-    faults = dict.fromkeys((*found.faults.values(), *met))
-    faults |= dict.fromkeys(f"{place}: {wrong}" for place, wrong in found.changed.items())
+    # What a question has met at a place, a proof has met there as well.
+    met = {place: f"{place}: {wrong}" for place, wrong in found.changed.items()}
+    met.update(extent.faults)
+    faults = dict.fromkeys(
+        (*found.faults.values(), *(fault for place, fault in met.items() if place not in told))
+    )
     if verified is not None:
         faults |= dict.fromkeys(_found_by(verified))
     if found.has_anchor_conflict:

@@ -1,7 +1,7 @@
 """The auditor's pages, one method each: a question to the record, answered by a template."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -24,6 +24,7 @@ from broker.web.review import histogram as histograms
 from broker.web.review import rows
 from broker.web.review.asking import LISTS, LONGEST_ADDRESS, Asked, address, read, written
 from broker.web.review.desk import Desk, Look, TooBusy
+from broker.web.review.download import Downloads, as_file
 from broker.web.review.events import EventView, view
 from broker.web.review.evidence import Standing, standing
 from broker.web.review.export import MOST_EXPORTED, Exporting
@@ -58,10 +59,6 @@ class NotFound(Exception):
     """There is nothing of that name; the sentence says what was looked for."""
 
 
-class SessionOver(Exception):
-    """Whoever asked is not logged in any more."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What the list shows."""
@@ -84,6 +81,7 @@ class Pages:
         self._desk = desk
         self._rendering = rendering
         self._streams = streams
+        self._downloads = Downloads()
 
     async def records(self, request: Request) -> Response:
         """The list, with its filters, its chart and the ready-made questions."""
@@ -126,7 +124,7 @@ class Pages:
         found = _there(proving.proof, proving.fault or "This record is not sealed yet.")
         name = re.sub(r"[^0-9A-Za-z-]", "_", request.path_params["event_id"])[:80]
         return Response(
-            found.text, media_type="text/plain; charset=utf-8", headers=_as_file(f"{name}.proof")
+            found.text, media_type="text/plain; charset=utf-8", headers=as_file(f"{name}.proof")
         )
 
     def party_of(self, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -229,36 +227,16 @@ class Pages:
         return StreamingResponse(events, media_type="text/event-stream")
 
     async def export(self, request: Request) -> Response:
-        """What is asked for, as a file."""
+        """What is asked for, as a file with its manifest."""
         asked = self._asked(request, "format")
         name = request.query_params.get("format", "")
         form = FORMATS.get(name)
         if form is None:
             known = ", ".join(FORMATS)
             raise QueryRefused(f"format: it is none of {known}")
-        exporting = Exporting(self._desk, asked.query, form)
-        # An error in the first piece is still told by a page of its own.
-        first = await self._desk.show(
-            request,
-            _look(f"export {name}", asked),
-            exporting.first_piece,
-            size=lambda _: exporting.expected,
-        )
-        stamp = written(self._desk.clock()).replace(":", "")
-
-        async def whole() -> AsyncIterator[bytes]:
-            piece = first
-            while piece:
-                if not self._desk.may_still_look(request):
-                    # The server breaks the answer off: a file that is not whole must not look so.
-                    raise SessionOver
-                yield piece
-                piece = await self._desk.ask(exporting.next_piece)
-
-        return StreamingResponse(
-            whole(),
-            media_type=form.media_type,
-            headers=_as_file(f"audit-{stamp}.{form.suffix}"),
+        exporting = Exporting(self._desk, asked.query, form, by=_taker(request))
+        return await self._downloads.answer(
+            request, self._desk, _look(f"export {name}", asked), exporting
         )
 
     def _asked(self, request: Request, *beside: str) -> Asked:
@@ -352,5 +330,7 @@ def _only(request: Request, name: str, longest: int) -> str:
     return value
 
 
-def _as_file(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
+def _taker(request: Request) -> str:
+    """Who takes something away, as its manifest names them."""
+    auditor = getattr(request.state, "auditor", "")
+    return f"{auditor or 'somebody'}, on the auditor's pages"

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from broker.audit.query import PeopleAway, QueryRefused, QueryTooExpensive, RecordChanged
+from broker.audit.telling.handover import NotSigned
 from broker.errors import RateLimited, TemporarilyUnavailable
 from broker.web.review.desk import Desk, TooBusy
 from broker.web.review.live import Streams
@@ -27,6 +28,7 @@ _PROBLEMS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     RateLimited: (429, "This is too much at once"),
     TemporarilyUnavailable: (503, "This cannot be put on record"),
     PeopleAway: (503, "People cannot be looked for just now"),
+    NotSigned: (503, "This cannot be signed just now"),
     OSError: (503, "The record cannot be read"),
 }
 
@@ -96,6 +98,10 @@ _SENTENCES: Final[Mapping[type[Exception], str]] = {
     ),
     QueryTooExpensive: "Choose a shorter time, or add a filter.",
     PeopleAway: "The keys of their pseudonyms cannot be had. The broker's log says why.",
+    NotSigned: (
+        "Nothing was handed over: a file comes with a manifest that the audit key signs, and that key cannot"
+        " be had. The broker's log says why. Everything else here works as before."
+    ),
     # The text of the error names paths of the machine.
     OSError: "A file of the audit record could not be read. The broker's log says which and why.",
 }

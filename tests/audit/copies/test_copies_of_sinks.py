@@ -138,7 +138,7 @@ def test_what_came_as_datagrams(log: SealedLog, tmp_path: Path) -> None:
     check(log, kept(tmp_path / "copy", written))
 
 
-@pytest.mark.parametrize("name", ["ndjson", "csv"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_what_was_exported(log: SealedLog, tmp_path: Path, name: str) -> None:
     chosen = FORMATS[name]
     rows = [chosen.row(RECORD_DECODER.decode(line), line) for line in reversed(received(log))]
@@ -147,7 +147,23 @@ def test_what_was_exported(log: SealedLog, tmp_path: Path, name: str) -> None:
 
     found = check(log, copy)
 
-    assert found.by_hash == (found.records if name == "csv" else 0)
+    assert found.by_hash == (0 if name == "ndjson" else found.records)
+
+
+def test_events_may_stand_among_the_lines_of_a_carrier(sound: SealedLog, tmp_path: Path) -> None:
+    lines = received(sound)
+    rows = [
+        b"<110>1 2026-11-22T14:00:00Z host siem 1 - - "
+        + FORMATS["ocsf" if number % 2 else "cef"].row(RECORD_DECODER.decode(line), line)
+        for number, line in enumerate(lines)
+    ]
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"CEF:0|somebody|else|1|x|x|1|msg=x\n".join(rows))
+
+    found = compared(sound, copy, complete=True)
+
+    assert (found.is_whole, found.matching, found.by_hash) == (True, len(lines), len(lines))
+    assert found.unread == len(lines) - 1
 
 
 def test_tables_and_lines_may_follow_one_another(sound: SealedLog, tmp_path: Path) -> None:

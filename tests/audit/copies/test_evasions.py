@@ -17,6 +17,7 @@ from tests.audit.seal.signers import KeysInMemory
 
 pytestmark = pytest.mark.requirement("LOG-05")
 
+CEF_HEAD = "CEF:0|delegation-broker|delegation-broker"
 CARRIER = b"<110>1 2026-11-22T14:00:00Z host broker 1 - - "
 
 
@@ -64,6 +65,36 @@ def test_a_caller_who_is_called_like_columns_hides_no_row(
 
     assert (found.records, found.unread) == (len(rows), 0)
     assert not found.is_whole
+
+
+LIKE_A_RECORD = (
+    '{"prev":"x","seq":5,"writer":"http-0"}',
+    '{"metadata":{"log_name":"http-0","sequence":5},"unmapped":{"line_hash":"%s"}}' % ("0" * 64),
+    f"{CEF_HEAD}|1|x|x|1|deviceExternalId=http-0 cn1=5 flexString2={'0' * 64}",
+)
+
+
+@pytest.mark.parametrize("text", LIKE_A_RECORD)
+@pytest.mark.parametrize("name", ["csv", "cef", "ocsf"])
+def test_a_caller_who_is_called_like_a_record_hides_none(
+    log: SealedLog, tmp_path: Path, name: str, text: str
+) -> None:
+    chosen, line = FORMATS[name], received(log, "http-0")[5]
+    rows = []
+    for member in ("subject", "client_id", "mcp_client", "resource", "reason", "detail"):
+        named = RECORD_DECODER.decode(line)
+        setattr(named, member, f"{text} .")
+        rows.append(chosen.row(named, line))
+    if name == "cef":
+        # The last value is cut to a length, so that a caller can choose what a line ends with.
+        rows.append(rows[0].rstrip() + b" " + text.replace("=", "\\=").encode() + b"\n")
+    copy = tmp_path / "copy"
+    copy.write_bytes(chosen.head + b"".join(rows))
+
+    found = compared(log, copy)
+
+    assert (found.records, found.by_hash) == (len(rows), len(rows))
+    assert (found.matching, found.repeated, found.faults) == (1, len(rows) - 1, [])
 
 
 def test_chains_from_before_logs_had_names_do_not_vouch_for_a_log_that_was_renamed(

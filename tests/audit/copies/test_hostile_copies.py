@@ -19,6 +19,10 @@ from tests.audit.copies.received import compared, kept, received
 from tests.audit.seal.sealed_logs import SealedLog
 
 HASH = "a" * 64
+CEF = (
+    b"CEF:0|delegation-broker|delegation-broker|1|token.issue|Token requested|2|"
+    b"rt=1 deviceExternalId=%s cn1=%s cn1Label=seq flexString2=%s"
+)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +47,33 @@ HASH = "a" * 64
         b'{"writer":"http-0","seq":0,"cut_bytes":5,"hash":"%s"}' % ("z" * 64).encode(),
         b'{"writer":"http-0","seq":0,"cut_bytes":5,"hash":"%s"}' % (" aa" * 32).encode(),
         b'{"writer":"http-0","seq":0,"hash":"%s"}' % HASH.encode(),
+        b'{"metadata":{"log_name":"http-0","sequence":0}}',
+        b'{"metadata":7,"unmapped":{"line_hash":"%s"}}' % HASH.encode(),
+        b'{"metadata":{"log_name":"../x","sequence":0},"unmapped":{"line_hash":"%s"}}'
+        % HASH.encode(),
+        b'{"metadata":{"log_name":"w","sequence":-1},"unmapped":{"line_hash":"%s"}}'
+        % HASH.encode(),
+        b'{"metadata":{"log_name":"w","sequence":0},"unmapped":{"line_hash":"short"}}',
+        CEF % (b"../x", b"0", HASH.encode()),
+        CEF % (b"w", b"-1", HASH.encode()),
+        CEF % (b"w", b"9" * 4_000, HASH.encode()),
+        CEF % (b"w", b"\xc2\xb2", HASH.encode()),
+        CEF % (b"\xff", b"0", HASH.encode()),
+        CEF % (b"w", b"0", b"short"),
+        CEF % (b"w", b"0 cn1=1", HASH.encode()),
+        CEF % (b"w", b"0", HASH.encode() + b" flexString2=" + HASH.encode()),
+        (CEF % (b"w", b"0", HASH.encode())).replace(b"|delegation-broker", b"|somebody-else", 1),
     ],
 )
 def test_what_is_no_record_is_none(line: bytes) -> None:
     assert read_line(line) is NoRecord.SOMETHING_ELSE
+
+
+def test_a_line_of_cef_that_ends_too_early_was_cut_off() -> None:
+    line = CEF % (b"w", b"0", HASH.encode())
+
+    assert isinstance(read_line(line), Copied)
+    assert read_line(line.partition(b" flexString2")[0]) is NoRecord.CUT_OFF
 
 
 def test_a_name_of_a_log_that_is_none_is_passed_over() -> None:

@@ -1,5 +1,6 @@
 """Every sealed record has a proof that stands alone, found by few reads; nothing else has one."""
 
+import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from broker.audit.notes import NoteRefused
-from broker.audit.seal.integrity import NotSealed
+from broker.audit.record import RECORD_DECODER
+from broker.audit.seal.integrity import NotSealed, Unproved
 from broker.audit.seal.proof import Proof
 from broker.audit.seal.prover import Prover
+from broker.audit.seal.store import CheckpointStore
 from broker.audit.segments import AuditLogRefused, find_segments
 from tests.audit.seal.logs import Log, lines_of
 from tests.audit.seal.signers import KeysInMemory, signer_of
@@ -95,13 +98,85 @@ def test_a_tree_that_is_lost_or_damaged_is_made_again_from_the_record(
 
 
 def test_a_record_that_was_changed_after_it_was_sealed_is_not_proved(copy: Path) -> None:
-    path = copy / "a.000001.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"permit"', b'"denied"', 1))
-    with pytest.raises(AuditLogRefused, match="is not the one that was sealed"):
-        Prover(copy).prove("a", 1)
+    changed(copy / "a.000001.jsonl", 2)
+    prover = Prover(copy)
+    refused = "the path does not lead to the root that was signed"
+    for _ in range(2):
+        # Once the tree was made again, it is not made for each.
+        place, sentence = unproved(prover, 1)
+        assert place == "a.000001.jsonl:2"
+        assert sentence == f"the record is not the one that was sealed: {refused}"
 
 
-def test_a_record_that_is_gone_is_not_proved(copy: Path) -> None:
+def test_a_record_whose_whole_segment_is_gone_is_not_proved(copy: Path) -> None:
     (copy / "a.000001.jsonl").unlink()
-    with pytest.raises(AuditLogRefused, match="sealed and is gone"):
+    with pytest.raises(AuditLogRefused, match="sealed and is gone") as refused:
         Prover(copy).prove("a", 1)
+    assert not isinstance(refused.value, Unproved)
+
+
+def changed(path: Path, number: int, *, to: bytes | None = None) -> None:
+    """One line of a file is another; an empty one is none."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    line = lines[number - 1]
+    lines[number - 1] = line.replace(b'"permit"', b'"denied"') if to is None else to
+    assert lines[number - 1] != line
+    path.write_bytes(b"".join(lines))
+
+
+def unproved(prover: Prover, seq: int) -> tuple[str, str]:
+    """The place that keeps a record of ``a`` from being proved, and why."""
+    with pytest.raises(Unproved) as refused:
+        prover.prove("a", seq)
+    found = refused.value
+    assert str(found) == f"{found.place}: {found.sentence}"
+    return found.place, found.sentence
+
+
+def test_a_record_that_was_cut_out_is_missed_where_it_stood(copy: Path) -> None:
+    changed(copy / "a.000001.jsonl", 3, to=b"")
+    gone = "the record of a with seq 2 was sealed and is gone"
+    assert unproved(Prover(copy), 2) == ("a.000001.jsonl:3", gone)
+
+
+def test_records_that_were_cut_off_are_missed_behind_the_last_that_is_there(copy: Path) -> None:
+    path = copy / "a.000001.jsonl"
+    count = path.read_bytes().count(b"\n")
+    changed(path, count, to=b"")
+    gone = f"the record of a with seq {count - 1} was sealed and is gone"
+    assert unproved(Prover(copy), count - 1) == (f"a.000001.jsonl:{count}", gone)
+
+
+def test_a_line_that_is_no_record_is_named(copy: Path) -> None:
+    changed(copy / "a.000001.jsonl", 3, to=b"{}\n")
+    assert unproved(Prover(copy), 2) == ("a.000001.jsonl:3", "the line is no record")
+
+
+def test_a_segment_that_does_not_begin_with_a_record_is_named_for_what_it_held(copy: Path) -> None:
+    second = copy / "a.000002.jsonl"
+    seq = RECORD_DECODER.decode(second.read_bytes().splitlines()[1]).seq
+    changed(second, 1, to=b"{}\n")
+    assert unproved(Prover(copy), seq) == ("a.000002.jsonl:1", "the line is no record")
+    # What stands before it is proved as ever.
+    Prover(copy).prove("a", 1)
+
+
+def test_where_the_tree_is_lost_as_well_the_first_line_that_does_not_fit_is_named(
+    copy: Path,
+) -> None:
+    shutil.rmtree(copy / "tree")
+    changed(copy / "a.000001.jsonl", 2)
+    place, sentence = unproved(Prover(copy), 3)
+    assert place == "a.000001.jsonl:2"
+    assert sentence == "the record was changed after it was written"
+
+
+def test_where_nothing_tells_which_line_was_changed_none_is_blamed(copy: Path) -> None:
+    last = CheckpointStore(copy).last()
+    assert last is not None
+    root, other = (base64.b64encode(one) for one in (last.checkpoint.root, bytes(32)))
+    (path,) = CheckpointStore(copy).files().values()
+    path.write_bytes(path.read_bytes().replace(root, other))
+    with pytest.raises(AuditLogRefused, match="not the one that was sealed") as refused:
+        Prover(copy).prove("a", 1)
+    assert not isinstance(refused.value, Unproved)

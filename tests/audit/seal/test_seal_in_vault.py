@@ -1,6 +1,7 @@
 """Sealing with a key in a real OpenBao, which rotates it, limits it, exports it, and goes away."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from broker.audit.seal.anchor import Anchor, AnchorConflict, anchored_note
 from broker.audit.seal.keys import NamedSigner
 from broker.audit.seal.sealer import Sealer
 from broker.audit.seal.store import CheckpointStore, Kept
+from broker.audit.telling.handover import NotSigned, SignedHandover
+from broker.audit.telling.manifest import Manifest, Standing, opened
 from broker.errors import TemporarilyUnavailable
 from broker.keys.record_vault import VaultDocument
 from broker.keys.vault_audit import VaultAuditKey
@@ -19,6 +22,21 @@ from tests.audit.seal.logs import Log
 from tests.audit.seal.signers import ORIGIN
 from tests.openbao import AppRole, OpenBao, started
 
+MANIFEST = Manifest(
+    origin=ORIGIN,
+    format="csv",
+    query="{}",
+    count=0,
+    first=None,
+    last=None,
+    file="audit.csv",
+    size=0,
+    sha256="0" * 64,
+    checkpoint=None,
+    unread={},
+    time="2026-11-22T08:00:00.000000Z",
+    by="olga, on the auditor's pages",
+)
 LOG = "kv/data/broker/keys/checkpoint/0123456789abcdef"
 
 
@@ -135,3 +153,27 @@ def test_the_newest_checkpoint_is_in_the_key_value_engine_and_nothing_else_is_ov
         anchor.step(sealed(log, sealer))
     assert anchored_note(document) == "somebody else's"
     sealer.close()
+
+
+def test_vault_signs_what_is_handed_over_and_nothing_is_while_it_is_away(
+    bao: OpenBao, role: AppRole, log: Log
+) -> None:
+    signer = signer_in(bao, role, "broker-audit")
+    sealer = sealer_with(log, signer)
+    kept = sealed(log, sealer)
+    sealer.close()
+    handover = SignedHandover(log.directory, signer_in(bao, role, "broker-audit"))
+    terms = handover.signing_terms()
+    told = replace(MANIFEST, checkpoint=terms.checkpoint)
+    assert opened(handover.signed_manifest(told, terms), signer.keys()) == told
+    assert terms.checkpoint == Standing(kept.checkpoint.digest, kept.checkpoint.size)
+
+    bao.seal()
+    try:
+        # Which keys there are is known for a minute, so it is the signature that fails first.
+        with pytest.raises(NotSigned, match="vault: sealed"):
+            handover.signed_manifest(told, terms)
+        with pytest.raises(NotSigned, match="vault: sealed"):
+            handover.signing_terms()
+    finally:
+        bao.unseal()

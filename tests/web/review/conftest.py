@@ -1,5 +1,7 @@
 """The auditor's pages over a day of a broker."""
 
+import io
+import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -27,10 +29,24 @@ def client(story: Story) -> TestClient:
 
 def desk_of(story: Story, **others: object) -> Desk:
     """A desk over a story, whose clock stands still."""
-    facts = {"reader": story.reader, "proofs": story, "clock": lambda: NOW, **others}
+    facts = {
+        "reader": story.reader,
+        "proofs": story,
+        "handover": story.handover,
+        "clock": lambda: NOW,
+        **others,
+    }
     return Desk(**facts)  # type: ignore[arg-type] # The test names what it replaces.
 
 
 def client_of(desk: Desk) -> TestClient:
     """A program that asks for the pages of a desk."""
     return TestClient(Starlette(routes=review_routes(desk)), follow_redirects=False)
+
+
+def file_in(archive: bytes) -> str:
+    """The records of a download, without their manifest."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as found:
+        file, manifest = found.namelist()
+        assert manifest == f"{file}.manifest"
+        return found.read(file).decode()

@@ -12,6 +12,7 @@ from broker.audit.record import VERSION, InputFact, KeyChangeFact, Record, Scope
 from broker.audit.seal.integrity import Integrity
 from broker.audit.seal.prover import Prover
 from broker.audit.seal.sealer import Sealer
+from broker.audit.telling.handover import SignedHandover
 from broker.oauth import (
     GRANT_CLIENT_CREDENTIALS,
     GRANT_JWT_BEARER,
@@ -48,9 +49,11 @@ class Story:
         self.directory = directory
         self.chains: dict[str, DiskChain] = {}
         self.reader = SqliteAuditReader(directory)
-        self.signer = signer_of(KeysInMemory())
+        self.keys = KeysInMemory()
+        self.signer = signer_of(self.keys)
         self.sealer = Sealer(directory, self.signer, origin=ORIGIN, now=lambda: NOW)
         self.prover = Prover(directory, self.signer.keys)
+        self.handover = SignedHandover(directory, self.signer)
 
     def tell(self, *records: Record, writer: str = "http-0") -> None:
         """Add records to a chain, and let the index know."""

@@ -19,11 +19,11 @@ from broker.config import load_settings
 from broker.interfaces import AuditEntry
 from broker.model import RequestContext
 from broker.people import open_pseudonyms
+from broker.web.review.download import SessionOver
 from broker.web.review.live import Streams
-from broker.web.review.pages import SessionOver
 from broker.web.review.routes import review_routes
 from tests.fakes import RecordingAuditLog
-from tests.web.review.conftest import client_of, desk_of
+from tests.web.review.conftest import client_of, desk_of, file_in
 from tests.web.review.story import NOW, Story, issue
 
 
@@ -110,7 +110,7 @@ def test_what_is_found_is_asked_for_by_its_id(asked: Asked) -> None:
 
 def test_an_export_tells_how_much_it_gave(asked: Asked) -> None:
     browser, witness = asked
-    lines = browser.get("/audit/export?format=ndjson").text.count("\n")
+    lines = file_in(browser.get("/audit/export?format=ndjson").content).count("\n")
     assert lines > 1_200
     assert witness.records[-1]["found"] == lines
 

@@ -1,0 +1,95 @@
+"""Files on their way to an auditor: few at once, each for a limited time, and none that only looks whole."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from broker.web.review.desk import Desk, Look, TooBusy
+from broker.web.review.export import LONGEST, Exporting
+
+DOWNLOADS: Final = 8
+"""No more files are on their way at once."""
+
+_GRACE: Final = 60.0
+"""How long the end of a file may take whose time is over, in seconds."""
+
+
+class SessionOver(Exception):
+    """Whoever asked is not logged in any more."""
+
+
+def as_file(name: str) -> Mapping[str, str]:
+    """The header that has a browser keep an answer as a file of this name."""
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+class Downloads:
+    """The files that are on their way. ``longest`` is in seconds, and for all of an answer."""
+
+    def __init__(self, *, most: int = DOWNLOADS, longest: float = LONGEST + _GRACE) -> None:
+        self._most = most
+        self._longest = longest
+        self._open = 0
+
+    async def answer(
+        self, request: Request, desk: Desk, look: Look, exporting: Exporting
+    ) -> Response:
+        """
+        The archive, which is on record before its first byte leaves.
+
+        An error in the first piece is still told by a page of its own. One that comes later, the end of the
+        session and of the time have the server break the answer off.
+        """
+        if self._open >= self._most:
+            raise TooBusy("Too many files are on their way.")
+        first = await desk.show(
+            request,
+            look,
+            exporting.first_piece,
+            size=lambda _: exporting.expected,
+            is_signed=True,
+        )
+
+        async def whole() -> AsyncIterator[bytes]:
+            piece = first
+            while True:
+                if not desk.may_still_look(request):
+                    raise SessionOver
+                yield piece
+                if exporting.is_whole:
+                    return
+                if exporting.is_read:
+                    piece = await desk.ask_signer(exporting.last_piece)
+                else:
+                    piece = await desk.ask(exporting.next_piece)
+
+        return _Download(whole(), as_file(f"{exporting.name}.zip"), self)
+
+    @asynccontextmanager
+    async def under_way(self) -> AsyncIterator[None]:
+        """One more is on its way until the end of the block, which comes in time."""
+        self._open += 1
+        try:
+            async with asyncio.timeout(self._longest):
+                yield
+        finally:
+            self._open -= 1
+
+
+class _Download(StreamingResponse):
+    """An archive that is counted while it is sent."""
+
+    def __init__(
+        self, pieces: AsyncIterator[bytes], headers: Mapping[str, str], downloads: Downloads
+    ) -> None:
+        super().__init__(pieces, media_type="application/zip", headers=headers)
+        self._downloads = downloads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._downloads.under_way():
+            await super().__call__(scope, receive, send)

@@ -417,19 +417,7 @@ def vault_record(session: VaultSession) -> VaultRecord:
     return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
 
 
-@pytest.fixture
-def patience_with_vault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the broker opens by its settings gives Vault as long as a slow machine takes."""
-    for opens, name in (
-        (vault_server, "read_timeout"),
-        (VaultTransitKeyStore.__init__, "sign_deadline"),
-    ):
-        usual = opens.__kwdefaults__
-        assert usual is not None
-        monkeypatch.setitem(usual, name, 15.0)
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Return as soon as the condition holds; fails the test if it does not within the time."""
     until = time.monotonic() + seconds
     while not condition():
@@ -499,3 +487,15 @@ def single_key(bao: OpenBao) -> Transit:
 def own_transit(own_openbao: OpenBao) -> Transit:
     """An ES256 key in a server of one's own."""
     return single_key(own_openbao)
+
+
+@pytest.fixture
+def patience_with_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the broker opens by its settings gives Vault as long as a slow machine takes."""
+    for opens, name in (
+        (vault_server, "read_timeout"),
+        (VaultTransitKeyStore.__init__, "sign_deadline"),
+    ):
+        usual = opens.__kwdefaults__
+        assert usual is not None
+        monkeypatch.setitem(usual, name, 15.0)

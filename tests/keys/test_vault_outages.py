@@ -18,10 +18,8 @@ from tests.openbao import LEAD, SCHEDULE, OpenBao, Transit, single_key, wait_unt
 
 pytestmark = pytest.mark.openbao
 
-# In seconds. What the rows ask of a machine that does nothing else is shorter in part; nothing here comes
-# about by waiting longer, and a caller who waits does so for the deadline at least.
-RECOVERY_SECONDS = 30.0
-DETECTION_SECONDS = 30.0
+RECOVERY_SECONDS = 5.0
+DETECTION_SECONDS = 5.0
 REFUSAL_SECONDS = 0.3
 DEADLINE = 1.5
 PATIENCE = 1.0
@@ -64,9 +62,9 @@ class Load:
                 self.signed += 1
                 self.wrong += is_wrong
 
-    def slow_refusals(self) -> int:
-        """How many refusals took long; where all who call have no turn for a while, one of each does."""
-        return sum(one >= REFUSAL_SECONDS for one in self.refusals)
+    def p99_of_refusals(self) -> float:
+        """The seconds within which 99 of 100 refusals came."""
+        return sorted(self.refusals)[int(len(self.refusals) * 0.99)]
 
 
 @contextmanager
@@ -176,8 +174,8 @@ def test_under_load_an_outage_means_fast_refusals_and_no_wrong_signature_and_end
         wait_until(lambda: load.signed > signed + 50, seconds=RECOVERY_SECONDS)
 
     assert load.wrong == 0
-    assert load.slow_refusals() * 20 < len(load.refusals)
-    assert load.slowest < DEADLINE + 20
+    assert load.p99_of_refusals() < REFUSAL_SECONDS
+    assert load.slowest < DEADLINE + 5
 
 
 @pytest.mark.requirement("R-05")

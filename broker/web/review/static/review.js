@@ -35,7 +35,7 @@
       const later = touchedSince(before);
       const isOutside = hasLeftFor(document.activeElement, before);
       const isUnfolded = Boolean(document.getElementById("further")?.open);
-      main().replaceChildren(...next.childNodes);
+      replace(next.childNodes);
       begin();
       if (isUnfolded) document.getElementById("further")?.setAttribute("open", "");
       if (!isOutside) refocus(focus);
@@ -46,6 +46,14 @@
     } finally {
       if (!signal.aborted) main().classList.remove("busy");
     }
+  }
+
+  /* A field that is taken away with what was written in it says that it changed. */
+  let isReplacing = false;
+  function replace(nodes) {
+    isReplacing = true;
+    main().replaceChildren(...nodes);
+    isReplacing = false;
   }
 
   const parts = () => [...main().querySelectorAll(":is(input, select, summary)[id]")];
@@ -111,7 +119,7 @@
 
   document.addEventListener("change", (event) => {
     const form = event.target.form;
-    if (form && form.matches("form[data-swap]")) form.requestSubmit();
+    if (!isReplacing && form && form.matches("form[data-swap]")) form.requestSubmit();
   });
 
   window.addEventListener("popstate", () => {

@@ -63,7 +63,7 @@ def test_of_sixty_four_redemptions_of_an_assertion_at_once_on_both_faces_one_get
             assert settled(connected, lambda: redeem(wiki.setting)).is_granted
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(requests[number])
 
         answers = list(pool.map(use, range(AT_ONCE)))

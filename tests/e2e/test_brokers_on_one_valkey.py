@@ -124,7 +124,7 @@ def test_of_sixty_four_uses_at_once_at_both_brokers_one_gets_a_token(pair: Pair)
         ]
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(parameters)
 
         answers = list(pool.map(use, range(AT_ONCE)))
@@ -187,7 +187,7 @@ def test_a_flush_under_both_brokers_lets_nothing_work_twice(pair: Pair) -> None:
         again = other.exchange(exchange(pair.setting) | used[-1])
         assert again.error in {UNABLE, "invalid_client"}
         for broker in pair.both:
-            until(partial(is_unready, broker), seconds=10, what="it is not ready")
+            until(partial(is_unready, broker), seconds=30, what="it is not ready")
         pair.wait_until_ready()
         assert other.exchange(exchange(pair.setting) | used[-1]).error == UNABLE
         assert settled(other, fresh).is_granted
@@ -209,15 +209,15 @@ def test_a_broker_that_is_cut_off_from_the_store_serves_nobody_while_the_other_s
         try:
             for one in theirs:
                 assert one.exchange(exchange(pair.setting)).error == UNABLE
-            until(partial(is_unready, pair.second), seconds=10, what="it is not ready")
+            until(partial(is_unready, pair.second), seconds=30, what="it is not ready")
             for one in ours:
                 assert settled(one, lambda: exchange(pair.setting)).is_granted
-            assert pair.first.is_ready()
+            pair.first.wait_until_ready()
         finally:
             pair.line.mend()
             pair.line.end_connections()
 
-        until(pair.second.is_ready, seconds=10, what="it is ready again")
+        until(pair.second.is_ready, seconds=30, what="it is ready again")
         for one in theirs:
             assert settled(one, lambda: exchange(pair.setting)).is_granted
 
@@ -230,13 +230,13 @@ def test_without_the_store_nobody_is_served_and_with_it_everybody_is(pair: Pair)
             for face in FACES:
                 with wire(face, broker.setting) as one:
                     assert one.exchange(exchange(pair.setting)).error == UNABLE
-            until(partial(is_unready, broker), seconds=10, what="it is not ready")
+            until(partial(is_unready, broker), seconds=30, what="it is not ready")
             assert "replay_store_unavailable" in broker.findings()
     finally:
         pair.valkey.thaw()
 
     for broker in pair.both:
-        until(broker.is_ready, seconds=10, what="it is ready again")
+        until(broker.is_ready, seconds=30, what="it is ready again")
         for face in FACES:
             with wire(face, broker.setting) as one:
                 assert settled(one, lambda: exchange(pair.setting)).is_granted

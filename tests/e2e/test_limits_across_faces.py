@@ -29,4 +29,4 @@ def test_a_client_has_one_quota_at_both_faces(starting: Starting, tmp_path: Path
     refused = [one for one in broker.records() if one["decision"] == "deny"]
     assert [one["reason"] for one in refused] == ["client_limit"] * 2, "one of each worker"
     line = 'broker_turned_away_total{face="http",reason="client_limit"} 3.0'
-    until(lambda: line in broker.page("/metrics"), seconds=10, what="it is counted")
+    until(lambda: line in broker.page("/metrics"), seconds=30, what="it is counted")

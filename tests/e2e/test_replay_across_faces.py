@@ -53,7 +53,7 @@ def test_of_sixty_four_uses_of_an_assertion_at_once_on_both_faces_one_gets_a_tok
             assert settled(connected, lambda: exchange(broker.setting)).is_granted
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(parameters)
 
         answers = list(pool.map(use, range(AT_ONCE)))

@@ -409,7 +409,7 @@ def vault_record(session: VaultSession) -> VaultRecord:
     return VaultRecord(VaultDocument(session, mount="kv", path="broker/keys/record"))
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Return as soon as the condition holds; fails the test if it does not within the time."""
     until = time.monotonic() + seconds
     while not condition():

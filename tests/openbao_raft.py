@@ -1,6 +1,5 @@
 """Several OpenBao servers that share what they store: one leads, the others stand by."""
 
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import urllib3
 
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.openbao import OpenBao, wait_until
+from tests.ports import free_port
 
 _LEADS: Final = 200
 _STANDS_BY: Final = 429
@@ -31,8 +31,7 @@ class Node(OpenBao):
         self.door = door
         self.door_url = f"http://127.0.0.1:{door.port}"
         door.retarget(self.port)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._cluster = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._cluster = f"127.0.0.1:{free_port()}"
 
     @property
     def leads(self) -> bool:

@@ -32,7 +32,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan(
         folder=tmp_path_factory.mktemp("bench"),
         rounds=1,
-        seconds=0.2,
+        seconds=0.5,
         connections=2,
         server=core_,
         caller=core_,
@@ -58,7 +58,7 @@ def test_requests_are_granted_on_both_faces_and_each_line_has_its_figures(
         Lane(f"{face} {kind.name}", server, stream(setting, kind, face), {"face": face})
         for kind, face in _ASKED
     ]
-    race = Race(plan, lanes, warm_up=0.1)
+    race = Race(plan, lanes, warm_up=0.3)
 
     found = lines(lanes, race.at_capacity(), race.at_half(lanes[:1]))
 
@@ -73,7 +73,7 @@ def test_a_refused_request_is_right_where_refusals_are_measured(
     setting, server = broker
     lanes = [Lane(face, server, stream(setting, _FORGED, face), {}) for face in FACES]
 
-    assert set(Race(plan, lanes, warm_up=0.1).at_capacity()) == set(FACES)
+    assert set(Race(plan, lanes, warm_up=0.3).at_capacity()) == set(FACES)
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -83,7 +83,7 @@ def test_wrong_answers_end_the_run(plan: Plan, broker: tuple[Setting, Server], f
     lane = Lane("forged", server, replace(forged, is_granted=True), {})
 
     with pytest.raises(RuntimeError, match=r"forged: \d+ of \d+ answers were wrong"):
-        Race(plan, [lane], warm_up=0.1)
+        Race(plan, [lane], warm_up=0.3)
 
 
 def test_the_core_is_measured_decided_from_memory_and_anew(plan: Plan) -> None:
@@ -184,7 +184,7 @@ def _job(listener: "_Listener", requests: Path) -> Job:
         is_repeatable=False,
         is_granted=True,
         connections=1,
-        seconds=5,
+        seconds=30,
         rate=0,
         cores=(0,),
     )
@@ -212,5 +212,5 @@ class _Listener:
 
     def close(self) -> None:
         """Stop listening; the thread ends with its connection."""
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=60)
         self._socket.close()

@@ -186,11 +186,11 @@ def serving(app: Application) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        until(lambda: server.started, seconds=20, what="the server has started")
+        until(lambda: server.started, seconds=60, what="the server has started")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         listener.close()
 
 

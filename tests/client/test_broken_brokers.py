@@ -40,6 +40,9 @@ from tests.harness import decode_claims
 from tests.idp import signer
 
 API = "https://api.example"
+LONG = 30.0
+"""Seconds that a server takes which is slow on purpose."""
+
 SECRET = Secret("tickets", "s3cret")
 GRANTED = {"access_token": "new", "token_type": "Bearer", "expires_in": 300}
 BUSY = {"error": "temporarily_unavailable", "error_description": "Come back later."}
@@ -134,7 +137,7 @@ def test_a_broker_that_wants_more_time_than_there_is_is_not_asked_again(place: P
     place.http.script.append(told(BUSY, 503, Retry_After="60"))
     facts = {"error": "temporarily_unavailable"}
     place.grpc.script.append(failure(grpc.StatusCode.UNAVAILABLE, facts, retry_after=60))
-    held = place.hold(patience=Patience(deadline=2.0))
+    held = place.hold(patience=Patience(deadline=30.0))
 
     with pytest.raises(Unavailable) as caught:
         held.do(exchange)
@@ -151,7 +154,7 @@ def test_a_broker_that_says_nothing_is_waited_for_until_the_deadline(place: Plac
     with pytest.raises(Unavailable):
         held.do(exchange)
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < LONG / 2
 
 
 def test_who_has_no_time_at_all_asks_nothing(place: Place) -> None:
@@ -163,14 +166,14 @@ def test_who_has_no_time_at_all_asks_nothing(place: Place) -> None:
 
 @pytest.mark.parametrize("way", ["http-async", "http-sync"], indirect=True)
 def test_an_answer_that_drips_is_waited_for_until_the_deadline(place: Place) -> None:
-    place.http.script.append(Reply(200, b" " * 400, drip=0.05))
+    place.http.script.append(Reply(200, b" " * 400, drip=LONG / 400))
     held = place.hold(patience=Patience(deadline=0.5))
     begun = time.monotonic()
 
     with pytest.raises(Unavailable, match="in time"):
         held.do(exchange)
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < LONG / 2
 
 
 def test_a_refusal_is_final(place: Place) -> None:

@@ -335,18 +335,18 @@ def test_a_call_that_is_given_up_is_given_up_at_the_server_too(
     def wait(context: grpc.ServicerContext) -> None:
         context.add_callback(ended.set)
         begun.set()
-        until(lambda: not context.is_active(), seconds=20, what="the call has ended")
+        until(lambda: not context.is_active(), seconds=60, what="the call has ended")
 
     plain.while_asked = wait
 
     async def run() -> None:
         async with on_loopback(scene, plain) as channel:
             calling = asyncio.create_task(call(channel, "unary_unary"))
-            await asyncio.to_thread(begun.wait, 10)
+            await asyncio.to_thread(begun.wait, 60)
             calling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await calling
-            assert await asyncio.to_thread(ended.wait, 10)
+            assert await asyncio.to_thread(ended.wait, 60)
 
     asyncio.run(run())
 

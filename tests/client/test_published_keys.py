@@ -26,6 +26,7 @@ from tests.client.receiving import (
     good_token,
     receiver,
 )
+from tests.e2e.patience import until
 from tests.idp import signer
 
 RSA = signer("broker-rsa", "RS256")
@@ -133,7 +134,7 @@ def test_what_the_server_says_of_freshness_is_heard(
     for _ in range(2):
         flight = source.flight_for("broker-at", "ES256")
         if flight is not None:
-            flight.result(5)
+            flight.result(60)
         now[0] += 15
 
     assert len(server.asked) == loads
@@ -246,7 +247,7 @@ class Publisher:
         """Whether the source knows the key, after all waiting."""
         flight = self.source.flight_for(kid, "ES256")
         if flight is not None:
-            flight.result(5)
+            flight.result(60)
         try:
             self.source.find(kid, "ES256")
         except TokenRejected:
@@ -258,7 +259,7 @@ class Publisher:
         with self.source._lock:
             flight = self.source._flight
         if flight is not None:
-            flight.result(5)
+            flight.result(60)
 
 
 @pytest.fixture
@@ -366,7 +367,7 @@ def test_while_a_server_hangs_keys_that_are_held_are_not_waited_for_again_and_ag
     publisher.now += 100
     first = source.flight_for("broker-at", "ES256")
     assert first is not None
-    first.result(5)
+    first.result(60)
 
     for _ in range(5):
         publisher.now += 10
@@ -378,23 +379,25 @@ def test_while_a_server_hangs_keys_that_are_held_are_not_waited_for_again_and_ag
 
 
 def test_a_fetch_that_never_ends_does_not_block_the_next() -> None:
-    gate, now = threading.Event(), [1000.0]
+    gate, begun, now = threading.Event(), threading.Event(), [1000.0]
 
     def load(_within: float) -> tuple[KeySet, float | None]:
         if now[0] == 1000:
-            gate.wait(30)
+            begun.set()
+            gate.wait(60)
             raise NotFetched("It came too late.")
         return read_key_set(BROKER_KEY.jwks, ("ES256",)), None
 
     source = KeySource(load, schedule=SCHEDULE, monotonic=lambda: now[0])
     stuck = source.flight_for("broker-at", "ES256")
+    assert begun.wait(60)
     now[0] += 10
     second = source.flight_for("broker-at", "ES256")
     assert stuck is not None
     assert second is not None
-    second.result(5)
+    second.result(60)
     gate.set()
-    stuck.result(5)
+    stuck.result(60)
 
     assert source.find("broker-at", "ES256").algorithm == "ES256"
 
@@ -405,7 +408,7 @@ def test_a_server_that_never_comes_to_an_end_holds_four_threads_and_no_more() ->
     def load(_within: float) -> tuple[KeySet, float | None]:
         loads.append(1)
         if not gate.is_set():
-            gate.wait(30)
+            gate.wait(60)
             raise NotFetched("It came too late.")
         return read_key_set(BROKER_KEY.jwks, ("ES256",)), None
 
@@ -418,13 +421,15 @@ def test_a_server_that_never_comes_to_an_end_holds_four_threads_and_no_more() ->
         source.find("broker-at", "ES256")
     begun = [one for one in flights if one is not None]
     assert len(begun) == 4
+    # A thread that came only now would find the gate open.
+    until(lambda: len(loads) == 4, seconds=30, what="all four are under way")
 
     gate.set()
-    wait(begun, timeout=5)
+    wait(begun, timeout=60)
     assert len(loads) == 4
     last = source.flight_for("broker-at", "ES256")
     assert last is not None
-    last.result(5)
+    last.result(60)
     assert source.find("broker-at", "ES256").algorithm == "ES256"
 
 

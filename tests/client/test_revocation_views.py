@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,8 @@ from broker.rpc.streams import StreamListener
 from tests.client.key_server import running_key_server
 from tests.client.receiving import BROKER_KEY, RESOURCE, good_claims, good_token
 from tests.client.receiving import NOW as VERIFIER_NOW
-from tests.rpc.listening import Streaming, until
+from tests.e2e.patience import is_swift
+from tests.rpc.listening import PATIENCE, Streaming, until
 from tests.world import NOW, WEB_SECRET, Cast
 
 KINDS = ("async", "sync")
@@ -36,7 +38,7 @@ class Holder(Protocol):
 
     view: RevocationView | SyncRevocationView
 
-    def caught_up(self, within: float = 10.0) -> None: ...
+    def caught_up(self, within: float = PATIENCE) -> None: ...
     def close(self) -> None: ...
 
 
@@ -47,7 +49,7 @@ class InThreads:
         self.view: SyncRevocationView = make(SyncRevocationView)
         self.view.start()
 
-    def caught_up(self, within: float = 10.0) -> None:
+    def caught_up(self, within: float = PATIENCE) -> None:
         self.view.caught_up(within)
 
     def close(self) -> None:
@@ -68,15 +70,15 @@ class InAnEventLoop:
         self.view.start()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * PATIENCE)
 
-    def caught_up(self, within: float = 10.0) -> None:
+    def caught_up(self, within: float = PATIENCE) -> None:
         self._run(self.view.caught_up(within))
 
     def close(self) -> None:
         self._run(self.view.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
 
@@ -132,26 +134,32 @@ def test_a_view_refuses_what_is_withdrawn_within_a_second(
     holder.caught_up()
     # What was known at first may be a quarter of a second old.
     until(lambda: is_refused(holder, "before"))
-    assert not is_refused(holder)
+    names = (f"T-{number}" for number in count())
 
-    streaming.state.revoke("T-1", END)
-    began = time.monotonic()
-    until(lambda: is_refused(holder))
+    def seconds_until_refused() -> float:
+        name = next(names)
+        assert not is_refused(holder, name)
+        streaming.state.revoke(name, END)
+        began = time.monotonic()
+        until(lambda: is_refused(holder, name))
+        return time.monotonic() - began
 
-    assert time.monotonic() - began < 1.0
+    assert is_swift(seconds_until_refused, seconds=1.0)
 
 
 def test_a_view_is_never_much_older_than_a_second(streaming: Streaming, holding: Holding) -> None:
     holder = holding(streaming)
     holder.caught_up()
 
-    ages = []
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
-        ages.append(holder.view.age)
-        time.sleep(0.05)
+    def oldest() -> float:
+        ages = []
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            ages.append(holder.view.age)
+            time.sleep(0.05)
+        return max(ages)
 
-    assert max(ages) < 2.0
+    assert is_swift(oldest, seconds=2.0)
 
 
 def test_a_view_that_is_not_listening_yet_refuses_everything() -> None:
@@ -179,11 +187,16 @@ def test_when_the_broker_is_gone_the_view_grows_stale_and_when_it_is_back_it_hea
         holder = holding(first, max_age=3.0)
         holder.caught_up()
         address = f"127.0.0.1:{first.port}"
-    gone_at = time.monotonic()
-    assert not is_stale(holder)
 
-    until(lambda: is_stale(holder))
-    assert time.monotonic() - gone_at < 3.5
+    def has_grown_stale() -> bool:
+        age_before = holder.view.age
+        if is_stale(holder):
+            assert holder.view.age > 3.0, "it was refused too early"
+            return True
+        assert age_before <= 3.0, "it counted for too long"
+        return False
+
+    until(has_grown_stale)
 
     with Streaming(listener=StreamListener(address)).running() as second:
         second.state.revoke("T-1", END)
@@ -226,17 +239,17 @@ def test_the_view_of_a_client_that_is_disabled_goes_stale(
     off = replace(Cast().client("web-s"), is_disabled=True)
     streaming.reload(Cast().with_client(off))
 
-    until(lambda: is_stale(holder))
-    assert "invalid_client" in holder.view.failure
+    until(lambda: is_stale(holder) and "invalid_client" in holder.view.failure)
 
 
 def test_one_stream_too_many_is_not_held(holding: Holding) -> None:
     with Streaming(limits=StreamLimits(of_one=1)).running() as streaming:
         holding(streaming).caught_up()
         other = holding(streaming)
+        until(lambda: "as many streams" in other.view.failure)
 
         with pytest.raises(StaleView) as stale:
-            other.caught_up(0.5)
+            other.caught_up(0.1)
 
     assert "as many streams as it may" in stale.value.detail
 
@@ -262,25 +275,23 @@ def test_a_closed_view_leaves_its_place_and_no_threads(
     holder.caught_up()
     until(lambda: streaming.places_taken() == 1)
 
-    began = time.monotonic()
     if isinstance(holder.view, SyncRevocationView):
         holder.view.close()
     else:
         holder._run(holder.view.aclose())  # type: ignore[attr-defined]
 
-    assert time.monotonic() - began < 2.0
     until(lambda: streaming.places_taken() == 0)
-    assert not [one for one in threading.enumerate() if one.name == "revocations"][1:]
+    until(lambda: not [one for one in threading.enumerate() if one.name == "revocations"])
 
 
 def test_as_a_context_a_view_listens_until_its_end(streaming: Streaming) -> None:
     target = f"127.0.0.1:{streaming.port}"
     with SyncRevocationView("https://sts.test", CREDENTIAL, target) as view:
-        view.caught_up()
+        view.caught_up(PATIENCE)
 
     async def hold() -> None:
         async with RevocationView("https://sts.test", CREDENTIAL, target) as view:
-            await view.caught_up()
+            await view.caught_up(PATIENCE)
 
     asyncio.run(hold())
     until(lambda: streaming.places_taken() == 0)
@@ -337,7 +348,7 @@ def test_a_verifier_with_a_view_refuses_a_withdrawn_token_and_everything_when_it
             verify(good_token(server.issuer))
 
         with view:
-            view.caught_up()
+            view.caught_up(PATIENCE)
             assert verify(good_token(server.issuer)).subject == "ann"
             streaming.state.revoke("T-1", END)
             until(lambda: view.refuses(good_claims(server.issuer)))

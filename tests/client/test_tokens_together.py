@@ -268,10 +268,10 @@ def test_threads_that_want_the_same_ask_once(scripted: ScriptedGrpc) -> None:
         ]
         for thread in threads:
             thread.start()
-        until(lambda: len(scripted.asked) == 1, seconds=10, what="the broker was asked")
+        until(lambda: len(scripted.asked) == 1, seconds=30, what="the broker was asked")
         scripted.gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
     assert len(found) == 5
     assert len(scripted.asked) == 1
@@ -284,7 +284,7 @@ def test_what_is_due_is_refreshed_by_itself_and_nobody_waits(scripted: ScriptedG
         first = broker.tokens_for("subject", [ONE, TWO])
         moment = 290.0
         assert broker.tokens_for("subject", [ONE, TWO]) == first
-        until(lambda: len(scripted.asked) == 3, seconds=10, what="both are refreshed")
+        until(lambda: len(scripted.asked) == 3, seconds=30, what="both are refreshed")
 
 
 def test_a_broker_that_is_closed_gives_nothing(scripted: ScriptedGrpc) -> None:

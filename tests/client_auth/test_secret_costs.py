@@ -69,7 +69,7 @@ def test_callers_beyond_the_short_queue_are_turned_away_at_once() -> None:
 
     def slow(_encoded: str, _raw: bytes) -> bool:
         working.set()
-        release.wait(10)
+        release.wait(120)
         return False
 
     object.__setattr__(checked, "_is_verified", slow)
@@ -78,11 +78,11 @@ def test_callers_beyond_the_short_queue_are_turned_away_at_once() -> None:
         threading.Thread(target=checked.is_one_of, args=(["wrong"], stored)) for _ in range(2)
     ]
     threads[0].start()
-    assert working.wait(5)
+    assert working.wait(60)
     threads[1].start()
     begun = time.monotonic()
     refused = 0
-    while refused == 0 and time.monotonic() < begun + 5:
+    while refused == 0 and time.monotonic() < begun + 60:
         # The second thread may still be on its way to its place in the queue.
         if checked._places._value == 0:
             with pytest.raises(TemporarilyUnavailable) as error:

@@ -61,7 +61,7 @@ def _recording() -> Subject:
 
 
 def _file(directory: Path) -> Subject:
-    log = FileAuditLog(directory, writer="w1", now=lambda: NOW)
+    log = FileAuditLog(directory, writer="w1", now=lambda: NOW, write_timeout=60)
 
     def records() -> list[Mapping[str, Any]]:
         found = [msgspec.to_builtins(record) for record in read_records(directory)]

@@ -40,7 +40,7 @@ def make_records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mak
             return FileRecord(tmp_path / "keys")
         bao: OpenBao = request.getfixturevalue("own_openbao")
         role = bao.rotator_role("rotator", may_rotate=())
-        sessions.append(VaultSession(VaultServer(bao.url, read_timeout=10), auth=role.auth))
+        sessions.append(VaultSession(VaultServer(bao.url, read_timeout=60), auth=role.auth))
         return vault_record(sessions[-1])
 
     yield make

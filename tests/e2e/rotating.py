@@ -24,7 +24,7 @@ def keys(broker: RunningBroker, *arguments: str) -> Any:
         [*command, "--config", str(broker.setting.file)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env=environment(),
     )

@@ -18,9 +18,9 @@ from tests.e2e.patience import until
 from tests.e2e.setting import ROOT, Setting
 
 PYTHON: Final = sys.executable
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 30.0
-_COMMAND_SECONDS: Final = 60.0
+START_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 60.0
+_COMMAND_SECONDS: Final = 180.0
 _LEASH: Final = Path(__file__).with_name("leash.py")
 
 
@@ -97,7 +97,7 @@ class RunningBroker:
         self.setting = setting
         setting.write()
         self._admin = f"http://127.0.0.1:{setting.ports.admin}"
-        self._http = urllib3.PoolManager(retries=False, timeout=5, headers={"Connection": "close"})
+        self._http = urllib3.PoolManager(retries=False, timeout=15, headers={"Connection": "close"})
         log = setting.directory / "broker.log"
         command = [PYTHON, *program, "serve", "--config", str(setting.file)]
         self.session = start(command, directory=setting.directory, log=log)
@@ -111,7 +111,7 @@ class RunningBroker:
         """
         self.wait_until_ready()
         steady_at = self._ready_since + RestartLimits().steady.total_seconds()
-        until(lambda: time.monotonic() > steady_at, seconds=60, what="the broker is steady")
+        until(lambda: time.monotonic() > steady_at, seconds=120, what="the broker is steady")
 
     def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
         """Return when readiness says so; fails the test when it does not in time, or it ended."""

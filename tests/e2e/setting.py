@@ -113,13 +113,18 @@ def new_setting(directory: Path, *, issuer_path: str = "", **sections: Any) -> S
         "grpc": {"reflection": True},
         "keys": {"store": "dev", "dev": {"directory": str(directory / "keys")}},
         "state": {"store": "sqlite", "directory": str(directory / "state")},
-        "audit": {"directory": str(directory / "audit")},
+        "audit": audit_section(directory / "audit"),
         "policies": str(POLICIES),
         "clients": [_desk(), _tickets()],
         "resources": _resources(),
         "issuers": [_idp()],
     }
     return replace(setting, document={**document, **sections})
+
+
+def audit_section(directory: Path, **more: Any) -> Document:
+    """The section of the audit log: a disk that many use is waited for as long as may be."""
+    return {"directory": str(directory), "write_timeout": "30s", **more}
 
 
 def _desk() -> Document:

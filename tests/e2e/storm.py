@@ -14,7 +14,7 @@ from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 
 FACES: Final = ("grpc", "http")
-BACK_SECONDS: Final = 30.0
+BACK_SECONDS: Final = 90.0
 
 _Process = Callable[[RunningBroker, str], int]
 

@@ -8,6 +8,7 @@ from threading import Barrier
 import pytest
 
 from tests.e2e.asserting import id_jag, idp_entry, redeem, wiki_setting
+from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import IDP
 from tests.e2e.wires import UNABLE, settled, wire
@@ -50,7 +51,30 @@ def test_of_sixty_four_redemptions_of_an_assertion_at_once_on_both_faces_one_get
     wiki: RunningBroker,
 ) -> None:
     """Each caller proves itself anew, so that the assertion alone decides who is first."""
-    token = id_jag(wiki.setting)
+    tokens: list[str] = []
+
+    def race() -> list[Answer]:
+        tokens.append(id_jag(wiki.setting))
+        return raced_for(wiki, tokens[-1])
+
+    # Whoever was the first may have to be told that the store is busy.
+    answers = until(race, seconds=120, what="one gets a token")
+
+    assert sum(answer.is_granted for answer in answers) == 1
+    refused = [answer for answer in answers if not answer.is_granted]
+    assert {answer.error for answer in refused} - {UNABLE} == {"invalid_grant"}
+    assert {answer.face for answer in refused} == {"http", "grpc"}
+    jti = decode_claims(tokens[-1])["jti"]
+    granted = [
+        one
+        for one in wiki.records()
+        if one["decision"] == "permit" and one["inputs"][0]["jti"] == jti
+    ]
+    assert [one["subject_issuer"] for one in granted] == [IDP]
+
+
+def raced_for(wiki: RunningBroker, token: str) -> list[Answer]:
+    """The answers to those who redeem a token at once; none when all were turned away."""
     requests = [redeem(wiki.setting, token) for _ in range(AT_ONCE)]
     gate = Barrier(PARTIES)
 
@@ -63,18 +87,8 @@ def test_of_sixty_four_redemptions_of_an_assertion_at_once_on_both_faces_one_get
             assert settled(connected, lambda: redeem(wiki.setting)).is_granted
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(requests[number])
 
         answers = list(pool.map(use, range(AT_ONCE)))
-
-    assert sum(answer.is_granted for answer in answers) == 1
-    refused = [answer for answer in answers if not answer.is_granted]
-    assert {answer.error for answer in refused} - {UNABLE} == {"invalid_grant"}
-    assert {answer.face for answer in refused} == {"http", "grpc"}
-    granted = [
-        one
-        for one in wiki.records()
-        if one["decision"] == "permit" and one["inputs"][0]["jti"] == decode_claims(token)["jti"]
-    ]
-    assert [one["subject_issuer"] for one in granted] == [IDP]
+    return answers if any(answer.is_granted for answer in answers) else []

@@ -14,7 +14,7 @@ import pytest
 from broker.oauth import GRANT_TOKEN_EXCHANGE
 from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
-from tests.e2e.setting import exchange, new_setting
+from tests.e2e.setting import audit_section, exchange, new_setting
 from tests.e2e.wires import UNABLE, Wire, settled, wire
 from tests.world import Parameters
 
@@ -41,8 +41,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def _on_volume(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     directory = tmp_path_factory.mktemp("on-volume")
-    audit = {"directory": str(volume / "audit")}
-    broker = RunningBroker(new_setting(directory, audit=audit))
+    broker = RunningBroker(new_setting(directory, audit=audit_section(volume / "audit")))
     try:
         broker.wait_until_ready()
         yield broker
@@ -94,7 +93,7 @@ def replaced(directory: Path) -> Iterator[None]:
 def assert_nothing_is_decided(faces: tuple[Wire, Wire], broker: RunningBroker) -> None:
     for face in faces:
         # What was allotted to the file before the disk was full may still hold a record or two.
-        until(partial(is_unable, face, broker), seconds=10, what="the disk is noticed")
+        until(partial(is_unable, face, broker), seconds=30, what="the disk is noticed")
         for parameters in (exchange(broker.setting), REFUSED) * 3:
             answer = face.exchange(parameters)
             assert answer.error == UNABLE
@@ -112,7 +111,7 @@ def is_able(face: Wire, broker: RunningBroker) -> bool:
 def assert_it_says_why_and_serves_what_needs_no_record(broker: RunningBroker) -> None:
     until(
         lambda: all(f"[-]{one}/audit failed" in broker.findings() for one in ("grpc-0", "http-0")),
-        seconds=10,
+        seconds=30,
         what="readiness names the audit check",
     )
     assert not broker.is_ready()
@@ -123,8 +122,8 @@ def assert_it_says_why_and_serves_what_needs_no_record(broker: RunningBroker) ->
 
 def assert_it_recovers_by_itself(faces: tuple[Wire, Wire], broker: RunningBroker) -> None:
     for face in faces:
-        until(partial(is_able, face, broker), seconds=5, what="tokens are issued again")
-    broker.wait_until_ready(10)
+        until(partial(is_able, face, broker), seconds=30, what="tokens are issued again")
+    broker.wait_until_ready()
     whole = broker.verify_audit()
     assert whole.returncode == 0, whole.stdout + whole.stderr
 

@@ -33,7 +33,7 @@ from tests.e2e.setting import (
     login,
     new_setting,
 )
-from tests.e2e.wires import wire
+from tests.e2e.wires import settled, wire
 from tests.idp import signer
 from tests.ports import free_port
 
@@ -54,11 +54,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
         setting.with_document(
             listen={**document["listen"], "streams": f"127.0.0.1:{free_port()}"},
             clients=[*document["clients"], reader],
-            audit={
-                "directory": document["audit"]["directory"],
-                "review": {},
-                "seal": {"every": "1s"},
-            },
+            audit={**document["audit"], "review": {}, "seal": {"every": "1s"}},
         )
     )
     try:
@@ -80,7 +76,8 @@ def test_an_issue_is_found_by_the_name_of_a_person_and_proved_over_grpc(
 ) -> None:
     setting, person = broker.setting, fresh_id()
     with wire("http", setting) as face:
-        answer = face.exchange({**login(setting), "subject_token": id_token(sub=person)})
+        asked = lambda: {**login(setting), "subject_token": id_token(sub=person)}  # noqa: E731 - asked anew.
+        answer = settled(face, asked)
     assert answer.is_granted, answer.everything
     with grpc.insecure_channel(setting.document["listen"]["streams"]) as channel:
         stub = AuditServiceStub(channel)
@@ -90,9 +87,9 @@ def test_an_issue_is_found_by_the_name_of_a_person_and_proved_over_grpc(
                 client_authentication=proof_of_reader(setting),
                 filter=AuditFilter(people=[person], decisions=["permit"]),
             )
-            return stub.ListEvents(request, timeout=10)
+            return stub.ListEvents(request, timeout=60)
 
-        until(lambda: len(found().events) == 1, seconds=20, what="it is indexed")
+        until(lambda: len(found().events) == 1, seconds=60, what="it is indexed")
         (event,) = found().events
 
         def proved() -> bool:
@@ -100,13 +97,13 @@ def test_an_issue_is_found_by_the_name_of_a_person_and_proved_over_grpc(
                 client_authentication=proof_of_reader(setting), event_id=event.event_id
             )
             try:
-                told = stub.ProveEvent(request, timeout=10)
+                told = stub.ProveEvent(request, timeout=60)
             except grpc.RpcError:
                 # It is not sealed yet.
                 return False
             return Proof.read(told.proof).record == event.line
 
-        until(proved, seconds=20, what="it is proved")
+        until(proved, seconds=60, what="it is proved")
     assert person not in event.line.decode()
     readings = broker.records("audit.read")
     assert {one["client_id"] for one in readings} == {READER}
@@ -117,11 +114,11 @@ def test_a_link_of_the_command_line_logs_one_browser_in(broker: RunningBroker) -
     origin = f"http://127.0.0.1:{broker.setting.ports.admin}"
     command = [PYTHON, "-m", "broker", "audit", "open", "--config", str(broker.setting.file)]
     made = subprocess.run(
-        [*command, "-o", "json"], env=environment(), capture_output=True, timeout=60, check=True
+        [*command, "-o", "json"], env=environment(), capture_output=True, timeout=180, check=True
     )
     url = json.loads(made.stdout)["url"]
     assert url.startswith(f"{origin}/audit/login/link/")
-    browser = urllib3.PoolManager(retries=False, timeout=10)
+    browser = urllib3.PoolManager(retries=False, timeout=60)
     assert browser.request("GET", url).status == 200
     fields = {"secret": url.rpartition("/")[2]}
 

@@ -46,6 +46,10 @@ def is_unready(broker: RunningBroker) -> bool:
     return not broker.is_ready()
 
 
+def says(broker: RunningBroker, why: str) -> bool:
+    return why in broker.findings()
+
+
 def reason_of(broker: RunningBroker, answer: Answer) -> str:
     """Why it was refused, as the record says that the answer names."""
     name = decision_id(answer)
@@ -55,16 +59,33 @@ def reason_of(broker: RunningBroker, answer: Answer) -> str:
 
 @pytest.mark.requirement("DOS-02")
 def test_a_client_has_one_quota_at_both_brokers(pair: Pair) -> None:
-    def ask(broker: RunningBroker, face: str) -> Answer:
+    def ask(broker: RunningBroker, face: str, client: str) -> Answer:
         with wire(face, broker.setting) as connected:
-            proof = by_assertion(assertion(pair.setting, FRUGAL))
+            proof = by_assertion(assertion(pair.setting, client))
             return connected.exchange(exchange(pair.setting) | proof)
 
-    answers = [ask(broker, face) for _ in range(4) for broker in pair.both for face in FACES]
+    for client in FRUGAL:
+        before = turns_apart(pair)
+        answers = [
+            ask(broker, face, client) for _ in range(4) for broker in pair.both for face in FACES
+        ]
+        # While the store does not answer at once, each process keeps quotas by itself.
+        was_together = before == turns_apart(pair) and before[0] == before[1]
+        if was_together and not {one.status for one in answers} & {"503", "UNAVAILABLE"}:
+            break
 
     # Whose token it is, it may not be exchanged by this client; but it proved who it is.
     assert [one.error for one in answers[:10]] == ["invalid_request"] * 10
     assert {one.status for one in answers[10:]} == {"429", "RESOURCE_EXHAUSTED"}
+
+
+def turns_apart(pair: Pair) -> tuple[int, int]:
+    """How often a process began to keep quotas by itself, and to share them again."""
+    apart, again = (
+        sum(len(broker.events(event)) for broker in pair.both)
+        for event in ("limits_kept_apart", "limits_shared_again")
+    )
+    return apart, again
 
 
 @pytest.mark.requirement("RPL-02", "P-B")
@@ -112,6 +133,16 @@ def test_an_identity_assertion_redeemed_at_one_is_refused_at_the_other(
 
 @pytest.mark.requirement("RPL-02", "P-B")
 def test_of_sixty_four_uses_at_once_at_both_brokers_one_gets_a_token(pair: Pair) -> None:
+    # Whoever was the first may have to be told that the store is slow.
+    answers = until(partial(raced_for, pair), seconds=120, what="one gets a token")
+
+    assert sum(answer.is_granted for answer in answers) == 1
+    refused = [answer for answer in answers if not answer.is_granted]
+    assert {answer.error for answer in refused} - {UNABLE} <= {"invalid_client"}
+
+
+def raced_for(pair: Pair) -> list[Answer]:
+    """The answers to an assertion that all use at once; none when all were turned away."""
     parameters = exchange(pair.setting)
     gate = Barrier(PARTIES)
 
@@ -124,14 +155,11 @@ def test_of_sixty_four_uses_at_once_at_both_brokers_one_gets_a_token(pair: Pair)
         ]
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(parameters)
 
         answers = list(pool.map(use, range(AT_ONCE)))
-
-    assert sum(answer.is_granted for answer in answers) == 1
-    refused = [answer for answer in answers if not answer.is_granted]
-    assert {answer.error for answer in refused} - {UNABLE} <= {"invalid_client"}
+    return answers if any(answer.is_granted for answer in answers) else []
 
 
 def run_at(broker: RunningBroker, *arguments: str) -> Any:
@@ -187,7 +215,7 @@ def test_a_flush_under_both_brokers_lets_nothing_work_twice(pair: Pair) -> None:
         again = other.exchange(exchange(pair.setting) | used[-1])
         assert again.error in {UNABLE, "invalid_client"}
         for broker in pair.both:
-            until(partial(is_unready, broker), seconds=10, what="it is not ready")
+            until(partial(is_unready, broker), seconds=30, what="it is not ready")
         pair.wait_until_ready()
         assert other.exchange(exchange(pair.setting) | used[-1]).error == UNABLE
         assert settled(other, fresh).is_granted
@@ -209,15 +237,15 @@ def test_a_broker_that_is_cut_off_from_the_store_serves_nobody_while_the_other_s
         try:
             for one in theirs:
                 assert one.exchange(exchange(pair.setting)).error == UNABLE
-            until(partial(is_unready, pair.second), seconds=10, what="it is not ready")
+            until(partial(is_unready, pair.second), seconds=30, what="it is not ready")
             for one in ours:
                 assert settled(one, lambda: exchange(pair.setting)).is_granted
-            assert pair.first.is_ready()
+            pair.first.wait_until_ready()
         finally:
             pair.line.mend()
             pair.line.end_connections()
 
-        until(pair.second.is_ready, seconds=10, what="it is ready again")
+        until(pair.second.is_ready, seconds=30, what="it is ready again")
         for one in theirs:
             assert settled(one, lambda: exchange(pair.setting)).is_granted
 
@@ -230,13 +258,13 @@ def test_without_the_store_nobody_is_served_and_with_it_everybody_is(pair: Pair)
             for face in FACES:
                 with wire(face, broker.setting) as one:
                     assert one.exchange(exchange(pair.setting)).error == UNABLE
-            until(partial(is_unready, broker), seconds=10, what="it is not ready")
-            assert "replay_store_unavailable" in broker.findings()
+            until(partial(is_unready, broker), seconds=30, what="it is not ready")
+            until(partial(says, broker, "replay_store_unavailable"), seconds=30, what="it says why")
     finally:
         pair.valkey.thaw()
 
     for broker in pair.both:
-        until(broker.is_ready, seconds=10, what="it is ready again")
+        until(broker.is_ready, seconds=30, what="it is ready again")
         for face in FACES:
             with wire(face, broker.setting) as one:
                 assert settled(one, lambda: exchange(pair.setting)).is_granted

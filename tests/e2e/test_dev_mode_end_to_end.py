@@ -71,7 +71,7 @@ def dev(tmp_path: Path) -> Iterator[Session]:
     """Development mode, when it has told its story."""
     session = start([PYTHON, "-m", "broker", "dev"], directory=tmp_path, log=tmp_path / "output")
     try:
-        until(lambda: READY in session.text, seconds=40, what="the story is told")
+        until(lambda: READY in session.text, seconds=180, what="the story is told")
         yield session
     finally:
         session.close()

@@ -14,14 +14,14 @@ import subprocess, time, pytest
 
 @pytest.fixture
 def server():
-    process = subprocess.Popen(["sleep", "60"])
+    process = subprocess.Popen(["sleep", "600"])
     yield
     process.kill()
     process.wait()
 
 def test_it(server):
     print("up", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -32,7 +32,7 @@ def test_a_long_run_that_is_told_to_end_ends_its_servers(tmp_path: Path) -> None
     command = [PYTHON, "-m", "pytest", "-s", *plug_ins, "-c", "/dev/null", str(case)]
     run = start(command, directory=ROOT, log=tmp_path / "log")
     try:
-        until(lambda: "up" in run.text, seconds=20, what="the server is up")
+        until(lambda: "up" in run.text, seconds=60, what="the server is up")
         assert len(run.processes()) == 2
 
         run.process.send_signal(signal.SIGTERM)

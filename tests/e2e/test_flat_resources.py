@@ -68,7 +68,7 @@ def test_threads_and_descriptors_are_as_many_after_three_thousand_requests_as_be
         # Under load gRPC takes some threads more, and gives them back when it is idle.
         until(
             lambda: is_flat(before, held(broker)),
-            seconds=60,
+            seconds=120,
             what=f"it holds what it held, {before}",
         )
 

@@ -15,7 +15,7 @@ from tests.e2e.proving import assert_every_token_is_proved
 from tests.e2e.running import RunningBroker
 from tests.e2e.storm import FACES, Storm
 from tests.e2e.vault import Vault
-from tests.e2e.wires import wire
+from tests.e2e.wires import settled, wire
 from tests.harness import Answer
 
 WORKERS: Final = 2
@@ -28,12 +28,14 @@ OTHER: Final = {"http": "grpc", "grpc": "http"}
 
 
 def replay(broker: RunningBroker, calls: Sequence[Call]) -> list[Answer]:
-    """Use the assertion of each call again, on the other face."""
+    """Use the assertion of each call again, on the other face, until the broker is able to decide."""
     with ExitStack() as stack, ThreadPoolExecutor(REPLAYERS) as pool:
         wires = {
             face: stack.enter_context(wire(other, broker.setting)) for face, other in OTHER.items()
         }
-        return list(pool.map(lambda call: wires[call.face].exchange(call.parameters), calls))
+        return list(
+            pool.map(lambda call: settled(wires[call.face], lambda: call.parameters), calls)
+        )
 
 
 @pytest.mark.openbao
@@ -68,5 +70,5 @@ def test_killing_workers_under_load_loses_no_record_and_lets_nothing_be_used_twi
     assert {answer.error for answer in again[: len(granted)]} == {"invalid_client"}
     assert {answer.error for answer in replay(broker, unanswered)} == {"invalid_client"}
     evidence_of(broker, load.calls, spent=spent(), vault_log=log).judge()
-    assert broker.is_ready()
+    broker.wait_until_ready()
     assert_every_token_is_proved(broker, [call.token for call in load.calls if call.token])

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests.e2e.load import Call, unserved
 from tests.e2e.patience import until
 from tests.e2e.reloading import Operator, groups, reloadable
 from tests.e2e.rotating import SHORT, TOKENS, keys
@@ -23,7 +25,7 @@ from tests.harness import Answer, decode_header
 WORKERS: Final = frozenset({"grpc-0", "grpc-1", "http-0", "http-1"})
 KILLED: Final = frozenset({"grpc-0", "http-0"})
 MOST_WIRES: Final = 64
-SECONDS: Final = 5.0
+SECONDS: Final = 30.0
 
 _COUNTED: Final = re.compile(
     r'^broker_requests_total\{[^}]*event="token\.issue"[^}]*\} (\S+)$', re.MULTILINE
@@ -79,21 +81,21 @@ class Caller:
     def __init__(self, broker: RunningBroker, one: Wire) -> None:
         self.granted = 0
         self.broken = 0
-        self.refused: list[str] = []
+        self.calls: list[Call] = []
         self._broker = broker
         self._wire = one
 
     def run(self, stopping: threading.Event) -> None:
         while not stopping.wait(0.02):
+            parameters, begun = exchange(self._broker.setting), time.monotonic()
             try:
-                answer = self._wire.exchange(exchange(self._broker.setting))
+                answer = self._wire.exchange(parameters)
             except NoAnswer:
                 self.broken += 1
                 continue
-            if answer.is_granted:
-                self.granted += 1
-            else:
-                self.refused.append(answer.error)
+            took = time.monotonic() - begun
+            self.calls.append(Call(self._wire.name, parameters, begun, took, answer))
+            self.granted += answer.is_granted
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def calling(callers: Mapping[str, Caller]) -> Iterator[None]:
     finally:
         stopping.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
 
 
 def counted(broker: RunningBroker) -> float:
@@ -133,7 +135,7 @@ def test_workers_that_die_take_no_request_of_another_along_and_are_replaced(
     before = {worker: broker.worker_process(worker) for worker in WORKERS}
     counts: list[float] = []
     with calling(callers):
-        until(lambda: min(one.granted for one in callers.values()) > 5, seconds=20, what="a load")
+        until(lambda: min(one.granted for one in callers.values()) > 5, seconds=60, what="a load")
         for worker in KILLED:
             os.kill(broker.serving_process(worker), signal.SIGKILL)
         so_far = {worker: one.granted for worker, one in callers.items()}
@@ -143,10 +145,10 @@ def test_workers_that_die_take_no_request_of_another_along_and_are_replaced(
             after = {worker: broker.worker_process(worker) for worker in KILLED}
             return all(pid not in {0, before[worker]} for worker, pid in after.items())
 
-        until(are_back, seconds=20, what="both are replaced")
+        until(are_back, seconds=60, what="both are replaced")
         until(
             lambda: all(one.granted > so_far[worker] + 5 for worker, one in callers.items()),
-            seconds=20,
+            seconds=60,
             what="everybody is served again",
         )
         counts.append(counted(broker))
@@ -154,7 +156,7 @@ def test_workers_that_die_take_no_request_of_another_along_and_are_replaced(
 
     for worker, caller in callers.items():
         # Whoever was on a connection to a worker that died had to connect anew, to any of the face.
-        assert caller.refused == []
+        assert unserved(caller.calls, broker.records()) == []
         assert caller.broken == 0 or worker in KILLED
     assert {before[one] for one in WORKERS - KILLED} <= broker.session.processes().keys()
     assert counts == sorted(counts)
@@ -190,7 +192,7 @@ def test_a_rotation_and_a_revocation_reach_every_worker_and_are_on_record(
     (first,) = signers()
     listed = keys(broker, "rotate", "--algorithm", "RS256")["keys"]
     (second,) = (one["kid"] for one in listed if (one["next"] or {}).get("change") == "begins")
-    until(lambda: signers() == {second}, seconds=30, what="all workers sign with the successor")
+    until(lambda: signers() == {second}, seconds=60, what="all workers sign with the successor")
 
     told = keys(broker, "revoke", second)
 
@@ -219,7 +221,7 @@ def test_one_worker_that_does_not_answer_for_itself_makes_the_broker_unready(
     pid = broker.serving_process("http-1")
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: "[-]http-1 " in broker.findings(), seconds=15, what="it is missed")
+        until(lambda: "[-]http-1 " in broker.findings(), seconds=60, what="it is missed")
         assert not broker.is_ready()
         assert "[-]http-0 " not in broker.findings()
     finally:

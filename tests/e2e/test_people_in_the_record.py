@@ -29,7 +29,7 @@ from tests.e2e.setting import (
     new_setting,
     subject_token,
 )
-from tests.e2e.wires import wire
+from tests.e2e.wires import settled, wire
 from tests.idp import signer
 from tests.world import Parameters
 
@@ -102,7 +102,7 @@ def withdraw(setting: Setting, subject: str) -> None:
                     client_assertion_type=CLIENT_ASSERTION_JWT_BEARER,
                 ),
             ),
-            timeout=10,
+            timeout=60,
         )
 
 
@@ -149,8 +149,8 @@ def test_the_next_broker_here_calls_people_by_the_same_pseudonyms(broker: Runnin
         again.wait_until_ready()
         assert any(actor in json.dumps(one.get("actors")) for one in again.records())
         with wire("grpc", setting) as grpc_face:
-            fresh = subject_token(sub=ACTOR)
-            assert grpc_face.exchange(exchange(setting) | {"subject_token": fresh}).token
+            fresh = {"subject_token": subject_token(sub=ACTOR)}
+            assert settled(grpc_face, lambda: exchange(setting) | fresh).token
         assert actor in {one.get("subject") for one in again.records()}
     finally:
         again.close()

@@ -2,10 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from threading import Barrier
 
 import pytest
 
+from tests.e2e.patience import until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import assertion, by_assertion, exchange
 from tests.e2e.wires import UNABLE, settled, wire
@@ -41,6 +43,17 @@ def test_an_assertion_used_on_one_face_is_refused_on_the_other(
 def test_of_sixty_four_uses_of_an_assertion_at_once_on_both_faces_one_gets_a_token(
     broker: RunningBroker,
 ) -> None:
+    # Whoever was the first may have to be told that the store is busy.
+    answers = until(partial(raced_for, broker), seconds=120, what="one gets a token")
+
+    assert sum(answer.is_granted for answer in answers) == 1
+    refused = [answer for answer in answers if not answer.is_granted]
+    assert {answer.error for answer in refused} - {UNABLE} == {"invalid_client"}
+    assert {answer.face for answer in refused} == {"http", "grpc"}
+
+
+def raced_for(broker: RunningBroker) -> list[Answer]:
+    """The answers to an assertion that all use at once; none when all were turned away."""
     parameters = exchange(broker.setting)
     gate = Barrier(PARTIES)
 
@@ -53,12 +66,8 @@ def test_of_sixty_four_uses_of_an_assertion_at_once_on_both_faces_one_gets_a_tok
             assert settled(connected, lambda: exchange(broker.setting)).is_granted
 
         def use(number: int) -> Answer:
-            gate.wait(timeout=30)
+            gate.wait(timeout=120)
             return wires[number % PARTIES].exchange(parameters)
 
         answers = list(pool.map(use, range(AT_ONCE)))
-
-    assert sum(answer.is_granted for answer in answers) == 1
-    refused = [answer for answer in answers if not answer.is_granted]
-    assert {answer.error for answer in refused} - {UNABLE} == {"invalid_client"}
-    assert {answer.face for answer in refused} == {"http", "grpc"}
+    return answers if any(answer.is_granted for answer in answers) else []

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.conftest import Starting
-from tests.e2e.load import Load
+from tests.e2e.load import Load, unserved
 from tests.e2e.patience import until
 from tests.e2e.rotating import SHORT, TOKENS, keys
 from tests.e2e.running import RunningBroker
@@ -18,7 +18,7 @@ from tests.e2e.verifying import KeepingVerifier
 from tests.e2e.wires import UNABLE
 
 ROTATIONS: Final = 2
-FOLLOWED: Final = 6.0
+FOLLOWED: Final = 30.0
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def settle(broker: RunningBroker) -> None:
         wait_for_moment(max(awaited, default=0))
         return not awaited
 
-    until(is_settled, seconds=30, what="the successor signs")
+    until(is_settled, seconds=120, what="the successor signs")
 
 
 def wait_for_moment(moment: int) -> None:
     """Return at this second of the Unix clock."""
-    until(lambda: time.time() >= moment, seconds=30, what="the moment that the plan names")
+    until(lambda: time.time() >= moment, seconds=60, what="the moment that the plan names")
 
 
 @pytest.mark.requirement("SGN-02", "ITR-06", "R-08")
@@ -76,11 +76,11 @@ def test_keys_in_openbao_are_rotated_by_age_and_revoked_by_command_under_load(
     with Load(broker.setting, callers=2, pause=0.1) as load:
         load.wait_for(5)
         with KeepingVerifier(broker.setting, load) as verifier:
-            until(lambda: len(verifier.kids) > 2, seconds=90, what="two keys gave way to others")
+            until(lambda: len(verifier.kids) > 2, seconds=240, what="two keys gave way to others")
             began, ended = revoke_active(broker, load, verifier)
 
     assert verifier.failures == []
-    refused = [call for call in load.calls if not call.token]
+    refused = unserved(load.calls, broker.records())
     # Vault refuses the revoked version at once, and a worker knows another within half a second.
     assert all(call.answer and call.answer.error == UNABLE for call in refused)
     late = [round(call.begun + call.seconds - ended, 1) for call in refused]
@@ -103,7 +103,7 @@ def rotate_and_revoke(broker: RunningBroker) -> None:
 
     assert_on_record(broker, verifier)
     assert verifier.failures == []
-    assert not [call for call in load.calls if not call.token]
+    assert not unserved(load.calls, broker.records())
     assert sum(verifier.kids.values()) > 50
 
 
@@ -143,9 +143,9 @@ def revoke_active(
     ended = time.monotonic()
     until(
         lambda: kid not in {key["kid"] for key in broker.key_set()["keys"]},
-        seconds=5,
+        seconds=30,
         what="the revoked key is published no more",
     )
-    until(lambda: verifier.kids.get(told["signing"], 0) > 5, seconds=20, what="its successor signs")
+    until(lambda: verifier.kids.get(told["signing"], 0) > 5, seconds=60, what="its successor signs")
     load.wait_for(20)
     return begun, ended

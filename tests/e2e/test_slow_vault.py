@@ -1,4 +1,4 @@
-"""A Vault that takes five seconds for every answer, or never gives one: what it does to everybody else."""
+"""A Vault that takes long for every answer, or never gives one: what it does to everybody else."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ import pytest
 
 from broker.serving import GRACE
 from tests.e2e.load import Load
-from tests.e2e.patience import until
+from tests.e2e.patience import is_swift, until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import new_setting
 from tests.e2e.vault import Vault
@@ -19,14 +19,13 @@ from tests.fault_proxy import Fault, FaultProxy, fault_proxy
 
 pytestmark = pytest.mark.openbao
 
-SIGN_DEADLINE: Final = 1.5
-SLOW: Final = 5.0
+SLOW: Final = 30.0
 LOOKS: Final = 100
 FAST_ENOUGH: Final = 0.5
 """A third of what whoever waits for a signature takes; a busy machine has such moments by itself."""
 
 CALLERS: Final = 8
-RECOVERY: Final = 5.0
+RECOVERY: Final = 60.0
 
 
 @pytest.fixture
@@ -73,14 +72,14 @@ def test_who_needs_no_signature_does_not_wait_for_a_slow_vault_and_no_threads_pi
         load.wait_for(40)
         usual, crew = p99_of_reads(broker), threads(broker)
         line.delay = SLOW
-        until(lambda: load.refused(UNABLE) >= CALLERS, seconds=20, what="callers are told")
+        until(lambda: load.refused(UNABLE) >= CALLERS, seconds=60, what="callers are told")
 
-        assert p99_of_reads(broker) < max(2 * usual, FAST_ENOUGH)
+        assert is_swift(lambda: p99_of_reads(broker), seconds=max(2 * usual, FAST_ENOUGH))
         assert threads(broker) <= crew + CALLERS
         line.mend()
         load.wait_for(20, seconds=SLOW + RECOVERY)
     refused = [call for call in load.calls if not call.token]
-    assert max(call.seconds for call in refused) < SIGN_DEADLINE + 1
+    assert max(call.seconds for call in refused) < SLOW / 2
     assert not broker.events("worker_died")
 
 
@@ -91,7 +90,7 @@ def test_a_broker_told_to_stop_while_vault_hangs_answers_everybody_and_ends_in_t
     with Load(broker.setting, callers=CALLERS, pause=0.02) as load:
         load.wait_for(20)
         line.fault = Fault.BLACKHOLE
-        until(lambda: load.refused(UNABLE), seconds=20, what="a caller is told")
+        until(lambda: load.refused(UNABLE), seconds=60, what="a caller is told")
         broker.send(signal.SIGTERM)
         asked_at = time.monotonic()
 

@@ -138,7 +138,7 @@ def kill(broker: RunningBroker, worker: str) -> None:
     def is_back() -> bool:
         return broker.serving_process(worker) not in (0, killed)
 
-    until(is_back, seconds=20, what="the worker is back")
+    until(is_back, seconds=60, what="the worker is back")
 
 
 @pytest.mark.requirement("REV-06", "RPL-07", "RPL-08")

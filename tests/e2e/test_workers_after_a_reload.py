@@ -43,7 +43,7 @@ def replace_workers(broker: RunningBroker) -> None:
             broker.serving_process(worker) and broker.worker_process(worker) != pid
             for worker, pid in before.items()
         ),
-        seconds=20,
+        seconds=60,
         what="there are other workers",
     )
     broker.wait_until_ready()

@@ -13,8 +13,8 @@ from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.idp import signer
 from tests.valkey import ValkeyServer, running
 
-FRUGAL: Final = "agent-frugal"
-"""A client that may ask ten times."""
+FRUGAL: Final = ("agent-frugal", "agent-thrifty", "agent-sparing", "agent-stingy")
+"""Clients each of which may ask ten times."""
 
 
 @dataclass
@@ -70,15 +70,18 @@ def replica_settings(folder: Path, *ports: int) -> list[Setting]:
             "auth": {"method": "private_key_jwt", "jwks": signer(DESK_AT_WIKI).jwks},
             "grants": ["jwt_bearer"],
         }
-        frugal = {
-            "id": FRUGAL,
-            "auth": {"method": "private_key_jwt", "jwks": signer(FRUGAL).jwks},
-            "limit": {"rate": "1/h", "burst": 10},
-        }
+        frugal = [
+            {
+                "id": one,
+                "auth": {"method": "private_key_jwt", "jwks": signer(one).jwks},
+                "limit": {"rate": "1/h", "burst": 10},
+            }
+            for one in FRUGAL
+        ]
         document = made.document
         found.append(
             made.with_document(
-                clients=[*document["clients"], agent, frugal],
+                clients=[*document["clients"], agent, *frugal],
                 resources=[*document["resources"], {"resource": WIKI, "scopes": {PAGES: {}}}],
                 issuers=[idp_entry(purposes=["user", "access_token", "id_jag"])],
                 issuer=(found[0] if found else made).issuer,

@@ -12,7 +12,7 @@ import urllib3
 from tests.e2e.load import Load
 from tests.e2e.setting import Setting
 
-_STOP_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 60.0
 _BEFORE_EXPIRY: Final = 1.0
 
 
@@ -47,7 +47,7 @@ class KeepingVerifier:
     def __init__(self, setting: Setting, load: Load) -> None:
         self._setting = setting
         self._load = load
-        self._http = urllib3.PoolManager(retries=False, timeout=5)
+        self._http = urllib3.PoolManager(retries=False, timeout=30)
         self._keys: dict[str, Any] = {}
         self._kept_until = 0.0
         self._seen = 0

@@ -18,7 +18,7 @@ from tests.e2e.setting import Setting
 from tests.harness import Answer, call_for
 from tests.world import Parameters
 
-TIMEOUT: Final = 15.0
+TIMEOUT: Final = 60.0
 MOST_AT_ONCE: Final = 16
 UNABLE: Final = "temporarily_unavailable"
 
@@ -187,6 +187,6 @@ def settled(face: Wire, ask: Callable[[], Parameters]) -> Answer:
             return None
         return None if got.error == UNABLE else got
 
-    found = until(answer, seconds=10, what="the broker is able to decide")
+    found = until(answer, seconds=60, what="the broker is able to decide")
     assert found is not None
     return found

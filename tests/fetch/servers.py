@@ -86,7 +86,7 @@ def _converse(
 ) -> None:
     # A client that gives up is what many tests are about, so that is no error here.
     with suppress(OSError), connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         if tls is None:
             _serve(connection, server, script)
             return

@@ -16,19 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.fetch import Fetched, FetchReason, FetchRefused, GuardedFetcher
+from tests.e2e.patience import until
 from tests.fetch.servers import Script, Server, answer, running, send
+from tests.ports import free_port
 
 Serve = Callable[[Script], Server]
 JSON = frozenset({"application/json", "application/jwk-set+json"})
 LIMIT = 1000
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-PROMPT = 5.0
+PROMPT = 20.0
 """Seconds that a fetch with a far shorter deadline takes at the very most on a busy machine."""
 
 
 @pytest.fixture
 def fetcher(ca_file: Path) -> GuardedFetcher:
-    return GuardedFetcher(allow_loopback=True, ca_file=ca_file, deadline=10.0)
+    return GuardedFetcher(allow_loopback=True, ca_file=ca_file, deadline=30.0)
 
 
 @pytest.fixture
@@ -267,10 +269,7 @@ def test_an_answer_that_is_cut_off_or_is_not_http_fails(
 
 
 def test_nobody_there_is_a_failure(fetcher: GuardedFetcher) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-
-    assert refusal_of(fetcher, f"https://127.0.0.1:{port}/") is FetchReason.FAILED
+    assert refusal_of(fetcher, f"https://127.0.0.1:{free_port()}/") is FetchReason.FAILED
 
 
 # ---- time
@@ -345,7 +344,7 @@ def test_a_lookup_that_hangs_is_left_at_the_deadline_and_neighbours_are_served(
 
     def resolve(host: str, _port: int) -> list[str]:
         if host == "idp.test":
-            release.wait(30)
+            release.wait(120)
         return ["127.0.0.1"]
 
     fetcher = GuardedFetcher(allow_loopback=True, ca_file=ca_file, resolve=resolve)
@@ -365,18 +364,24 @@ def test_the_number_of_hanging_lookups_is_bounded(ca_file: Path) -> None:
 
     def resolve(host: str, _port: int) -> list[str]:
         lookups.append(host)
-        release.wait(30)
+        release.wait(120)
         return []
 
     fetcher = GuardedFetcher(ca_file=ca_file, resolve=resolve)
 
-    for number in range(20):
+    def ask() -> None:
         with pytest.raises(FetchRefused) as refused:
-            fetcher.get(
-                f"https://idp-{number}.test/", max_bytes=LIMIT, media_types=JSON, within=0.02
-            )
+            fetcher.get("https://idp.test/", max_bytes=LIMIT, media_types=JSON, within=0.02)
         assert refused.value.reason is FetchReason.TIMEOUT
 
+    def are_all_taken() -> bool:
+        # On a busy machine a lookup may begin later than who wants it has gone, or not at all.
+        ask()
+        return len(lookups) >= 16
+
+    until(are_all_taken, seconds=30, what="no further lookup has a place")
+    for _ in range(4):
+        ask()
     assert len(lookups) == 16
     release.set()
 
@@ -437,7 +442,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
     fetcher = GuardedFetcher(
         allow_loopback=True,
         ca_file=ca_file,
-        deadline=8.0,
+        deadline=80.0,
         resolve=lambda _host, _port: ["127.0.0.2", "127.0.0.1"],
         connect=connect,
     )
@@ -445,7 +450,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
 
     assert get(fetcher, server.https()).body == b"{}"
     assert [address for address, _ in shares] == ["127.0.0.2", "127.0.0.1"]
-    assert shares[0][1] <= 4.0 < shares[1][1]
+    assert shares[0][1] <= 40.0 < shares[1][1]
 
 
 # ---- TLS

@@ -15,7 +15,7 @@ from tests.e2e.running import Session, environment, run, start
 from tests.e2e.setting import ROOT, free_ports
 
 _PORT: Final = re.compile(r"\b(189[456][0-9])\b")
-_SECONDS: Final = 30.0
+_SECONDS: Final = 90.0
 KEY_FILES: Final = (
     "--pem",
     ".broker-examples/agent-nightly.pem",

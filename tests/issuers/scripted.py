@@ -69,7 +69,7 @@ class ScriptedFetcher:
         self.limits.append(max_bytes)
         self.withins.append(within)
         self.is_waiting.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(120)
         self.clock.at += self.takes
         answer = self.answers.get(url, FetchReason.STATUS)
         if isinstance(answer, FetchReason):

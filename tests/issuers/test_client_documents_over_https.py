@@ -18,6 +18,7 @@ from broker.model import ClientDocumentTerms
 from broker.oauth import AUTH_PRIVATE_KEY_JWT
 from tests.fetch.servers import Script, Server, answer, running, send
 from tests.idp import signer
+from tests.ports import free_port
 from tests.stage import Stage
 from tests.stagehands import Staging
 from tests.world import (
@@ -70,7 +71,7 @@ def open_stage(staging: Staging, ca_file: Path) -> Open:
     """Builds a stage where the documents of a server here count."""
 
     def build(server: Server, **changes: Any) -> Stage:
-        settings = {"allow_loopback": True, "ca_file": ca_file, "deadline": 5.0, **changes}
+        settings = {"allow_loopback": True, "ca_file": ca_file, "deadline": 30.0, **changes}
         terms = ClientDocumentTerms(frozenset({f"localhost:{server.port}"}), ALL_GRANTS, AGENTS)
         return staging(Cast(client_documents=terms), fetcher=GuardedFetcher(**settings))
 
@@ -213,7 +214,7 @@ def test_a_server_that_stalls_is_left_at_the_deadline(
 
     def stall(connection: socket.socket) -> None:
         connection.sendall(first)
-        over.wait(10)
+        over.wait(60)
 
     server, url = site(lambda _url: stall)
     stage = open_stage(server, deadline=0.3)
@@ -229,9 +230,7 @@ def test_what_is_no_http_is_refused(site: Site, open_stage: Open) -> None:
 
 
 def test_a_host_where_nobody_listens_is_refused(open_stage: Open) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    closed = Server(port)
+    closed = Server(free_port())
     url = closed.https("/app.json")
 
     open_stage(closed).attack(client_parameters(url), **INVALID, reason="fetch_failed")

@@ -125,7 +125,7 @@ def test_a_small_quota_is_exact(ticking: Ticking) -> None:
 
 def test_threads_at_once_take_no_more_than_there_is(tmp_path: Path) -> None:
     begin_allowances(tmp_path)
-    shared = SqliteAllowances(tmp_path, busy_timeout=10)
+    shared = SqliteAllowances(tmp_path, busy_timeout=120)
     every = [Purses(shared), Purses(shared)]
     slow = Quota(rate=1 / 3600, burst=1280)
     got: list[int] = []

@@ -32,7 +32,7 @@ from tests.rpc.calling import Refusal, refusal_of
 from tests.world import ISS, NOW, WEB_SECRET, Cast
 
 METHOD = "/broker.v1.RevocationService/WatchRevocations"
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -44,14 +44,16 @@ def by_basic(client_id: str = "web-s", secret: str = WEB_SECRET) -> Metadata:
 
 
 class FailingJournal:
-    """A journal that cannot tell while ``failure`` is set."""
+    """A journal that cannot tell while ``failure`` is set; ``failed`` counts how often it was asked then."""
 
     def __init__(self, inner: RevocationJournal) -> None:
         self.inner = inner
         self.failure: Exception | None = None
+        self.failed = 0
 
     def revocations_after(self, number: int, *, most: int) -> Sequence[Revocation]:
         if self.failure is not None:
+            self.failed += 1
             raise self.failure
         return self.inner.revocations_after(number, most=most)
 
@@ -170,7 +172,7 @@ class Listener:
         )
         self.asked_at = time.monotonic()
         self.call: Any = RevocationServiceStub(channel).WatchRevocations(
-            request, metadata=metadata, timeout=60
+            request, metadata=metadata, timeout=5 * PATIENCE
         )
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()

@@ -535,8 +535,9 @@ def test_what_is_no_cursor_is_not_on_record(asking: Asking) -> None:
 def test_a_stream_shows_that_it_lives(asking: Asking) -> None:
     with asking.stub() as stub:
         call = stub.WatchEvents(WatchEventsRequest(), metadata=by_basic(), timeout=30)
-        first, began = next(call), time.time()
+        began = time.time()
+        first = next(call)
         assert not first.events
         assert first.cursor
-        assert abs(first.as_of.seconds - began) < 5
+        assert int(began) <= first.as_of.seconds <= time.time()
         call.cancel()

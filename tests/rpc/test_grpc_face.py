@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -52,6 +53,7 @@ from broker.v1 import (
 from broker.v1.discovery_service_pb2 import GetKeySetRequest, GetServerMetadataRequest
 from broker.v1.policy_service_pb2 import ExplainDecisionRequest
 from broker.v1.token_service_pb2 import ExchangeTokenRequest
+from tests.e2e.patience import until
 from tests.rpc.calling import EXCHANGE, EXPLAIN, Client, connected, refusal_of, serving
 from tests.web.face_fakes import (
     CANARY,
@@ -347,10 +349,12 @@ def test_metadata_reaches_the_core_as_credentials_only(client: Client, token: Fa
 
 
 @pytest.mark.requirement("GRP-09")
-@pytest.mark.parametrize(("timeout", "longest"), [(None, 7.0), (86_400 * 3650, 7.0), (3.0, 3.0)])
+@pytest.mark.parametrize(
+    ("timeout", "longest"), [(None, 70.0), (86_400 * 3650, 70.0), (30.0, 30.0)]
+)
 def test_the_deadline_is_the_callers_or_ours(timeout: float | None, longest: float) -> None:
     token = FakeToken()
-    limits = CallLimits(timeout=timedelta(seconds=7))
+    limits = CallLimits(timeout=timedelta(seconds=70))
     with serving(fake_endpoints(token), limits=limits) as (_, client):
         before = time.monotonic()
         client.call(EXCHANGE, timeout=timeout)
@@ -365,19 +369,19 @@ def test_no_work_is_begun_once_nobody_waits_any_more() -> None:
 
     def stay() -> None:
         busy.set()
-        leave.wait(10)
+        leave.wait(60)
 
     token = FakeToken(while_issuing=stay)
     with serving(fake_endpoints(token), limits=CallLimits(threads=1)) as (server, client):
         first = threading.Thread(target=lambda: client.call(EXCHANGE))
         first.start()
-        busy.wait(10)
+        busy.wait(60)
         with connected(server) as other:
             refused = other.refused(EXCHANGE, timeout=0.05)
         assert refused.code is grpc.StatusCode.DEADLINE_EXCEEDED
         token.while_issuing = lambda: None
         leave.set()
-        first.join(10)
+        first.join(60)
         client.call(EXCHANGE)
     assert len(token.contexts) == 2
 
@@ -424,8 +428,8 @@ def test_more_calls_than_allowed_are_turned_away_with_a_hint() -> None:
     arrived, leave = threading.Barrier(3), threading.Event()
 
     def stay() -> None:
-        arrived.wait(10)
-        leave.wait(10)
+        arrived.wait(60)
+        leave.wait(60)
 
     token = FakeToken(while_issuing=stay)
     limits = CallLimits(threads=2, max_concurrent=2)
@@ -433,9 +437,9 @@ def test_more_calls_than_allowed_are_turned_away_with_a_hint() -> None:
         threads = [threading.Thread(target=lambda: client.call(EXCHANGE)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        arrived.wait(10)
+        arrived.wait(60)
         with structlog.testing.capture_logs() as logs:
-            refused = [client.refused(EXCHANGE) for _ in range(5)]
+            refused = [client.refused(EXCHANGE) for _ in range(30)]
         for one in refused:
             assert one.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert dict(one.info.metadata) == {"error": "temporarily_unavailable"}
@@ -443,10 +447,10 @@ def test_more_calls_than_allowed_are_turned_away_with_a_hint() -> None:
             # There is no record of it, so none is named.
             assert "broker-decision-id" not in one.trailers
         assert logs[0] == {"event": "requests_turned_away", "log_level": "warning", "count": 1}
-        assert len(logs) < 5
+        assert len(logs) < len(refused)
         leave.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         token.while_issuing = lambda: None
         client.call(EXCHANGE)
 
@@ -457,7 +461,7 @@ def calls_without_a_message(client: Client, method: str, number: int) -> Iterato
     over = threading.Event()
 
     def nothing() -> Iterator[bytes]:
-        over.wait(20)
+        over.wait(120)
         yield from ()
 
     open_call: Any = client.channel.stream_unary(method)
@@ -475,10 +479,17 @@ def test_calls_that_never_send_their_message_hold_nobody_up_and_are_given_up(met
     limits = CallLimits(threads=2, max_concurrent=4, read_timeout=timedelta(seconds=0.4))
     with serving(fake_endpoints(token), limits=limits) as (server, client):  # noqa: SIM117 - The calls need the client.
         with calls_without_a_message(client, method, 16) as silent, connected(server) as other:
-            other.call(EXCHANGE, timeout=5)
-            codes = {call.exception(timeout=10).code() for call in silent}
+            # Its message may be late by itself, on a machine that is busy.
+            until(partial(is_answered, other), seconds=30, what="another is served")
+            codes = {call.exception(timeout=30).code() for call in silent}
             assert codes == {grpc.StatusCode.CANCELLED}
     assert len(token.contexts) == 1
+
+
+def is_answered(client: Client) -> bool:
+    with contextlib.suppress(grpc.RpcError):
+        return bool(client.call(EXCHANGE, timeout=30))
+    return False
 
 
 @pytest.mark.requirement("DOS-01")
@@ -489,10 +500,10 @@ def test_a_source_beyond_its_quota_is_turned_away_before_its_message_comes() -> 
     for _ in range(2):
         quotas.charge("127.0.0.1")
     with (
-        serving(endpoints) as (_, client),
+        serving(endpoints, limits=CallLimits(read_timeout=timedelta(minutes=5))) as (_, client),
         calls_without_a_message(client, EXCHANGE, 3) as silent,
     ):
-        codes = {call.exception(timeout=4).code() for call in silent}
+        codes = {call.exception(timeout=60).code() for call in silent}
         assert client.discovery.GetServerMetadata(GetServerMetadataRequest()).issuer
 
     assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -604,17 +615,17 @@ def test_a_stop_lets_calls_finish() -> None:
 
     def stay() -> None:
         busy.set()
-        leave.wait(10)
+        leave.wait(60)
 
     answers: list[bytes] = []
     with serving(fake_endpoints(FakeToken(while_issuing=stay))) as (server, client):
         call = threading.Thread(target=lambda: answers.append(client.call(EXCHANGE)))
         call.start()
-        busy.wait(10)
+        busy.wait(60)
         stop = threading.Thread(target=lambda: server.stop(10))
         stop.start()
         leave.set()
-        call.join(10)
-        stop.join(10)
-        assert not server.wait(10)
+        call.join(60)
+        stop.join(60)
+        assert not server.wait(60)
     assert len(answers) == 1

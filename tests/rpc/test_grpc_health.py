@@ -32,7 +32,7 @@ def face() -> Iterator[tuple[RunningServer, Client]]:
 
 def status_of(client: Client, service: str) -> str:
     stub = health_pb2_grpc.HealthStub(client.channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     return name
 
@@ -106,7 +106,7 @@ def described(client: Client, package: str, **request: str) -> Any:
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10)
+    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=60)
     return answer
 
 

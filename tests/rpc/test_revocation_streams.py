@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count, pairwise
 from typing import Any
 
 import grpc
@@ -22,9 +23,10 @@ from broker.rpc.streams import StreamListener
 from broker.state.entries import revocation_unavailable, revoked_key, withdrawn_key
 from broker.v1.revocation_service_pb2 import WatchRevocationsRequest
 from broker.v1.token_pb2 import ClientAuthentication
+from tests.e2e.patience import is_swift
 from tests.idp import signer
 from tests.rpc.flooding import flooded
-from tests.rpc.listening import METHOD, Metadata, Streaming, by_basic, until
+from tests.rpc.listening import METHOD, PATIENCE, Metadata, Streaming, by_basic, until
 from tests.world import NOW, WEB_SECRET, Cast, good_assertion, good_assertion_claims, jwt_client
 
 END = NOW + 300
@@ -96,17 +98,21 @@ def test_what_is_withdrawn_is_told_with_its_window_and_its_end(streaming: Stream
 
 @pytest.mark.requirement("RPL-07")
 def test_a_change_reaches_every_stream_within_a_second(streaming: Streaming) -> None:
+    names = (f"now-{number}" for number in count())
     with ExitStack() as closing:
         listeners = [closing.enter_context(streaming.listening()) for _ in range(8)]
         for listener in listeners:
             listener.next()
 
-        streaming.state.revoke("now", END)
-        began = time.monotonic()
-        for listener in listeners:
-            listener.until_told(revoked_key("now"))
+        def seconds_until_told() -> float:
+            name = next(names)
+            streaming.state.revoke(name, END)
+            began = time.monotonic()
+            for listener in listeners:
+                listener.until_told(revoked_key(name))
+            return time.monotonic() - began
 
-    assert time.monotonic() - began < 1.0
+        assert is_swift(seconds_until_told, seconds=1.0)
 
 
 def test_what_does_not_fit_into_one_message_comes_in_several(streaming: Streaming) -> None:
@@ -131,13 +137,20 @@ def test_what_does_not_fit_into_one_message_comes_in_several(streaming: Streamin
 
 def test_each_second_it_is_told_that_nothing_is_missing(streaming: Streaming) -> None:
     with streaming.listening() as listener:
-        beats = [listener.next() for _ in range(4)]
+        beats = [listener.next() for _ in range(3)]
+
+        def seconds_between() -> float:
+            beats.append(listener.next())
+            return (beats[-1].elapsed_ms - beats[-2].elapsed_ms) / 1000
+
+        assert is_swift(seconds_between, seconds=2.0)
         waited = time.monotonic() - listener.asked_at
 
     moments = [beat.elapsed_ms for beat in beats]
     assert moments == sorted(set(moments))
     assert all(beat.as_of.seconds == NOW for beat in beats)
-    assert 700 < moments[3] - moments[2] < 2000
+    # The first was told at once.
+    assert all(later - before > 700 for before, later in pairwise(moments[2:]))
     assert moments[-1] <= waited * 1000, "no moment is told before it has come"
 
 
@@ -380,12 +393,12 @@ def test_who_leaves_while_being_admitted_keeps_no_place(
 
     def wait(*arguments: Any) -> Any:
         is_there.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(PATIENCE)
         return spend(*arguments)
 
     monkeypatch.setattr(streaming.state, "spend", wait)
     with streaming.listening(by_assertion()) as listener:
-        assert is_there.wait(10)
+        assert is_there.wait(PATIENCE)
         assert streaming.places_taken() == 1
         listener.leave()
     may_go_on.set()
@@ -410,17 +423,22 @@ def removed(client_id: str) -> Cast:
 def test_a_reload_that_takes_a_client_away_ends_its_stream_within_two_seconds(
     streaming: Streaming, change: Callable[[str], Cast]
 ) -> None:
-    with streaming.listening(by_assertion()) as listener, streaming.listening() as other:
-        listener.next()
+    with streaming.listening() as other:
         other.next()
-        streaming.reload(change(AGENT))
-        began = time.monotonic()
 
-        refusal = listener.end()
+        def seconds_until_it_ends() -> float:
+            streaming.reload(Cast())
+            with streaming.listening(by_assertion()) as listener:
+                listener.next()
+                streaming.reload(change(AGENT))
+                began = time.monotonic()
+                refusal = listener.end()
+                took = time.monotonic() - began
+            assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
+            assert refusal.info.reason == "INVALID_CLIENT"
+            return took
 
-        assert time.monotonic() - began < 2.0
-        assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
-        assert refusal.info.reason == "INVALID_CLIENT"
+        assert is_swift(seconds_until_it_ends, seconds=2.0)
         other.next()
 
 
@@ -455,7 +473,8 @@ def test_while_nobody_knows_nothing_is_told_and_nobody_is_admitted(
     with streaming.listening() as listener:
         listener.next()
         streaming.journal.failure = failure
-        # What was under way when it began to fail may still be told.
+        until(lambda: streaming.journal.failed > 1)
+        # What was looked at before it began to fail may still be on its way.
         listener.is_silent_for(0.5)
         assert listener.is_silent_for(3.0)
 
@@ -481,8 +500,7 @@ def test_a_listener_that_takes_nothing_is_cut_off_and_keeps_its_place_until_it_i
         with grpc.insecure_channel(target, options=narrow) as channel:
             rpc: Any = channel.unary_stream(METHOD)
             with capture_logs() as logged:
-                call = rpc(b"", metadata=by_basic(), timeout=60)
-                next(call)
+                call = rpc(b"", metadata=by_basic(), timeout=5 * PATIENCE)
                 until(lambda: [one["event"] for one in logged] == ["listener_too_slow"])
             assert streaming.places_taken() == 1
 
@@ -501,7 +519,7 @@ def test_who_opens_calls_without_messages_shuts_nobody_out(streaming: Streaming)
         until_calm = time.monotonic() + 2
         while time.monotonic() < until_calm:
             with streaming.listening() as listener:
-                listener.next(5)
+                listener.next()
 
 
 def test_a_call_whose_message_does_not_come_is_given_up() -> None:
@@ -511,12 +529,13 @@ def test_a_call_whose_message_does_not_come_is_given_up() -> None:
             done = threading.Event()
 
             def never() -> Iterator[bytes]:
-                done.wait(10)
+                done.wait(PATIENCE)
                 yield from ()
 
             rpc: Any = channel.stream_stream(METHOD)
             with pytest.raises(grpc.RpcError) as caught:
-                next(iter(rpc(never(), metadata=by_basic(), timeout=10)))
+                # The caller's own deadline would be told alike.
+                next(iter(rpc(never(), metadata=by_basic(), timeout=5 * PATIENCE)))
             done.set()
 
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -76,13 +76,13 @@ def _spend_in_rounds(spend: Callable[[int], None], count: int, direction: str) -
 
 def _open(place: str, threads: int) -> SqliteState | ValkeyState:
     if not place.startswith("valkey:"):
-        return SqliteState(Path(place), now=lambda: NOW, busy_timeout=10)
+        return SqliteState(Path(place), now=lambda: NOW, busy_timeout=120)
     _, port, prefix = place.split(":")
     return open_state(
         servers_at(int(port)),
         now=lambda: NOW,
         terms=StoreTerms(prefix),
-        deadline=10,
+        deadline=60,
         connections=threads,
     )
 

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 
-from broker.state.gathering import Gathering
+from broker.state.gathering import Gathering, _Waiting
+from tests.e2e.patience import until
 
 
 class Work:
@@ -18,7 +20,7 @@ class Work:
 
     def __call__(self, jobs: Sequence[int]) -> None:
         self.begun.release()
-        assert self.allowed.acquire(timeout=10)
+        assert self.allowed.acquire(timeout=60)
         self.batches.append(list(jobs))
 
 
@@ -30,22 +32,21 @@ def in_thread(gathering: Gathering[int], job: int) -> threading.Thread:
 
 def wait_until_waiting(gathering: Gathering[int], count: int) -> None:
     """Return once that many threads wait; the work is held up, so they cannot leave."""
-    while len(gathering._waiting) < count:
-        threading.Event().wait(0.001)
+    until(lambda: len(gathering._waiting) >= count, seconds=60, what=f"{count} wait")
 
 
 def test_one_caller_alone_is_served_at_once() -> None:
     work = Work()
     work.allowed.release()
 
-    Gathering(work, patience=10).do(1)
+    Gathering(work, patience=60).do(1)
 
     assert work.batches == [[1]]
 
 
 def test_those_who_come_meanwhile_are_served_together() -> None:
     work = Work()
-    gathering = Gathering(work, patience=10)
+    gathering = Gathering(work, patience=60)
     threads = [in_thread(gathering, 0)]
     work.begun.acquire()
     for job in (1, 2, 3):
@@ -61,7 +62,7 @@ def test_those_who_come_meanwhile_are_served_together() -> None:
 
 def test_no_more_than_the_limit_are_served_together() -> None:
     work = Work()
-    gathering = Gathering(work, patience=10, limit=2)
+    gathering = Gathering(work, patience=60, limit=2)
     threads = [in_thread(gathering, 0)]
     work.begun.acquire()
     for job in (1, 2, 3):
@@ -90,9 +91,29 @@ def test_who_waits_too_long_leaves_and_is_not_served() -> None:
     assert work.batches == [[0], [2]]
 
 
-def test_who_is_being_served_while_patience_ends_is_told_so() -> None:
+class Impatient(_Waiting[int]):
+    """A job whose thread has no patience left from the moment ``is_over`` on."""
+
+    is_over = threading.Event()
+
+    def __init__(self, job: int) -> None:
+        super().__init__(job)
+        self.wake = cast("threading.Lock", self)
+
+    def acquire(self, timeout: float) -> bool:
+        assert timeout == 60
+        assert self.is_over.wait(timeout)
+        return False
+
+    def release(self) -> None:
+        """Wake nobody."""
+
+
+def test_who_is_being_served_while_patience_ends_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     work = Work()
-    gathering = Gathering(work, patience=0.2)
+    gathering = Gathering(work, patience=60)
     failures: list[type[Exception]] = []
 
     def impatient() -> None:
@@ -105,11 +126,13 @@ def test_who_is_being_served_while_patience_ends_is_told_so() -> None:
     work.begun.acquire()
     second = in_thread(gathering, 1)
     wait_until_waiting(gathering, 1)
+    monkeypatch.setattr("broker.state.gathering._Waiting", Impatient)
     third = threading.Thread(target=impatient)
     third.start()
     wait_until_waiting(gathering, 2)
     work.allowed.release()
     work.begun.acquire()
+    Impatient.is_over.set()
     third.join()
     work.allowed.release()
     leader.join()
@@ -127,7 +150,7 @@ def test_work_that_raises_does_not_leave_the_others_without_a_leader() -> None:
             raise MemoryError
         done.extend(jobs)
 
-    gathering = Gathering(work, patience=10)
+    gathering = Gathering(work, patience=60)
 
     with pytest.raises(MemoryError):
         gathering.do(0)
@@ -138,7 +161,7 @@ def test_work_that_raises_does_not_leave_the_others_without_a_leader() -> None:
 
 def test_every_job_of_many_threads_is_done_exactly_once() -> None:
     done: list[int] = []
-    gathering: Gathering[int] = Gathering(done.extend, patience=10)
+    gathering: Gathering[int] = Gathering(done.extend, patience=60)
 
     def worker(offset: int) -> None:
         for number in range(200):

@@ -121,7 +121,7 @@ def is_there(*states: ValkeyState) -> bool:
 
 def settle(clock: Clock, *states: ValkeyState) -> None:
     """Let the time pass in which processes give back what they know."""
-    until(lambda: is_there(*states), seconds=10, what="the store was found again")
+    until(lambda: is_there(*states), seconds=30, what="the store was found again")
     clock.at += SETTLING
     look_after(*states)
 
@@ -198,7 +198,7 @@ def test_a_loss_of_power_lets_nothing_work_twice(
     server.ask("CONFIG", "SET", "appendonly", "yes")
     server.ask("CONFIG", "SET", "appendfsync", "no")
     server.set_options("--appendonly", "yes")
-    until(lambda: _is_rewritten(server), seconds=10, what="the file is there")
+    until(lambda: _is_rewritten(server), seconds=30, what="the file is there")
     late = [one_time_id(clock, f"late-{number}") for number in range(SPENT)]
     for one in late:
         state.spend((one,))
@@ -226,7 +226,7 @@ def test_a_failover_that_loses_acknowledged_writes_lets_nothing_work_twice(
     """The replica is promoted after the line to it was cut, so it has the epoch and not the ids."""
     with fault_proxy(server.port) as line:
         other.ask("REPLICAOF", "127.0.0.1", line.port)
-        until(lambda: _follows(other), seconds=20, what="the replica follows")
+        until(lambda: _follows(other), seconds=60, what="the replica follows")
         state = opened()
         clock.at += 60
         state.check()
@@ -235,7 +235,7 @@ def test_a_failover_that_loses_acknowledged_writes_lets_nothing_work_twice(
         early = [one_time_id(clock, f"early-{number}") for number in range(SPENT)]
         for one in early:
             assert state.spend((one,)) is None
-        until(lambda: _has_all(other, server), seconds=10, what="the replica has it all")
+        until(lambda: _has_all(other, server), seconds=30, what="the replica has it all")
         line.cut()
         lost = [one_time_id(clock, f"lost-{number}") for number in range(SPENT)]
         for one in lost:
@@ -376,7 +376,7 @@ def test_what_one_process_alone_knew_is_back_before_anybody_answers(
     state.revoke("last", clock.at + 300)
     server.ask("FLUSHALL")
 
-    until(lambda: is_there(here), seconds=5, what="the store was found again")
+    until(lambda: is_there(here), seconds=30, what="the store was found again")
     with pytest.raises(TemporarilyUnavailable):
         reason(here, "last", issued_at=issued_at)
     look_after(state)

@@ -18,8 +18,9 @@ from tests.e2e.patience import until
 from tests.valkey import ValkeyServer, new_prefix, open_state, running, servers_at, settled_state
 
 NOW = 1_800_000_000
-# The deadline, and time for a busy machine to notice.
-PATIENCE = 0.5 + 1.0
+SHORT = 0.5
+# Far less than anybody waits who waits for the server, and time for a busy machine to notice.
+PATIENCE = 20.0
 TOKEN = Pedigree("jti", NOW, frozenset())
 
 
@@ -81,7 +82,7 @@ def assert_recovers(state: ValkeyState) -> None:
             return False
         return True
 
-    until(is_well, seconds=10, what="the store is well again")
+    until(is_well, seconds=30, what="the store is well again")
     assert state.spend((one_time_id(1),)) == one_time_id(1), "what was spent before stays spent"
     assert state.spend((one_time_id(99),)) is None
     assert state.reason_against(TOKEN) is None
@@ -189,7 +190,7 @@ def test_a_server_that_cannot_save_refuses(server: ValkeyServer, state: ValkeySt
     server.ask("BGSAVE")
     until(
         lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err",
-        seconds=10,
+        seconds=30,
         what="the server failed to save",
     )
 
@@ -237,11 +238,11 @@ def test_a_server_that_is_still_loading_is_waited_for(
     server.ask("SAVE")
     server.kill()
     server.set_options(
-        "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"
+        "--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024"
     )
 
     server.start(is_awaited=False)
-    until(lambda: _is_loading(state), seconds=10, what="the server is loading")
+    until(lambda: _is_loading(state), seconds=30, what="the server is loading")
 
     assert_unavailable(lambda: state.reason_against(TOKEN), Reason.REVOCATION_UNAVAILABLE)
 
@@ -270,7 +271,7 @@ def test_a_broker_starts_while_its_store_is_away_and_serves_when_it_comes(tmp_pa
     assert_writes_refused(state, detail="")
 
     with running(server.folder, port=server.port):
-        until(lambda: _is_known_to_be_new(state), seconds=10, what="the store was found")
+        until(lambda: _is_known_to_be_new(state), seconds=30, what="the store was found")
 
         assert_unavailable(
             lambda: state.spend((one_time_id(),)), Reason.REPLAY_STORE_UNAVAILABLE, detail="anew"
@@ -376,7 +377,7 @@ def test_a_password_may_be_replaced_while_the_broker_runs(tmp_path: Path) -> Non
         server.ask("ACL", "SETUSER", "broker", "resetpass", ">the next one")
         server.ask("CLIENT", "KILL", "USER", "broker")
 
-        until(lambda: _is_known_to_be_new(state), seconds=10, what="it logged in again")
+        until(lambda: _is_known_to_be_new(state), seconds=30, what="it logged in again")
         state.close()
 
 
@@ -407,12 +408,13 @@ def test_what_too_few_replicas_have_is_not_acknowledged(
         replica.follow(server)
         settled_again(server, clock, prefix)
         terms = StoreTerms(prefix, replicas=size)
-        state = open_state(servers_at(server.port), now=clock, terms=terms, deadline=1.0)
-
         if size == 1:
-            assert state.spend((one_time_id(),)) is None
-            state.revoke("jti", NOW + 300)
+            patient = open_state(servers_at(server.port), now=clock, terms=terms)
+            assert patient.spend((one_time_id(),)) is None
+            patient.revoke("jti", NOW + 300)
+            patient.close()
             replica.freeze()
+        state = open_state(servers_at(server.port), now=clock, terms=terms, deadline=SHORT)
         assert_unavailable(
             lambda: state.spend((one_time_id(1),)),
             Reason.REPLAY_STORE_UNAVAILABLE,

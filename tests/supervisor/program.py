@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from broker.supervisor import ChildSpec, RestartLimits, Supervisor
 QUICK = RestartLimits(
     first_pause=timedelta(milliseconds=20),
     longest_pause=timedelta(milliseconds=80),
-    steady=timedelta(milliseconds=300),
+    # No life that is meant to be a short one lasts so long, on whatever machine.
+    steady=timedelta(minutes=5),
     failures_at_start=4,
 )
+SOON_STEADY = replace(QUICK, steady=timedelta(milliseconds=300))
 PR_SET_CHILD_SUBREAPER = 36
 LOADED = ["at first"]
 
@@ -91,7 +94,7 @@ def crash_after_steady(lifeline: Lifeline) -> None:
     marker = Path(sys.argv[2]) / "was-steady"
     if not marker.exists():
         marker.touch()
-        time.sleep(QUICK.steady.total_seconds() * 1.5)
+        time.sleep(SOON_STEADY.steady.total_seconds() * 1.5)
     sys.exit(4)
 
 
@@ -142,20 +145,25 @@ def control(run: Callable[[Lifeline], None] = serve) -> ChildSpec:
     return ChildSpec("control", run, is_last=True)
 
 
-def supervisor(*children: ChildSpec, grace: float = 5, drain_delay: float = 0) -> Supervisor:
+def supervisor(
+    *children: ChildSpec, grace: float = 60, drain_delay: float = 0, limits: RestartLimits = QUICK
+) -> Supervisor:
     return Supervisor(
         children,
         grace=timedelta(seconds=grace),
         reload=load,
         drain_delay=timedelta(seconds=drain_delay),
-        limits=QUICK,
+        limits=limits,
     )
 
 
 SCENARIOS: dict[str, Callable[[], Supervisor]] = {
     "steady": lambda: supervisor(ChildSpec("grpc", serve), ChildSpec("http", serve), control()),
     "thread": lambda: supervisor(ChildSpec("grpc", wait_in_a_thread), control()),
-    "drain": lambda: supervisor(ChildSpec("grpc", reload), control(reload), drain_delay=0.5),
+    "drain": lambda: supervisor(ChildSpec("grpc", serve), control(), drain_delay=0.5),
+    "drain for long": lambda: supervisor(
+        ChildSpec("grpc", reload), control(reload), drain_delay=600
+    ),
     "hang": lambda: supervisor(ChildSpec("grpc", hang), control(), grace=1),
     "all hang": lambda: supervisor(ChildSpec("grpc", hang), control(hang), grace=1),
     "hang for long": lambda: supervisor(ChildSpec("grpc", hang), control(), grace=600),
@@ -166,7 +174,9 @@ SCENARIOS: dict[str, Callable[[], Supervisor]] = {
     "crash": lambda: supervisor(ChildSpec("grpc", crash), control()),
     "return": lambda: supervisor(ChildSpec("grpc", lambda _: None), control()),
     "secret": lambda: supervisor(ChildSpec("grpc", raise_secret), control()),
-    "steady first": lambda: supervisor(ChildSpec("grpc", crash_after_steady), control()),
+    "steady first": lambda: supervisor(
+        ChildSpec("grpc", crash_after_steady), control(), limits=SOON_STEADY
+    ),
     "orphan": lambda: supervisor(ChildSpec("grpc", leave_orphan), control()),
     "reload": lambda: supervisor(
         ChildSpec("grpc", reload), ChildSpec("http", reload), control(reload)

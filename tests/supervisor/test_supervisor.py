@@ -21,7 +21,7 @@ from broker.supervisor import ChildSpec, Supervisor
 
 PROGRAM = Path(__file__).with_name("program.py")
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Broker:
@@ -174,14 +174,21 @@ def test_readiness_goes_down_first_and_the_process_that_tells_it_stops_last(
 @pytest.mark.requirement("R-24")
 def test_nothing_is_asked_to_stop_before_load_balancers_could_look_elsewhere(start: Start) -> None:
     broker = start("drain")
+    broker.expect("grpc", "up")
     broker.expect("control", "up")
 
     broker.send(signal.SIGTERM)
 
-    broker.expect("grpc", "drain")
     asked = broker.expect("grpc", "asked")
     assert asked["draining"]
     assert broker.end() == 0
+    at = moments(broker.log())
+    assert (at["worker_stopped"] - at["stopping"]).total_seconds() > 0.4
+
+
+def moments(log: list[dict[str, Any]]) -> dict[str, datetime]:
+    """When each event happened first."""
+    return {entry["event"]: datetime.fromisoformat(entry["timestamp"]) for entry in reversed(log)}
 
 
 def test_the_order_to_stop_reaches_whichever_thread_waits_for_it(start: Start) -> None:
@@ -207,8 +214,8 @@ def test_a_child_that_hangs_is_killed_when_the_grace_is_over(start: Start, scena
         assert are_gone()
 
     # The grace is one second, by the clock of whoever waits for it; the rest is what a busy machine may take.
-    at = {entry["event"]: datetime.fromisoformat(entry["timestamp"]) for entry in broker.log()}
-    assert 0.5 < (at["worker_killed"] - at["stopping"]).total_seconds() < 4
+    at = moments(broker.log())
+    assert 0.5 < (at["worker_killed"] - at["stopping"]).total_seconds() < 30
 
 
 def test_a_second_ctrl_c_ends_the_waiting(start: Start) -> None:
@@ -359,7 +366,8 @@ def test_a_worker_that_starts_after_a_reload_begins_with_what_was_accepted(start
 def test_a_reload_is_carried_out_for_those_who_are_served_while_the_broker_stops(
     start: Start,
 ) -> None:
-    broker = start("drain")
+    broker = start("drain for long")
+    broker.expect("grpc", "up")
     broker.expect("control", "up")
     broker.send(signal.SIGTERM)
     broker.expect("grpc", "drain")
@@ -367,6 +375,8 @@ def test_a_reload_is_carried_out_for_those_who_are_served_while_the_broker_stops
     broker.send(signal.SIGHUP)
 
     assert broker.expect("grpc", "reload")["in_force"] == "load 1"
+    # Who waits no longer presses Ctrl-C.
+    broker.send(signal.SIGINT)
     assert broker.end() == 0
 
 

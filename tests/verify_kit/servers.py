@@ -34,11 +34,11 @@ def serving_at(build: Callable[[str], Any]) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        until(lambda: server.started, seconds=20, what="the server has started")
+        until(lambda: server.started, seconds=60, what="the server has started")
         yield url
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         listener.close()
 
 

@@ -54,7 +54,7 @@ def test_the_server_of_the_examples_fails_nothing(tmp_path: Path) -> None:
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=90,
+                timeout=300,
                 check=False,
             )
         finally:

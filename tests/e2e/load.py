@@ -40,16 +40,19 @@ class Call:
 
 def unserved(calls: Iterable[Call], records: Iterable[Mapping[str, Any]]) -> list[Call]:
     """
-    The calls that got no token, but for those whose record says that the store was busy.
+    The calls that got no token, but for one in twenty at most whose record says that the store was busy.
 
     On one disk with many others it is so now and then, and every client has to try again then.
     """
     busy = {one["event_id"] for one in records if one.get("reason") == _STORE_IS_BUSY}
-    return [
+    every = list(calls)
+    refused = [call for call in every if not call.token]
+    others = [
         call
-        for call in calls
-        if not (call.token or (call.answer and not busy.isdisjoint(call.answer.headers.values())))
+        for call in refused
+        if call.answer is None or busy.isdisjoint(call.answer.headers.values())
     ]
+    return others if 20 * (len(refused) - len(others)) <= len(every) else refused
 
 
 class Load:

@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 
+_Judging = Callable[[dict[str, Any]], bool]
+
+
 class Broker:
     """A running program, and what its processes tell on their shared standard output."""
 
@@ -38,6 +41,7 @@ class Broker:
         self.pid = self.process.pid
         self._unread = b""
         self.told: list[dict[str, Any]] = []
+        self._kept: list[dict[str, Any]] = []
         self._log: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._logged: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read_log)
@@ -50,20 +54,29 @@ class Broker:
         self._log.put(None)
 
     def expect(self, worker: str, event: str) -> dict[str, Any]:
-        """The next line in which this worker tells this, read past all others."""
-        return self._expect(lambda line: (line["worker"], line["event"]) == (worker, event))
+        """
+        The next line in which this worker tells this, read past its others.
+
+        What other workers tell meanwhile is kept for whoever asks for it: which of them is first is chance.
+        """
+        return self._expect(
+            lambda line: (line["worker"], line["event"]) == (worker, event),
+            passing=lambda line: line["worker"] == worker,
+        )
 
     def expect_any(self, event: str) -> dict[str, Any]:
         """The next line in which any worker tells this."""
-        return self._expect(lambda line: line["event"] == event)
+        return self._expect(lambda line: line["event"] == event, passing=lambda _: True)
 
-    def _expect(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def _expect(self, is_it: _Judging, *, passing: _Judging) -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            line = self._line(deadline)
-            self.told.append(line)
-            if is_it(line):
-                return line
+            for line in filter(passing, list(self._kept)):
+                self._kept.remove(line)
+                if is_it(line):
+                    return line
+            self._kept.append(self._line(deadline))
+            self.told.append(self._kept[-1])
         pytest.fail(f"it was never told: {self.told}")
 
     def _line(self, deadline: float) -> dict[str, Any]:

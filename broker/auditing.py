@@ -324,10 +324,11 @@ def _blamed(refused: Exception, writer: str, seq: int) -> tuple[str, str]:
 @contextmanager
 def _told_if_not_signed() -> Iterator[None]:
     try:
-        try:
-            yield
-        except KeyFileRefused as refused:
-            raise NotSigned(str(refused)) from refused
+        yield
+    except KeyFileRefused as refused:
+        # Its words name a path of the machine, which is nothing for a record or a page.
+        _log.error("audit_download_not_signed", reason=str(refused))
+        raise NotSigned("the file of the key cannot be used") from refused
     except NotSigned as problem:
         _log.error("audit_download_not_signed", reason=str(problem))
         raise

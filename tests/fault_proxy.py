@@ -157,7 +157,10 @@ class _End:
 
     def receive(self) -> bytes:
         """What came; nothing at the end, or when nothing comes for a minute."""
-        while select.select([self.sock], [], [], _PATIENCE)[0]:
+        # Unlike select, it knows descriptors of any number.
+        readable = select.poll()
+        readable.register(self.sock, select.POLLIN)
+        while readable.poll(_PATIENCE * 1000):
             with self._turn, contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
                 self.sock.settimeout(0)
                 # All of a TLS record is taken, so that no part of it waits unseen.

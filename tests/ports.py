@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +23,12 @@ def free_port() -> int:
 
     Neither is the next, which some servers take for their own talk.
     """
-    for port in _own:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    with _turn:
+        for port in _own:
+            with socket.socket() as probe, socket.socket() as beside, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                beside.bind(("127.0.0.1", port + 1))
+                return port
     raise AssertionError("There are no free ports.")
 
 
@@ -47,3 +50,4 @@ def _claimed() -> Iterator[int]:
 
 
 _own: Final = _claimed()
+_turn: Final = threading.Lock()

@@ -97,9 +97,12 @@ def test_nothing_is_handed_over_by_a_key_file_that_others_may_read(tmp_path: Pat
         until(lambda: auditing.integrity().records == 2, seconds=30, what="it is sealed")
         (key,) = tmp_path.rglob("audit-key.pem")
         key.chmod(0o644)
-        with capture_logs() as logs, pytest.raises(NotSigned):
+        with capture_logs() as logs, pytest.raises(NotSigned) as caught:
             auditing.signing_terms()
-    assert [one["event"] for one in logs] == ["audit_download_not_signed"]
+    (told,) = logs
+    assert told["event"] == "audit_download_not_signed"
+    assert str(key) in told["reason"], "the operator is told which file it is"
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_is_recorded_is_sealed_measured_and_proved(tmp_path: Path, chain: DiskChain) -> None:

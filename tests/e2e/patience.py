@@ -17,9 +17,21 @@ def until(ask: Callable[[], _T], *, seconds: float, what: str) -> _T:
 
 
 def is_swift(act: Callable[[], float], *, seconds: float, tries: int = 10) -> bool:
-    """
-    Whether what takes as many seconds as ``act`` returns takes less than these, when nothing holds it up.
+    """Whether what takes as many seconds as ``act`` returns takes less than these, as ``holds`` tells."""
+    return holds(lambda: act() < seconds, tries=tries)
 
-    A busy machine holds up now one try and now another; what is slow by itself is slow each time.
+
+def holds(ask: Callable[[], bool], *, tries: int = 10, pause: float = 0.0) -> bool:
     """
-    return any(act() < seconds for _ in range(tries))
+    Whether something is so, when nothing holds it up.
+
+    A busy machine holds up now one try and now another. Where the first came to nothing more than half of the
+    others must not, so that what fails more often than not is told. ``pause`` is in seconds, between two.
+    """
+    if ask():
+        return True
+    good = 0
+    for _ in range(tries - 1):
+        time.sleep(pause)
+        good += ask()
+    return 2 * good > tries - 1

@@ -3,6 +3,7 @@
 import copy
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -170,11 +171,15 @@ def is_refused(face: Wire, setting: Setting) -> bool:
     return not is_granted(face, setting)
 
 
-def assert_soon_refused(faces: tuple[Wire, Wire], setting: Setting, *, error: str) -> None:
-    """Soon both faces refuse, and once they did they do."""
+def assert_soon_refused(faces: tuple[Wire, Wire], setting: Setting, *, error: str) -> float:
+    """Soon both faces refuse, and once they did they do; how many seconds it took."""
+    began = time.monotonic()
     for face in faces:
         until(partial(is_refused, face, setting), seconds=SECONDS, what="it is refused")
+    took = time.monotonic() - began
+    for face in faces:
         assert_refused(face, setting, error=error)
+    return took
 
 
 def assert_refused(face: Wire, setting: Setting, *, error: str) -> None:

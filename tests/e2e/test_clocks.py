@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.clocked import SetClock
-from tests.e2e.patience import until
+from tests.e2e.patience import holds, until
 from tests.e2e.running import RunningBroker
 from tests.e2e.setting import Setting, assertion, by_assertion, exchange, new_setting, subject_token
 from tests.e2e.wires import UNABLE, Wire, decision_id, settled, wire
@@ -73,7 +73,7 @@ def test_clocks_that_differ_by_less_than_the_leeway_are_no_trouble(
         with wire(name, setting) as face:
             answer = settled(face, partial(made_at, setting, ahead))
             assert answer.is_granted, answer.everything
-    clocked.broker.wait_until_ready()
+    assert holds(clocked.broker.is_ready, pause=0.5)
 
 
 @pytest.mark.requirement("R-22", "P-B")

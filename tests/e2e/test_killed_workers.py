@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.conftest import Starting
 from tests.e2e.load import Call, Load
 from tests.e2e.oracle import evidence_of, spent_in_sqlite
+from tests.e2e.patience import holds
 from tests.e2e.proving import assert_every_token_is_proved
 from tests.e2e.running import RunningBroker
 from tests.e2e.storm import FACES, Storm
@@ -70,5 +71,5 @@ def test_killing_workers_under_load_loses_no_record_and_lets_nothing_be_used_twi
     assert {answer.error for answer in again[: len(granted)]} == {"invalid_client"}
     assert {answer.error for answer in replay(broker, unanswered)} == {"invalid_client"}
     evidence_of(broker, load.calls, spent=spent(), vault_log=log).judge()
-    broker.wait_until_ready()
+    assert holds(broker.is_ready, pause=0.5)
     assert_every_token_is_proved(broker, [call.token for call in load.calls if call.token])

@@ -70,4 +70,8 @@ def raced_for(broker: RunningBroker) -> list[Answer]:
             return wires[number % PARTIES].exchange(parameters)
 
         answers = list(pool.map(use, range(AT_ONCE)))
-    return answers if any(answer.is_granted for answer in answers) else []
+    # Only who was told that the store is busy may have been the first; without one nobody is excused.
+    is_spoilt = not any(one.is_granted for one in answers) and UNABLE in {
+        one.error for one in answers
+    }
+    return [] if is_spoilt else answers

@@ -13,6 +13,7 @@ import pytest
 from broker.errors import TemporarilyUnavailable
 from broker.interfaces import KeyStore
 from broker.keys.vault_transit import VaultTransitKeyStore
+from broker.signing_vault import vault_server
 from broker.tokens.own_keys import OwnKeys
 from tests.openbao import LEAD, SCHEDULE, OpenBao, Transit, single_key, wait_until
 
@@ -21,9 +22,15 @@ pytestmark = pytest.mark.openbao
 RECOVERY_SECONDS = 5.0
 DETECTION_SECONDS = 5.0
 REFUSAL_SECONDS = 0.3
-DEADLINE = 1.5
-PATIENCE = 1.0
+# What the broker itself gives Vault for a signature and for an answer.
+DEADLINE: float = (VaultTransitKeyStore.__init__.__kwdefaults__ or {})["sign_deadline"]
+PATIENCE: float = (vault_server.__kwdefaults__ or {})["read_timeout"]
 SIGNING_INPUT = b"header.payload"
+
+
+@pytest.mark.requirement("R-03")
+def test_a_caller_waits_for_a_signature_as_long_as_the_operations_page_says() -> None:
+    assert (DEADLINE, PATIENCE) == (1.5, 1.0)
 
 
 @dataclass

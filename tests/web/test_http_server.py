@@ -28,6 +28,8 @@ SLOW_BODY = b"POST /token HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 100\r\
 PATIENCE = 60.0
 # How many seconds there are for a head or a body; who waits for their end waits that long.
 SHORT, LONG = 1, 30
+# Within so many seconds whoever dawdles is cut off (HTP-13).
+CLOSED = 10
 
 
 class Served:
@@ -347,7 +349,6 @@ def test_a_credential_in_a_query_is_not_logged(served: Served) -> None:
 @pytest.mark.requirement("HTP-13")
 def test_slow_senders_do_not_hold_up_others_and_are_cut_off(hasty: Served) -> None:
     head = b"POST /token HTTP/1.1\r\n" + HOST + FORM
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(hasty.connect()) for _ in range(200)]
         for number, connection in enumerate(slow):
@@ -358,12 +359,13 @@ def test_slow_senders_do_not_hold_up_others_and_are_cut_off(hasty: Served) -> No
             with contextlib.suppress(OSError):
                 connection.sendall(b"x" if slow.index(connection) % 2 == 0 else b"1\r\nx\r\n")
         assert hasty.post(b"a=b")["present"] == ["a"]
+        started = time.monotonic()
         for connection in slow:
             connection.settimeout(PATIENCE)
             with contextlib.suppress(ConnectionError):
                 while connection.recv(4096):
                     pass
-    assert time.monotonic() - started < 45
+    assert time.monotonic() - started < CLOSED
     assert hasty.post(b"a=b")["present"] == ["a"]
 
 
@@ -403,7 +405,7 @@ def test_who_says_nothing_is_cut_off(hasty: Served, sent: bytes) -> None:
     with hasty.connect() as connection:
         connection.sendall(sent)
         assert received(connection).endswith(b"<closed>")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < CLOSED
 
 
 @pytest.mark.requirement("HTP-13")

@@ -22,7 +22,7 @@ from broker.audit.log_id import LOG_ID
 from broker.audit.segments import WRITER
 from broker.audit.telling.ocsf import PRODUCT
 
-LONGEST_LINE: Final = 4 * MAX_LINE_BYTES + 16 * 1024
+LONGEST_LINE: Final = 16 * MAX_LINE_BYTES
 """In bytes: a record, what formats repeat of it, and what a log of somebody else may have put before it."""
 
 STANDARD_INPUT: Final = "-"
@@ -39,7 +39,8 @@ _IN_CSV: Final = ("writer", "seq", "line_hash")
 _CEF: Final = f"CEF:0|{PRODUCT}|{PRODUCT}|".encode()
 # An equals sign within a value is escaped, so that nothing in one looks like a member.
 _IN_CEF: Final = tuple(
-    re.compile(rb"(?<=[ |])%b=(\S*)(?= |$)" % key)
+    # To the next blank and no further back, so that no line takes longer than its length.
+    re.compile(rb"(?<=[ |])%b=([^ ]*)" % key)
     for key in (b"deviceExternalId", b"cn1", b"flexString2")
 )
 

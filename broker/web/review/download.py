@@ -1,10 +1,11 @@
 """Files on their way to an auditor: few at once, each for a limited time, and none that only looks whole."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,9 @@ DOWNLOADS: Final = 8
 
 _GRACE: Final = 60.0
 """How long the end of a file may take whose time is over, in seconds."""
+
+
+_log = structlog.get_logger("broker.web")
 
 
 class SessionOver(Exception):
@@ -35,6 +39,7 @@ class Downloads:
         self._most = most
         self._longest = longest
         self._open = 0
+        self._begun = 0
 
     async def answer(
         self, request: Request, desk: Desk, look: Look, exporting: Exporting
@@ -45,15 +50,20 @@ class Downloads:
         An error in the first piece is still told by a page of its own. One that comes later, the end of the
         session and of the time have the server break the answer off.
         """
-        if self._open >= self._most:
+        if self._open + self._begun >= self._most:
             raise TooBusy("Too many files are on their way.")
-        first = await desk.show(
-            request,
-            look,
-            exporting.first_piece,
-            size=lambda _: exporting.expected,
-            is_signed=True,
-        )
+        # The first piece may take a while, and whoever waits for one has a place already.
+        self._begun += 1
+        try:
+            first = await desk.show(
+                request,
+                look,
+                exporting.first_piece,
+                size=lambda _: exporting.expected,
+                is_signed=True,
+            )
+        finally:
+            self._begun -= 1
 
         async def whole() -> AsyncIterator[bytes]:
             piece = first
@@ -63,10 +73,11 @@ class Downloads:
                 yield piece
                 if exporting.is_whole:
                     return
-                if exporting.is_read:
-                    piece = await desk.ask_signer(exporting.last_piece)
-                else:
-                    piece = await desk.ask(exporting.next_piece)
+                with _told_if_broken_off(exporting.name):
+                    if exporting.is_read:
+                        piece = await desk.ask_signer(exporting.last_piece)
+                    else:
+                        piece = await desk.ask(exporting.next_piece)
 
         return _Download(whole(), as_file(f"{exporting.name}.zip"), self)
 
@@ -79,6 +90,17 @@ class Downloads:
                 yield
         finally:
             self._open -= 1
+
+
+@contextmanager
+def _told_if_broken_off(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as problem:
+        # Whoever reads the answer sees only that it ended.
+        reason = f"{type(problem).__name__}: {problem}"
+        _log.error("audit_download_broken_off", download=name, reason=reason)
+        raise
 
 
 class _Download(StreamingResponse):

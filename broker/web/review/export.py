@@ -4,7 +4,7 @@ import errno
 import io
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -27,7 +27,11 @@ MOST_BYTES: Final = 1024**3
 LONGEST: Final = 600.0
 """No file goes on after so many seconds."""
 
-_AT_ONCE: Final = 500
+LAG: Final = 2.0
+"""How long is waited for the index to know what was sealed, in seconds; it looks every second."""
+
+_AT_ONCE: Final = 100
+_SOON: Final = 0.1
 _YEAR: Final = timedelta(days=365)
 _OLDER: Final = "older records"
 """Under this name a manifest tells that they are left out; no writer and no file is called so."""
@@ -35,11 +39,16 @@ _OLDER: Final = "older records"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Where a file ends although there are older records: so many of them, bytes and seconds."""
+    """
+    Where a file ends although there are older records: so many of them, bytes and seconds.
+
+    ``lag`` is for how many seconds it waits for the index to know what was sealed.
+    """
 
     records: int = MOST_EXPORTED
     size: int = MOST_BYTES
     seconds: float = LONGEST
+    lag: float = LAG
 
 
 class Exporting:
@@ -79,6 +88,7 @@ class Exporting:
         self._tally = Tally()
         self._cut = ""
         self._terms: Terms | None = None
+        self._unknown: Mapping[str, str] = {}
         self._made = self._rows()
         self.is_read = False
         """Whether every record is in what was made until now."""
@@ -94,6 +104,7 @@ class Exporting:
         Raises ``NotSigned`` before anything was read when nobody could sign in the end.
         """
         self._terms = self._handover.signing_terms()
+        self._unknown = self._unknown_before(self._terms)
         self._archive.open(self._file_name)
         piece = self.next_piece()
         self.expected = self._tally.count
@@ -130,7 +141,8 @@ class Exporting:
 
     def _manifest(self, terms: Terms) -> Manifest:
         given = self._tally.exported
-        unread = dict(self._reader.extent().faults)
+        # What was not known when the newest records were read is not in the file, though it may be known now.
+        unread = {**self._unknown, **self._reader.extent().faults}
         if self._cut:
             unread[_OLDER] = self._cut
         return Manifest(
@@ -148,6 +160,18 @@ class Exporting:
             time=self._time,
             by=self._by,
         )
+
+    def _unknown_before(self, terms: Terms) -> Mapping[str, str]:
+        """What keeps the index from knowing all that was sealed before the first record is read."""
+        sealed = 0 if terms.checkpoint is None else terms.checkpoint.size
+        until = self._monotonic() + self._bounds.lag
+        extent = self._reader.extent()
+        while extent.records < sealed and not extent.faults and self._monotonic() < until:
+            time.sleep(_SOON)
+            extent = self._reader.extent()
+        if extent.records >= sealed or extent.faults:
+            return dict(extent.faults)
+        return {"index": f"it knows {extent.records:,} records, and {sealed:,} were sealed"}
 
     def _rows(self) -> Iterator[bytes]:
         if self._form.head:

@@ -16,6 +16,7 @@ import urllib3
 from click.testing import CliRunner, Result
 from starlette.requests import Request
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from broker.audit.chain import line_hash
 from broker.audit.query import Extent, Query
@@ -324,10 +325,12 @@ def test_a_large_one_is_broken_off_by_the_server_and_is_no_archive(many: Story) 
         address = f"{origin}/audit/export?format=ndjson"
         answer = browser.request("GET", address, preload_content=False)
         assert answer.status == 200
-        with pytest.raises(urllib3.exceptions.ProtocolError):
+        with capture_logs() as logs, pytest.raises(urllib3.exceptions.ProtocolError):
             fetch(answer)
 
     assert got
+    told = [one for one in logs if one["event"] == "audit_download_broken_off"]
+    assert [one["reason"].partition(":")[0] for one in told] == ["NotSigned"]
     with pytest.raises(zipfile.BadZipFile):
         zipfile.ZipFile(io.BytesIO(bytes(got)))
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from broker.audit.notes import NoteKey
-from broker.audit.query import Page, Query, QueryTooExpensive
+from broker.audit.query import Extent, Page, Query, QueryTooExpensive
 from broker.audit.record import Event
 from broker.audit.seal.verified import ToldFault, Verified
 from broker.audit.telling.formats import FORMATS
@@ -525,6 +525,9 @@ def test_an_export_that_breaks_in_the_middle_does_not_look_whole(story: Story) -
 
 def test_an_export_that_cannot_begin_is_a_page_that_says_so(story: Story) -> None:
     class Broken:
+        def extent(self) -> Extent:
+            return Extent(10**6, NOW, {})
+
         def find(self, _query: Query, **_: Any) -> Page:
             raise QueryTooExpensive
 

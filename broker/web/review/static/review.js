@@ -78,10 +78,17 @@
       const part = document.getElementById(id);
       if (!part) continue;
       if (part.localName !== "summary") part.closest("details")?.setAttribute("open", "");
-      if (isChanged) part.value = value;
+      if (isChanged) write(part, value);
       if (isFocused) part.focus({ preventScroll: true });
       if (isFocused && typeof caret === "number") part.setSelectionRange(caret, caret);
     }
+  }
+
+  /* A browser does not tell later that what a script has put in a field was written by somebody. */
+  function write(part, value) {
+    part.value = value;
+    if (!part.form?.matches("form[data-swap]")) return;
+    part.addEventListener("blur", () => !isReplacing && part.isConnected && part.form.requestSubmit(), { once: true });
   }
 
   /* Whether the focus has gone meanwhile to what no answer replaces. */

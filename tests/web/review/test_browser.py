@@ -1,6 +1,7 @@
 """The auditor's pages in a real browser, with and without a script, by mouse and by keyboard."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,16 +111,23 @@ def held_back(page: Page, address: str) -> list[Route]:
     return held
 
 
-def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> None:
+@contextmanager
+def denials_on_their_way(page: Page) -> Iterator[None]:
+    """The list, of which the denials were asked for; they come at the end of the block."""
     page.goto("/audit")
     held = held_back(page, "**/audit?decision=deny")
     with page.expect_request("**/audit?decision=deny"):
         page.get_by_label("Decision").select_option("deny")
-    page.get_by_text("More filters").click()
-    page.get_by_label("Reason").press_sequentially("scope_outside")
+    yield
     (answer,) = held
     answer.continue_()
     page.wait_for_url("**/audit?decision=deny")
+
+
+def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> None:
+    with denials_on_their_way(page):
+        page.get_by_text("More filters").click()
+        page.get_by_label("Reason").press_sequentially("scope_outside")
 
     expect(page.get_by_label("Reason")).to_be_focused()
     page.keyboard.type("_of_policy")
@@ -129,17 +137,19 @@ def test_what_is_written_while_an_answer_is_on_its_way_is_kept(page: Page) -> No
     page.wait_for_url("**/audit?decision=deny&reason=scope_outside_of_policy")
 
 
+def test_what_was_written_meanwhile_is_asked_for_when_it_is_left(page: Page) -> None:
+    with denials_on_their_way(page):
+        page.get_by_label("Client").press_sequentially("mcp-tickets")
+    page.keyboard.press("Tab")
+
+    page.wait_for_url("**/audit?decision=deny&client=mcp-tickets")
+
+
 def test_what_is_open_named_and_focused_while_an_answer_is_on_its_way_stays_so(page: Page) -> None:
-    page.goto("/audit")
-    held = held_back(page, "**/audit?decision=deny")
-    with page.expect_request("**/audit?decision=deny"):
-        page.get_by_label("Decision").select_option("deny")
-    page.get_by_placeholder("Name this view").fill("refusals")
-    page.get_by_text("More filters").click()
-    page.get_by_label("Policy").focus()
-    (answer,) = held
-    answer.continue_()
-    page.wait_for_url("**/audit?decision=deny")
+    with denials_on_their_way(page):
+        page.get_by_placeholder("Name this view").fill("refusals")
+        page.get_by_text("More filters").click()
+        page.get_by_label("Policy").focus()
 
     expect(page.get_by_label("Policy")).to_be_focused()
     expect(page.get_by_placeholder("Name this view")).to_have_value("refusals")
@@ -147,14 +157,8 @@ def test_what_is_open_named_and_focused_while_an_answer_is_on_its_way_stays_so(p
 
 
 def test_an_answer_takes_nobody_away_from_looking_up_an_id(page: Page) -> None:
-    page.goto("/audit")
-    held = held_back(page, "**/audit?decision=deny")
-    with page.expect_request("**/audit?decision=deny"):
-        page.get_by_label("Decision").select_option("deny")
-    page.get_by_label("Look up an id").press_sequentially("tick")
-    (answer,) = held
-    answer.continue_()
-    page.wait_for_url("**/audit?decision=deny")
+    with denials_on_their_way(page):
+        page.get_by_label("Look up an id").press_sequentially("tick")
     page.keyboard.type("ets-0")
 
     expect(page.get_by_label("Look up an id")).to_have_value("tickets-0")
@@ -394,17 +398,3 @@ def test_an_auditor_comes_by_a_link_and_what_is_read_is_on_record(
         ("records", ["alice@acme.example"], 3),
         ("records", None, 4),
     ]
-
-
-def test_what_was_written_meanwhile_is_asked_for_when_it_is_left(page: Page) -> None:
-    page.goto("/audit")
-    held = held_back(page, "**/audit?decision=deny")
-    with page.expect_request("**/audit?decision=deny"):
-        page.get_by_label("Decision").select_option("deny")
-    page.get_by_label("Client").press_sequentially("mcp-tickets")
-    (answer,) = held
-    answer.continue_()
-    page.wait_for_url("**/audit?decision=deny")
-    page.keyboard.press("Tab")
-
-    page.wait_for_url("**/audit?decision=deny&client=mcp-tickets")

@@ -33,6 +33,7 @@ from tests.fakes import RecordingAuditLog
 from tests.web.review.browsing import served_routes
 from tests.web.review.conftest import client_of, desk_of
 from tests.web.review.story import NOW, PEOPLE, Story, issue, told_in
+from tests.web.review.taking import rest_of, unpacked
 from tests.web.review.test_pages_under_attack import recorded
 
 NAME = "audit-2026-11-22T140510Z"
@@ -47,16 +48,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     story.seal()
     yield story
     story.close()
-
-
-def unpacked(archive: bytes, to: Path) -> Path:
-    """The manifest of a download, on another machine."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as found:
-        assert found.testzip() is None
-        found.extractall(to)
-    assert len(list(to.iterdir())) == 2
-    (manifest,) = to.glob("*.manifest")
-    return manifest
 
 
 def verify(story: Story, manifest: Path) -> Result:
@@ -77,12 +68,7 @@ def told_by(story: Story, archive: bytes, to: Path) -> dict[str, Any]:
 
 def made(exporting: Exporting) -> bytes:
     """All of an archive."""
-    pieces = [exporting.first_piece()]
-    while not exporting.is_read:
-        pieces.append(exporting.next_piece())
-    if not exporting.is_whole:
-        pieces.append(exporting.last_piece())
-    return b"".join(pieces)
+    return exporting.first_piece() + rest_of(exporting)
 
 
 @pytest.mark.requirement("LOG-05")
@@ -140,11 +126,7 @@ def test_what_is_recorded_after_the_click_is_not_in_the_download(tmp_path: Path)
     first = exporting.first_piece()
     story.tell(issue("late", at=NOW))
     story.seal()
-    pieces = [first]
-    while not exporting.is_read:
-        pieces.append(exporting.next_piece())
-    archive = b"".join([*pieces, exporting.last_piece()])
-    told = told_by(story, archive, tmp_path / "out")
+    told = told_by(story, first + rest_of(exporting), tmp_path / "out")
     story.close()
 
     assert told["count"] == 701

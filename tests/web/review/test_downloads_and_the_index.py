@@ -1,8 +1,6 @@
 """A download says so when the index did not know all that was sealed as it was begun; and few are begun."""
 
 import asyncio
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +18,11 @@ from broker.web.review.download import Downloads
 from broker.web.review.export import Bounds, Exporting
 from tests.web.review.conftest import desk_of
 from tests.web.review.story import NOW, Story, issue
+from tests.web.review.taking import rest_of, unpacked
 
 
 def told_by(story: Story, archive: bytes, to: Path) -> Manifest:
-    with zipfile.ZipFile(io.BytesIO(archive)) as found:
-        found.extractall(to)
-    (manifest,) = to.glob("*.manifest")
-    return check_export(manifest, story.signer.keys())
-
-
-def rest(exporting: Exporting) -> bytes:
-    pieces = []
-    while not exporting.is_read:
-        pieces.append(exporting.next_piece())
-    if not exporting.is_whole:
-        pieces.append(exporting.last_piece())
-    return b"".join(pieces)
+    return check_export(unpacked(archive, to), story.signer.keys())
 
 
 def test_one_that_is_begun_while_the_index_is_made_anew_is_not_complete(
@@ -52,7 +39,7 @@ def test_one_that_is_begun_while_the_index_is_made_anew_is_not_complete(
     exporting = Exporting(desk_of(story), Query(), FORMATS["ndjson"], by="olga")
     first = exporting.first_piece()
     story.reader.catch_up()
-    told = told_by(story, first + rest(exporting), tmp_path / "out")
+    told = told_by(story, first + rest_of(exporting), tmp_path / "out")
     story.close()
 
     assert told.count == 700
